@@ -1,0 +1,153 @@
+"""The one place that knows floats lie: outward rounding, and exact rational vectors.
+
+Two tools, both rigorous:
+
+* *Error bounds* for float64 sums of products in any order of summation, with or without fused
+  multiply-add (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1):
+  ``|fl(sum x_i y_i) - sum x_i y_i| <= gamma(n) * sum |x_i y_i| + n * TINY``.
+* :class:`ExactVector`: every finite float is a rational number, so an affine map of floats is
+  evaluated exactly on integers over one common denominator.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+UNIT_ROUNDOFF = 2.0**-53
+#: Absolute error that underflow can add to one product, even on hardware that flushes denormals.
+TINY = 2.0**-1021
+
+
+def gamma(terms: int) -> float:
+    """An upper bound on n·u / (1 − n·u), the relative error factor of a sum of ``terms`` products.
+
+    Taken with a factor two to spare, so that the roundings made while *using* the bound
+    (a handful of operations on non-negative numbers) are covered as well.
+    """
+    return 2.0 * (terms + 4) * UNIT_ROUNDOFF
+
+
+def product_error(magnitude: Array, terms: int) -> Array:
+    """Bound the error of float64 sums of ``terms`` products whose absolute sum is ``magnitude``.
+
+    ``magnitude`` may itself be the float64 result of summing absolute products in any order.
+    """
+    return magnitude * gamma(terms) + (terms + 4) * TINY
+
+
+def round_up(values: Any) -> Array:
+    """The next float64 above: an upper bound on the exact result of one rounded operation."""
+    return np.nextafter(np.asarray(values, dtype=np.float64), np.inf)
+
+
+def round_down(values: Any) -> Array:
+    """The next float64 below: a lower bound on the exact result of one rounded operation."""
+    return np.nextafter(np.asarray(values, dtype=np.float64), -np.inf)
+
+
+def sum_up(values: Array, axis: int = -1) -> Array:
+    """An upper bound on the exact sum of ``values`` along ``axis``."""
+    return round_up(np.sum(values, axis=axis) + product_error(np.sum(np.abs(values), axis=axis), values.shape[axis]))
+
+
+def to_integers(values: NDArray[Any]) -> tuple[NDArray[np.object_], int]:
+    """Finite floats as exact integers: ``values == integers * 2.0**-shift``, with ``shift >= 0``."""
+    flat = np.asarray(values, dtype=np.float64)
+    mantissa, exponent = np.frexp(flat)
+    whole = np.ldexp(mantissa, 53).astype(np.int64)  # exact: a float64 has 53 significant bits
+    exponent = exponent.astype(np.int64) - 53
+    present = whole != 0
+    if not present.any():
+        return np.zeros(flat.shape, dtype=object), 0
+    # Trailing zero bits (float32 weights have 29 of them) would only make the integers longer.
+    low_bit = whole & -whole
+    trailing = np.where(present, np.log2(np.where(present, low_bit, 1).astype(np.float64)).astype(np.int64), 0)
+    whole = whole >> trailing
+    exponent = np.where(present, exponent + trailing, 0)
+    shift = max(0, -int(exponent[present].min()))
+    result = np.empty(flat.shape, dtype=object)
+    result_flat = result.reshape(-1)
+    for index, (value, power) in enumerate(zip(whole.ravel().tolist(), (exponent + shift).ravel().tolist(), strict=True)):
+        result_flat[index] = value << power if value else 0
+    return result, shift
+
+
+@dataclass(frozen=True)
+class ExactVector:
+    """A vector of rationals over one positive denominator: ``numerators / denominator``."""
+
+    numerators: NDArray[np.object_]
+    denominator: int
+
+    @staticmethod
+    def of(values: Any) -> ExactVector:
+        """From finite floats or from :class:`fractions.Fraction` entries."""
+        array = np.asarray(values)
+        if array.dtype == object:
+            fractions = [Fraction(value) for value in array.ravel()]
+            denominator = math.lcm(*(value.denominator for value in fractions))
+            numerators = np.empty(len(fractions), dtype=object)
+            numerators[:] = [int(value * denominator) for value in fractions]
+            return ExactVector(numerators, denominator)
+        if not np.isfinite(array).all():
+            raise ValueError("an exact vector needs finite values")
+        numerators, shift = to_integers(array.ravel())
+        return ExactVector(numerators, 1 << shift)
+
+    def __len__(self) -> int:
+        return int(self.numerators.shape[0])
+
+    def fractions(self) -> list[Fraction]:
+        return [Fraction(int(value), self.denominator) for value in self.numerators]
+
+    def signs(self) -> NDArray[np.int8]:
+        """−1, 0 or +1 per entry."""
+        return np.array([(value > 0) - (value < 0) for value in self.numerators.tolist()], dtype=np.int8)
+
+    def floats(self) -> Array:
+        """Each entry rounded to a nearest float64."""
+        return np.array([_to_float(int(value), self.denominator) for value in self.numerators.tolist()])
+
+    def scaled(self, denominator: int) -> NDArray[np.object_]:
+        """Numerators over a multiple of this vector's denominator."""
+        factor, rest = divmod(denominator, self.denominator)
+        if rest:
+            raise ValueError("not a multiple of the denominator")
+        return self.numerators if factor == 1 else self.numerators * factor
+
+
+def _to_float(numerator: int, denominator: int) -> float:
+    try:
+        return numerator / denominator
+    except OverflowError:
+        return float("inf") if numerator > 0 else float("-inf")
+
+
+def add_exact(vectors: list[ExactVector]) -> ExactVector:
+    """The exact sum of vectors of equal length."""
+    denominator = math.lcm(*(vector.denominator for vector in vectors))
+    total = vectors[0].scaled(denominator)
+    for vector in vectors[1:]:
+        total = total + vector.scaled(denominator)
+    return ExactVector(total, denominator)
+
+
+def float_up(value: Fraction) -> float:
+    """The least float64 not below ``value`` (infinite when it overflows)."""
+    result = _to_float(value.numerator, value.denominator)
+    if np.isfinite(result) and Fraction(result) < value:
+        result = float(np.nextafter(result, np.inf))
+    return result
+
+
+def float_down(value: Fraction) -> float:
+    """The greatest float64 not above ``value``."""
+    return -float_up(-value)

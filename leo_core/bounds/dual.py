@@ -1,0 +1,230 @@
+"""The safe dual bound: for *any* multipliers, a proved upper bound on a linear form of a node.
+
+Write every affine node as the equality a = Σ A h + b and price it with ν. Let p = max(a, 0), so that a
+ReLU of slope s is s·a + (1 − s)·p. With Λ_a and Λ_p the coefficients that a and p collect from the nodes
+after them, put ν = Λ_a + y for a free y. Then (weak duality, DESIGN §5; Neumaier and Shcherbina 2004)
+
+    max c·a_target ≤ Σ ν·b + Σ_units max over u in {L, 0, U} ∩ [L, U] of (Λ_p max(u, 0) − y u)
+                     + Σ_inputs max(λ lo, λ hi).
+
+The maximum over {L, 0, U} is exact, since the term is linear on both sides of 0. Backward linear bounds
+(CROWN, Zhang et al. 2018; DeepPoly, Singh et al. 2019) are one choice of y, the duals of the LP
+relaxation the best one; both are bounded here, by the same few lines, so a wrong y costs
+tightness and never truth. Rounding: the float64 Λ are sums of products; all that their error can do is
+bounded through |A|·max|h|, once per node (`_weight`), and added at the end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TypeAlias, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leo_core.arithmetic import TINY, gamma, round_up, to_integers
+from leo_core.bounds.region import Region
+from leo_core.network import INPUT, Affine, Network, Relu
+
+Array = NDArray[np.float64]
+
+#: Multipliers y by affine node, each of shape (objectives, units) or (units,).
+Multipliers: TypeAlias = Mapping[str, Array]
+#: From a node's name, Λ_p (objectives × units) and its interval, the y to use.
+Policy: TypeAlias = Callable[[str, Array, Array, Array], Array]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class DualBound:
+    """``upper[k]`` proves c_k·a ≤ upper[k] on the region; ``slope_at_input`` is λ, its linear part."""
+
+    upper: Array
+    multipliers: dict[str, Array]
+    slope_at_input: Array
+
+
+def adaptive(_name: str, ahead: Array, lower: Array, upper: Array) -> Array:
+    """CROWN's choice: the chord above, and below the one of slopes 0 and 1 that is nearer."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        chord = np.where(upper > lower, upper / (upper - lower), 0.0)
+    chord = np.where(np.isfinite(chord), chord, 0.0)
+    slope = np.where(ahead > 0, chord, (upper > -lower).astype(np.float64))
+    slope = np.where(lower >= 0, 1.0, np.where(upper <= 0, 0.0, slope))
+    return np.asarray(ahead * slope)
+
+
+def given(multipliers: Multipliers) -> Policy:
+    """Use known y; where it is NaN or absent, the y that makes a settled unit's term exact (else 0)."""
+
+    def choose(name: str, ahead: Array, lower: Array, _upper: Array) -> Array:
+        natural = np.where(lower >= 0, ahead, 0.0)
+        y = multipliers.get(name)
+        return natural if y is None else np.where(np.isnan(y), natural, y)
+
+    return choose
+
+
+def bound_above(network: Network, target: str, objectives: Array, region: Region, policy: Policy) -> DualBound:
+    """Bound objectives·a_target from above on a region.
+
+    Parameters
+    ----------
+    target:
+        An affine node. Every affine node before it that a ReLU reads needs an interval in ``region``.
+    objectives:
+        Shape (objectives, units of the target), float64.
+    policy:
+        How y is chosen, going backwards.
+    """
+    objectives = np.asarray(objectives, dtype=np.float64)
+    count = objectives.shape[0]
+    plan = prefix(network, target)
+    collected: dict[str, Array] = {target: objectives}
+    used: dict[str, Array] = {}
+    total = np.zeros(count)
+    magnitude = np.zeros(count)
+    terms = network.input_size
+    scale = 1.0
+    with np.errstate(invalid="ignore", over="ignore"):
+        for affine, relus in reversed(plan):
+            direct = collected.pop(affine.name, None)
+            ahead, leaked = _collect(relus, collected, count, affine.size)
+            node_price = before = leaked if direct is None else direct + leaked
+            if relus:
+                low, high = region.intervals[affine.name]
+                y = policy(affine.name, ahead, low, high)
+                used[affine.name] = y
+                node_price = node_price + y
+                corner = np.maximum(_term(ahead, y, low), _term(ahead, y, high))
+                corner = np.where((low < 0) & (high > 0), np.maximum(corner, 0.0), corner)
+                reach = np.maximum(np.abs(low), np.abs(high))
+                total = total + corner.sum(axis=1)
+                magnitude = magnitude + (np.abs(ahead) + np.abs(y) + np.abs(before)) @ reach
+                scale += float(reach.sum())
+            total = total + node_price @ affine.bias.astype(np.float64)
+            weight, reach_sum, columns = _weight(network, affine, region)
+            magnitude = magnitude + np.abs(node_price) @ weight
+            terms += columns + 2 * affine.size
+            scale += reach_sum
+            for source, linear in zip(affine.sources, affine.maps, strict=True):
+                flow = linear.apply_transposed(node_price)
+                collected[source] = collected[source] + flow if source in collected else flow
+        slope = collected.get(INPUT, np.zeros((count, network.input_size)))
+        box = region.box
+        total = total + np.maximum(slope * box.lower, slope * box.upper).sum(axis=1)
+        reach = np.maximum(np.abs(box.lower), np.abs(box.upper))
+        magnitude = magnitude + np.abs(slope) @ reach
+        scale += float(reach.sum())
+        upper = round_up(total + magnitude * gamma(terms + 16) + terms * TINY * (scale + magnitude))
+    return DualBound(np.where(np.isnan(upper), np.inf, upper), used, slope)
+
+
+def bound_above_exact(
+    network: Network, target: str, objective: Array, region: Region, multipliers: Multipliers
+) -> Fraction:
+    """The same bound for one objective (units,) with no rounding at all, for given y (units,) per node."""
+    plan = prefix(network, target)
+    collected: dict[str, list[Fraction]] = {target: [Fraction(float(c)) for c in objective]}
+    total = Fraction(0)
+    zero = Fraction(0)
+    for affine, relus in reversed(plan):
+        price = list(collected.pop(affine.name, [zero] * affine.size))
+        if relus:
+            ahead = [zero] * affine.size
+            for relu in relus:
+                got = collected.pop(relu.name, None)
+                if got is None:
+                    continue
+                for i, coefficient in enumerate(got):
+                    slope = Fraction(float(relu.slope[i]))
+                    ahead[i] += (1 - slope) * coefficient
+                    price[i] += slope * coefficient
+            low, high = region.intervals[affine.name]
+            known = multipliers.get(affine.name)
+            for i in range(affine.size):
+                if known is not None and not np.isnan(known[i]):
+                    y = Fraction(float(known[i]))
+                else:
+                    y = ahead[i] if low[i] >= 0 else zero
+                price[i] += y
+                ends = [Fraction(float(low[i])), Fraction(float(high[i]))]
+                values = [ahead[i] * max(u, zero) - y * u for u in ends]
+                if low[i] < 0 < high[i]:
+                    values.append(zero)
+                total += max(values)
+        for i, coefficient in enumerate(price):
+            if coefficient:
+                total += coefficient * Fraction(float(affine.bias[i]))
+        for source, linear in zip(affine.sources, affine.maps, strict=True):
+            flow = _transposed_exact(linear.matrix(), price)
+            if source in collected:
+                flow = [left + right for left, right in zip(collected[source], flow, strict=True)]
+            collected[source] = flow
+    for j, coefficient in enumerate(collected.get(INPUT, [])):
+        if coefficient:
+            end = region.box.upper[j] if coefficient > 0 else region.box.lower[j]
+            total += coefficient * Fraction(float(end))
+    return total
+
+
+def prefix(network: Network, target: str) -> list[tuple[Affine, tuple[Relu, ...]]]:
+    """The affine nodes a target depends on, itself last, each with the ReLUs on the way that read it."""
+    needed = {target}
+    for node in reversed(network.nodes):
+        if node.name in needed:
+            needed.update(node.sources if isinstance(node, Affine) else (node.source,))
+    result = []
+    for node in network.nodes:
+        if isinstance(node, Affine) and node.name in needed:
+            relus = tuple(
+                reader
+                for name in network.readers[node.name]
+                if name in needed and isinstance(reader := network[name], Relu) and node.name != target
+            )
+            result.append((node, relus))
+    return result
+
+
+def _collect(relus: tuple[Relu, ...], collected: dict[str, Array], count: int, size: int) -> tuple[Array, Array]:
+    """Λ_p and the part of Λ_a that leaky slopes pass on."""
+    ahead = np.zeros((count, size))
+    leaked = np.zeros((count, size))
+    for relu in relus:
+        flow = collected.pop(relu.name, None)
+        if flow is not None:
+            ahead += (1.0 - relu.slope) * flow
+            leaked += relu.slope * flow
+    return ahead, leaked
+
+
+def _term(ahead: Array, y: Array, at: Array) -> Array:
+    """Λ_p max(u, 0) − y u, for one corner u per unit."""
+    return np.asarray(ahead * np.maximum(at, 0.0) - y * at)
+
+
+def _weight(network: Network, affine: Affine, region: Region) -> tuple[Array, float, int]:
+    """|A|·max|h| + |b| per unit, and the sum of max|h|: what one rounding can cost, per unit of price."""
+    weight = np.abs(affine.bias.astype(np.float64))
+    reach_sum, columns = 0.0, 0
+    for source, linear in zip(affine.sources, affine.maps, strict=True):
+        low, high = region.value(network, source)
+        reach = np.maximum(np.abs(low), np.abs(high))
+        weight = weight + linear.absolute().apply(reach)
+        reach_sum += float(reach.sum())
+        columns += linear.columns
+    return weight, reach_sum, columns
+
+
+def _transposed_exact(matrix: NDArray[np.floating], price: list[Fraction]) -> list[Fraction]:  # type: ignore[type-arg]
+    used = [i for i, coefficient in enumerate(price) if coefficient]
+    if not used:
+        return [Fraction(0)] * matrix.shape[1]
+    denominator = math.lcm(*(price[i].denominator for i in used))
+    row = np.array([int(price[i] * denominator) for i in used], dtype=object)
+    integers, shift = to_integers(matrix[used])
+    flow = row @ integers
+    return [Fraction(int(value), denominator << shift) for value in flow]

@@ -1,0 +1,61 @@
+"""Outward-rounded interval bounds of one affine node, with an exact answer where the sign is close.
+
+Centre c and radius r of each source give A c + b ± |A| r (rounding: ``arithmetic``). A bound that
+rounding alone keeps from settling a unit's sign is recomputed over the rationals, so that a unit
+whose maximum is exactly 0 is seen to be inactive.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leo_core.arithmetic import float_down, float_up, product_error, round_down, round_up
+from leo_core.bounds.region import Interval, Region
+from leo_core.network import Affine, Network
+
+Array = NDArray[np.float64]
+
+
+def bound_affine(network: Network, node: Affine, region: Region) -> Interval:
+    """(lower, upper) of a node, each of shape (units,), from the region's bounds of its sources."""
+    centre_sum = node.bias.astype(np.float64)
+    radius_sum = np.zeros(node.size)
+    magnitude = np.abs(centre_sum)
+    terms = 2
+    for source, linear in zip(node.sources, node.maps, strict=True):
+        low, high = region.value(network, source)
+        with np.errstate(invalid="ignore", over="ignore"):
+            centre = low + 0.5 * (high - low)
+            radius = round_up(np.maximum(high - centre, centre - low))
+            absolute = linear.absolute()
+            spread = absolute.apply(radius)
+            centre_sum = centre_sum + linear.apply(centre)
+            radius_sum = radius_sum + spread
+            magnitude = magnitude + absolute.apply(np.abs(centre)) + spread
+        terms += linear.columns + 2
+    with np.errstate(invalid="ignore", over="ignore"):
+        error = product_error(magnitude, terms)
+        lower = round_down(centre_sum - radius_sum - error)
+        upper = round_up(centre_sum + radius_sum + error)
+    lower = np.where(np.isnan(lower), -np.inf, lower)
+    upper = np.where(np.isnan(upper), np.inf, upper)
+    for unit in np.flatnonzero((lower < 0) & (lower + 4 * error >= 0)):
+        lower[unit] = max(lower[unit], float_down(_exact_extreme(network, node, region, int(unit), -1)))
+    for unit in np.flatnonzero((upper > 0) & (upper - 4 * error <= 0)):
+        upper[unit] = min(upper[unit], float_up(_exact_extreme(network, node, region, int(unit), +1)))
+    return lower, upper
+
+
+def _exact_extreme(network: Network, node: Affine, region: Region, unit: int, side: int) -> Fraction:
+    """The exact largest (side +1) or smallest value of one unit over its sources' intervals."""
+    total = Fraction(float(node.bias[unit]))
+    for source, linear in zip(node.sources, node.maps, strict=True):
+        low, high = region.value(network, source)
+        row = linear.matrix()[unit]
+        for j in np.flatnonzero(row):
+            end = high[j] if (row[j] > 0) == (side > 0) else low[j]
+            total += Fraction(float(row[j])) * Fraction(float(end))
+    return total

@@ -1,0 +1,70 @@
+"""What is proved of a set of inputs: its box, and an interval for every affine node on it.
+
+A split on a ReLU's phase is a region too: the pre-activation's interval is cut at zero. A region
+whose interval is reversed anywhere is empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leo_core.domain import Box
+from leo_core.network import INPUT, Affine, Network, Relu
+
+Array = NDArray[np.float64]
+Interval = tuple[Array, Array]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Region:
+    """``intervals[name]`` holds (lower, upper), proved for every input of the region, or is absent."""
+
+    box: Box
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
+
+    def tightened(self, name: str, lower: Array, upper: Array) -> Region:
+        """This region with the better of the old and the given bounds of a node."""
+        if name in self.intervals:
+            old_lower, old_upper = self.intervals[name]
+            lower, upper = np.fmax(lower, old_lower), np.fmin(upper, old_upper)
+        return Region(self.box, {**self.intervals, name: (lower, upper)})
+
+    def split(self, name: str, unit: int, *, active: bool) -> Region:
+        """The part in which one unit's pre-activation is ≥ 0 (active) or ≤ 0."""
+        lower, upper = (array.copy() for array in self.intervals[name])
+        if active:
+            lower[unit] = max(lower[unit], 0.0)
+        else:
+            upper[unit] = min(upper[unit], 0.0)
+        return Region(self.box, {**self.intervals, name: (lower, upper)})
+
+    @property
+    def empty(self) -> bool:
+        """Whether an interval is reversed, which proves that no input is in the region."""
+        return any(bool((lower > upper).any()) for lower, upper in self.intervals.values())
+
+    def value(self, network: Network, name: str) -> Interval:
+        """Proved bounds on the value of the input, an affine node, or a ReLU node."""
+        if name == INPUT:
+            return self.box.lower, self.box.upper
+        node = network[name]
+        if isinstance(node, Affine):
+            return self.intervals[name]
+        lower, upper = self.intervals[node.source]
+        return leak(lower, node, upwards=False), leak(upper, node, upwards=True)
+
+
+def leak(z: Array, relu: Relu, *, upwards: bool) -> Array:
+    """relu(z), rounded to one side; z may be infinite."""
+    if not relu.slope.any():
+        return np.maximum(z, 0.0)
+    with np.errstate(invalid="ignore"):
+        below = np.nan_to_num(relu.slope * z, nan=0.0, posinf=np.inf, neginf=-np.inf)
+    below = np.nextafter(below, np.inf if upwards else -np.inf)
+    return np.where(z >= 0, z, np.where(relu.slope == 0, 0.0, np.minimum(below, 0.0)))

@@ -1,0 +1,237 @@
+"""The input domain: a box of float64 bounds, on the model's own input, before any normalisation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leo_core.errors import DomainError
+from leo_core.vnnlib import read_input_boxes
+
+Array = NDArray[np.float64]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Box:
+    """{ x : lower ≤ x ≤ upper }, both of shape (inputs,); an input may be fixed (lower = upper).
+
+    ``notes`` are things a user should be told about how the box came to be. Raises
+    :class:`DomainError`, naming the input, for NaN, infinite or reversed bounds.
+    """
+
+    lower: Array
+    upper: Array
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("lower", "upper"):
+            # + 0.0 turns −0.0 into 0.0, so that equal boxes have equal bytes
+            array = np.array(getattr(self, name), dtype=np.float64) + 0.0
+            if array.ndim != 1:
+                raise DomainError(f"a box's {name} bounds must be a list of numbers, not of shape {array.shape}")
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
+            bad = np.flatnonzero(~np.isfinite(array))
+            if len(bad):
+                raise DomainError(
+                    f"input {bad[0]}: its {name} bound is {array[bad[0]]}; give a finite number for every input"
+                )
+        if len(self.lower) != len(self.upper) or len(self.lower) == 0:
+            raise DomainError(f"a box needs as many lower bounds ({len(self.lower)}) as upper ({len(self.upper)})")
+        bad = np.flatnonzero(self.lower > self.upper)
+        if len(bad):
+            i = bad[0]
+            raise DomainError(
+                f"input {i}: its lower bound {self.lower[i]:g} lies above its upper bound {self.upper[i]:g}; swap them"
+            )
+        with np.errstate(over="ignore"):
+            if not np.isfinite(self.upper - self.lower).all():
+                raise DomainError("an input's range is too wide for float64; give smaller bounds")
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Box)
+            and np.array_equal(self.lower, other.lower)
+            and np.array_equal(self.upper, other.upper)
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.lower.tobytes(), self.upper.tobytes()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Box, (self.lower, self.upper, self.notes)
+
+    @staticmethod
+    def uniform(lower: float, upper: float, size: int) -> Box:
+        """The same bounds for each of ``size`` inputs."""
+        return Box(np.full(size, lower), np.full(size, upper))
+
+    @staticmethod
+    def of(spec: Any, size: int) -> Box:
+        """A box for a network of ``size`` inputs.
+
+        Parameters
+        ----------
+        spec:
+            A Box, a pair (lower, upper) of numbers or arrays, the text ``"LO,HI"``, or the path of
+            a ``.json`` or ``.vnnlib`` file.
+        """
+        if isinstance(spec, Box):
+            box = spec
+        elif isinstance(spec, str | Path):
+            box = _from_text(str(spec), size)
+        elif isinstance(spec, tuple | list) and len(spec) == 2:
+            box = Box(_bounds(spec[0], size, "lower", "domain"), _bounds(spec[1], size, "upper", "domain"))
+        else:
+            raise DomainError(
+                f"a domain is a Box, a pair (lower, upper), 'LO,HI', or a .json or .vnnlib file, not {spec!r}"
+            )
+        if box.size != size:
+            raise DomainError(f"the domain has {box.size} inputs, the network {size}; give one bound pair per input")
+        return box
+
+    @staticmethod
+    def from_json(path: str | Path, size: int) -> Box:
+        """From ``{"lower": …, "upper": …}``: numbers, or (nested) lists with one number per input."""
+        try:
+            content = json.loads(_read_text(path), object_pairs_hook=_no_duplicates)
+        except (ValueError, RecursionError) as error:
+            raise DomainError(f"{path}: not a valid JSON file ({error})") from None
+        if not isinstance(content, dict) or not {"lower", "upper"} <= content.keys():
+            raise DomainError(f'{path}: a domain file holds {{"lower": …, "upper": …}}')
+        try:
+            return Box(
+                _bounds(content["lower"], size, "lower", str(path)), _bounds(content["upper"], size, "upper", str(path))
+            )
+        except DomainError as error:
+            raise DomainError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+
+    @staticmethod
+    def from_data(data: Any, margin: float = 0.0) -> Box:
+        """The smallest box around data (examples × …), widened by ``margin`` × each input's range.
+
+        The guarantee then holds on that box only: an input outside it, however common, is not covered.
+        """
+        array = np.asarray(data, dtype=np.float64)
+        if array.ndim < 2 or len(array) == 0:
+            raise DomainError(f"data must hold examples × inputs, not be of shape {array.shape}")
+        if not (np.isfinite(margin) and margin >= 0):
+            raise DomainError(f"the margin must be a finite number from 0, not {margin!r}")
+        flat = array.reshape(len(array), -1)
+        bad = np.flatnonzero(~np.isfinite(flat).all(axis=0))
+        if len(bad):
+            raise DomainError(f"input {bad[0]}: the data holds a value that is not finite")
+        low, high = flat.min(axis=0), flat.max(axis=0)
+        widen = margin * (high - low)
+        note = f"the domain is the box around {len(flat)} examples; the guarantee holds on that box only"
+        return Box(low - widen, high + widen, (note,))
+
+    @staticmethod
+    def from_vnnlib(path: str | Path, size: int) -> Box:
+        """From the input constraints of a VNN-LIB 1.0 property; several disjuncts give their hull."""
+        boxes, notes = read_input_boxes(_read_text(path), str(path), size)
+        lower = np.min([box[0] for box in boxes], axis=0)
+        upper = np.max([box[1] for box in boxes], axis=0)
+        if len(boxes) > 1:
+            notes = (*notes, f"{path}: {len(boxes)} input boxes; the domain is their hull")
+        try:
+            return Box(lower, upper, notes)
+        except DomainError as error:
+            raise DomainError(f"{path}: {error}") from None
+
+    @property
+    def size(self) -> int:
+        return len(self.lower)
+
+    @property
+    def center(self) -> Array:
+        return self.clip(0.5 * self.lower + 0.5 * self.upper)
+
+    def clip(self, x: Any) -> Array:
+        """The nearest point of the box."""
+        return np.minimum(np.maximum(np.asarray(x, dtype=np.float64), self.lower), self.upper)
+
+    def contains(self, x: Any) -> bool:
+        """Whether every point of x (…, inputs) lies in the box."""
+        points = np.asarray(x, dtype=np.float64)
+        return bool(((points >= self.lower) & (points <= self.upper)).all())
+
+    def sample(self, rng: np.random.Generator, count: int) -> Array:
+        """``count`` points, uniform in the box: shape (count, inputs)."""
+        return self.clip(self.lower + rng.random((count, self.size)) * (self.upper - self.lower))
+
+    def corners(self, limit: int = 4096) -> Array:
+        """Up to ``limit`` corners, all of them where there are no more: shape (corners, inputs)."""
+        free = np.flatnonzero(self.lower < self.upper)
+        chosen = free[: max(0, int(np.floor(np.log2(max(1, limit)))))]
+        corners = np.tile(self.lower, (2 ** len(chosen), 1))
+        for row, ends in zip(corners, _sides(len(chosen)), strict=True):
+            row[chosen] = np.where(ends, self.upper[chosen], self.lower[chosen])
+        return corners
+
+
+def _sides(count: int) -> Iterator[tuple[bool, ...]]:
+    return product((False, True), repeat=count)
+
+
+def _from_text(text: str, size: int) -> Box:
+    suffix = Path(text).suffix.lower()
+    if suffix == ".json":
+        return Box.from_json(text, size)
+    if suffix == ".vnnlib":
+        return Box.from_vnnlib(text, size)
+    parts = text.split(",")
+    try:
+        low, high = (float(part) for part in parts)
+    except ValueError:
+        raise DomainError(f"domain '{text}': give LO,HI (such as 0,1), or a .json or .vnnlib file") from None
+    return Box.uniform(low, high, size)
+
+
+def _bounds(values: Any, size: int, side: str, where: str) -> Array:
+    def numbers(value: Any) -> Iterator[float]:
+        stack = [value]
+        while stack:
+            item = stack.pop()
+            if isinstance(item, list | tuple | np.ndarray) and np.ndim(item):
+                stack.extend(reversed(list(item)))
+            elif isinstance(item, bool) or not isinstance(item, int | float | np.integer | np.floating):
+                raise DomainError(f"{where}: the {side} bounds hold {item!r}, which is not a number")
+            else:
+                yield float(item)
+
+    try:
+        flat = list(numbers(values))
+    except (OverflowError, ValueError) as error:
+        raise DomainError(f"{where}: a {side} bound cannot be read as a number ({error})") from None
+    if np.ndim(values) == 0 and len(flat) == 1 and not isinstance(values, list | tuple):
+        return np.full(size, flat[0])
+    if len(flat) != size:
+        raise DomainError(f"{where}: {len(flat)} {side} bounds for a network of {size} inputs; give one per input")
+    return np.array(flat)
+
+
+def _read_text(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise DomainError(f"{path}: there is no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DomainError(f"{path}: cannot be read as text ({error})") from None
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key '{key}' stands there twice")
+        found[key] = value
+    return found

@@ -1,0 +1,68 @@
+"""Every exception LEO raises on purpose.
+
+Each message says what is wrong, where (file, layer, unit) and what to do about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class LeoError(Exception):
+    """Base of all errors a user may meet; the command prints its message, never a traceback."""
+
+
+class UsageError(LeoError):
+    """An option or argument has a value LEO cannot use."""
+
+
+class NetworkError(LeoError):
+    """A network is malformed: shapes do not fit, a weight is not finite, a name is unknown."""
+
+
+class DomainError(LeoError):
+    """An input domain is not a finite box of the right shape."""
+
+
+class FormatError(LeoError):
+    """A file is damaged, truncated, or not of the format its name claims."""
+
+
+class UnsupportedModelError(LeoError):
+    """A well-formed model holds something LEO has no affine + ReLU form for.
+
+    Attributes
+    ----------
+    problems:
+        One line for every unsupported operation, so that a user sees all of them at once.
+    """
+
+    def __init__(self, where: str, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        lines = "\n".join(f"  - {problem}" for problem in self.problems)
+        super().__init__(f"{where}: LEO cannot represent this model:\n{lines}")
+
+
+class OutputError(LeoError):
+    """A result could not be written."""
+
+
+class PluginError(LeoError):
+    """A plug-in is unknown, broken, or clashes with another of the same name."""
+
+
+class MissingExtraError(LeoError):
+    """An optional package is not installed; the message holds the exact install line."""
+
+    def __init__(self, what: str, package: str, extra: str, alternative: str | None = None) -> None:
+        self.package = package
+        self.extra = extra
+        self.install = f'pip install "leo-compress[{extra}]"'
+        message = f"{what} needs the package '{package}', which is not installed. Install it with:  {self.install}"
+        if alternative:
+            message += f"  ({alternative})"
+        super().__init__(message)
+
+
+class SolverError(LeoError):
+    """A solver broke its contract or failed; LEO never takes a verdict from such an answer."""

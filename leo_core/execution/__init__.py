@@ -1,0 +1,1 @@
+"""How long work may take, and how it tells the outside where it stands."""

@@ -1,0 +1,35 @@
+"""What long work tells its listener: plain frozen values, handed to one callable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias, final
+
+
+@final
+@dataclass(frozen=True)
+class Progress:
+    """``decided`` of ``total`` units are settled; work is on ``layer``, number ``number`` of ``layers``."""
+
+    layer: str
+    number: int
+    layers: int
+    decided: int
+    total: int
+
+
+@final
+@dataclass(frozen=True)
+class Note:
+    """Something a user should be told once."""
+
+    text: str
+
+
+Event: TypeAlias = Progress | Note
+Listener: TypeAlias = Callable[[Event], None]
+
+
+def silent(_event: Event) -> None:
+    """The listener that ignores everything."""

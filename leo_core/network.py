@@ -1,0 +1,348 @@
+"""The IR: an immutable acyclic graph of two node kinds, :class:`Affine` and :class:`Relu`.
+
+Every piecewise-linear network is affine maps and ReLUs if the graph may branch: flatten, batch
+norm, a residual sum and input normalisation are all affine. A ReLU always reads one affine node,
+its *pre-activation*; so unit i of a ReLU is row i of that affine node.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeAlias, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leo_core.arithmetic import ExactVector, add_exact
+from leo_core.errors import NetworkError
+from leo_core.linear import FloatArray, LinearMap, frozen_array, kind_of
+
+
+@final
+@dataclass(frozen=True)
+class Origin:
+    """Where a node came from, for reports and for writing back: the layer's name and kind."""
+
+    layer: str = ""
+    kind: str = ""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """y = Σ maps[i] · sources[i] + bias.
+
+    Attributes
+    ----------
+    sources:
+        Names of earlier nodes or of the input, each at most once per position in ``maps``.
+    maps:
+        One linear map per source, all with ``len(bias)`` rows.
+    bias:
+        Shape (units,).
+    """
+
+    name: str
+    sources: tuple[str, ...]
+    maps: tuple[LinearMap, ...]
+    bias: FloatArray
+    origin: Origin = Origin()
+
+    def __post_init__(self) -> None:
+        bias = np.asarray(self.bias)
+        if bias.dtype not in (np.float32, np.float64):
+            bias = bias.astype(np.float64)
+        object.__setattr__(self, "bias", frozen_array(bias))
+        object.__setattr__(self, "sources", tuple(self.sources))
+        object.__setattr__(self, "maps", tuple(self.maps))
+        if self.bias.ndim != 1:
+            raise NetworkError(f"node '{self.name}': the bias must be a list, not of shape {self.bias.shape}")
+        if len(self.sources) != len(self.maps) or not self.maps:
+            raise NetworkError(
+                f"node '{self.name}': {len(self.sources)} source(s) but {len(self.maps)} linear map(s); "
+                "give one map per source"
+            )
+        for source, linear in zip(self.sources, self.maps, strict=True):
+            if linear.rows != self.size:
+                raise NetworkError(
+                    f"node '{self.name}': the map from '{source}' has {linear.rows} rows, the bias {self.size} entries"
+                )
+            for what, array in linear.arrays().items():
+                if array.dtype.kind == "f":
+                    _require_finite(array, f"node '{self.name}': weight ({what} of the map from '{source}')")
+        _require_finite(self.bias, f"node '{self.name}': bias")
+
+    @property
+    def size(self) -> int:
+        return int(self.bias.shape[0])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Affine, (self.name, self.sources, self.maps, self.bias, self.origin)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Relu:
+    """y = x where x ≥ 0, slope · x elsewhere, unit by unit, reading the affine node ``source``.
+
+    ``slope`` has shape (units,) with entries in [0, 1); it is zero for a plain ReLU.
+    """
+
+    name: str
+    source: str
+    slope: FloatArray
+    origin: Origin = Origin()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "slope", frozen_array(self.slope, np.float64))
+        if self.slope.ndim != 1:
+            raise NetworkError(f"node '{self.name}': the slope must be a list, one entry per unit")
+        _require_finite(self.slope, f"node '{self.name}': slope")
+        if len(self.slope) and (self.slope.min() < 0 or self.slope.max() >= 1):
+            raise NetworkError(f"node '{self.name}': slopes must lie in [0, 1)")
+
+    @property
+    def size(self) -> int:
+        return int(self.slope.shape[0])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Relu, (self.name, self.source, self.slope, self.origin)
+
+
+Node: TypeAlias = Affine | Relu
+
+#: The name by which nodes refer to the network's input.
+INPUT = "input"
+
+
+@final
+@dataclass(frozen=True)
+class Signature:
+    """How a model's input and output look outside: names and per-example shapes, for writing back."""
+
+    input_name: str = "input"
+    input_shape: tuple[int, ...] = ()
+    output_name: str = "output"
+    output_shape: tuple[int, ...] = ()
+
+
+@final
+@dataclass(frozen=True)
+class Layer:
+    """One step of a chain: an affine node and the ReLU that reads it, if any."""
+
+    affine: Affine
+    relu: Relu | None
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A function of one input vector: nodes in topological order, the last-named ``output`` its value.
+
+    Equality and hashing are by :attr:`digest`: input size, nodes (not their origins) and output.
+    Raises :class:`NetworkError`, naming the node, when shapes, order or values do not fit.
+    """
+
+    input_size: int
+    nodes: tuple[Node, ...]
+    output: str
+    signature: Signature = field(default_factory=Signature)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "nodes", tuple(self.nodes))
+        if self.input_size < 1:
+            raise NetworkError(f"a network needs at least one input, not {self.input_size}")
+        sizes: dict[str, int] = {INPUT: self.input_size}
+        affine: set[str] = set()
+        for node in self.nodes:
+            if node.name in sizes:
+                raise NetworkError(f"node '{node.name}': the name is used twice")
+            if isinstance(node, Affine):
+                for source, linear in zip(node.sources, node.maps, strict=True):
+                    if source not in sizes:
+                        raise NetworkError(f"node '{node.name}': its source '{source}' is not an earlier node")
+                    if linear.columns != sizes[source]:
+                        raise NetworkError(
+                            f"node '{node.name}': the map from '{source}' takes {linear.columns} values, "
+                            f"'{source}' has {sizes[source]}"
+                        )
+                affine.add(node.name)
+            else:
+                if node.source not in affine:
+                    raise NetworkError(f"node '{node.name}': a ReLU reads an earlier affine node, not '{node.source}'")
+                if node.size != sizes[node.source]:
+                    raise NetworkError(
+                        f"node '{node.name}': {node.size} slopes, but '{node.source}' has {sizes[node.source]} units"
+                    )
+            sizes[node.name] = node.size
+        if self.output not in sizes or self.output == INPUT:
+            raise NetworkError(f"the output '{self.output}' is not a node of the network")
+        shape = self.signature.input_shape or (self.input_size,)
+        if int(np.prod(shape)) != self.input_size:
+            raise NetworkError(f"the input shape {shape} does not hold {self.input_size} values")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Network) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Network, (self.input_size, self.nodes, self.output, self.signature)
+
+    @cached_property
+    def _by_name(self) -> Mapping[str, Node]:
+        return {node.name: node for node in self.nodes}
+
+    def __getitem__(self, name: str) -> Node:
+        return self._by_name[name]
+
+    def affine(self, name: str) -> Affine:
+        node = self._by_name[name]
+        if not isinstance(node, Affine):
+            raise NetworkError(f"node '{name}' is not affine")
+        return node
+
+    def size(self, name: str) -> int:
+        """How many values the input or a node has."""
+        return self.input_size if name == INPUT else self._by_name[name].size
+
+    @property
+    def output_size(self) -> int:
+        return self.size(self.output)
+
+    @property
+    def relus(self) -> tuple[Relu, ...]:
+        """The ReLU nodes, in topological order."""
+        return tuple(node for node in self.nodes if isinstance(node, Relu))
+
+    @cached_property
+    def readers(self) -> Mapping[str, tuple[str, ...]]:
+        """For the input and every node, the nodes that read it."""
+        readers: dict[str, list[str]] = {INPUT: []} | {node.name: [] for node in self.nodes}
+        for node in self.nodes:
+            for source in sources_of(node):
+                readers[source].append(node.name)
+        return {name: tuple(dict.fromkeys(found)) for name, found in readers.items()}
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The widest stored dtype: what the original runs in."""
+        kinds = [array.dtype for node in self.nodes if isinstance(node, Affine) for array in _weights(node)]
+        return np.result_type(np.float32, *kinds)
+
+    def layers(self) -> tuple[Layer, ...]:
+        """The steps of a plain chain.
+
+        Raises :class:`NetworkError` when the network branches.
+        """
+        steps: list[Layer] = []
+        at = INPUT
+        for position, node in enumerate(self.nodes):
+            if sources_of(node) != (at,):
+                raise NetworkError(f"the network is not a plain chain: '{node.name}' does not read just '{at}'")
+            if isinstance(node, Affine):
+                following = self.nodes[position + 1] if position + 1 < len(self.nodes) else None
+                steps.append(Layer(node, following if isinstance(following, Relu) else None))
+            at = node.name
+        if at != self.output:
+            raise NetworkError("the network is not a plain chain: its output is not its last node")
+        return tuple(steps)
+
+    @property
+    def is_chain(self) -> bool:
+        try:
+            self.layers()
+        except NetworkError:
+            return False
+        return True
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over everything that determines the function and its storage."""
+        digest = hashlib.sha256()
+        digest.update(json.dumps([self.input_size, self.output]).encode())
+        for node in self.nodes:
+            digest.update(json.dumps([type(node).__name__, node.name, *sources_of(node), node.size]).encode())
+            arrays: Iterable[NDArray[Any]]
+            if isinstance(node, Relu):
+                arrays = (node.slope,)
+            else:
+                for linear in node.maps:
+                    digest.update(json.dumps([kind_of(linear), linear.rows, linear.columns]).encode())
+                    for name, array in sorted(linear.arrays().items()):
+                        digest.update(json.dumps([name, array.dtype.str, array.shape]).encode())
+                        digest.update(np.ascontiguousarray(array).tobytes())
+                arrays = (node.bias,)
+            for array in arrays:
+                digest.update(array.dtype.str.encode() + np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    def evaluate(self, x: Any, dtype: Any = np.float64) -> FloatArray:
+        """The network's value on a batch (…, input_size) → (…, output_size), all sums in ``dtype``."""
+        return self.evaluate_nodes(x, dtype)[self.output]
+
+    def evaluate_nodes(self, x: Any, dtype: Any = np.float64) -> dict[str, FloatArray]:
+        """Every node's value on a batch, by name."""
+        points = np.asarray(x, dtype=dtype)
+        if points.shape[-1:] != (self.input_size,):
+            raise NetworkError(f"the network takes {self.input_size} inputs, the data has shape {points.shape}")
+        values: dict[str, FloatArray] = {INPUT: points}
+        for node in self.nodes:
+            if isinstance(node, Relu):
+                z = values[node.source]
+                values[node.name] = np.where(z >= 0, z, node.slope.astype(dtype) * z)
+            else:
+                total = node.maps[0].apply(values[node.sources[0]])
+                for source, linear in zip(node.sources[1:], node.maps[1:], strict=True):
+                    total = total + linear.apply(values[source])
+                values[node.name] = total + node.bias.astype(dtype)
+        return values
+
+    def evaluate_exact(self, x: Any, only: Container[str] | None = None) -> dict[str, ExactVector]:
+        """Every node's exact rational value at one point (floats or Fractions), by name.
+
+        ``only`` names the nodes wanted; it must hold whatever they depend on.
+        """
+        values = {INPUT: x if isinstance(x, ExactVector) else ExactVector.of(x)}
+        for node in self.nodes:
+            if only is not None and node.name not in only:
+                continue
+            if isinstance(node, Relu):
+                values[node.name] = _relu_exact(values[node.source], node.slope)
+            else:
+                terms = [linear.apply_exact(values[s]) for s, linear in zip(node.sources, node.maps, strict=True)]
+                values[node.name] = add_exact([*terms, ExactVector.of(node.bias)])
+        return values
+
+
+def sources_of(node: Node) -> tuple[str, ...]:
+    """The names a node reads."""
+    return node.sources if isinstance(node, Affine) else (node.source,)
+
+
+def _weights(node: Affine) -> list[NDArray[Any]]:
+    arrays = [a for linear in node.maps for a in linear.arrays().values() if a.dtype.kind == "f"]
+    return [*arrays, node.bias]
+
+
+def _relu_exact(z: ExactVector, slope: FloatArray) -> ExactVector:
+    if not slope.any():
+        return ExactVector(np.where(z.numerators > 0, z.numerators, 0), z.denominator)
+    slopes = ExactVector.of(slope)
+    numerators = np.where(z.numerators > 0, z.numerators * slopes.denominator, z.numerators * slopes.numerators)
+    return ExactVector(numerators, z.denominator * slopes.denominator)
+
+
+def _require_finite(array: NDArray[Any], where: str) -> None:
+    bad = np.argwhere(~np.isfinite(array))
+    if len(bad):
+        at = tuple(int(i) for i in bad[0])
+        raise NetworkError(
+            f"{where}[{', '.join(map(str, at))}] is {array[at]}; LEO needs finite weights (is the file damaged?)"
+        )

@@ -1,0 +1,67 @@
+"""One frozen set of options: the command's flags are its fields, and so are the API's keyword arguments."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, final
+
+from leo_core.errors import UsageError
+
+STRATEGIES = ("paper",)
+TRUST = ("proved", "solver")
+
+
+@final
+@dataclass(frozen=True)
+class Options:
+    """How to decide stability and how much a rewrite may change.
+
+    Attributes
+    ----------
+    tolerance:
+        ``"exact"``, ``"float"``, or the largest proved deviation allowed at any output.
+    solver:
+        A solver plug-in's name, or ``"auto"`` for the first one installed.
+    strategy:
+        How stability is decided; one of :data:`STRATEGIES`.
+    time_limit:
+        Seconds for everything, or None. Units not decided by then are kept.
+    jobs:
+        Parallel workers.
+    trust:
+        ``"proved"``: no verdict rests on a solver's word. ``"solver"``: as in the published papers.
+    seed:
+        For everything random, so that a run can be repeated.
+    """
+
+    tolerance: str | float = "float"
+    solver: str = "auto"
+    strategy: str = "paper"
+    time_limit: float | None = None
+    jobs: int = 1
+    trust: str = "proved"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tolerance", _tolerance(self.tolerance))
+        if self.strategy not in STRATEGIES:
+            raise UsageError(f"strategy '{self.strategy}' is unknown; choose one of: {', '.join(STRATEGIES)}")
+        if self.trust not in TRUST:
+            raise UsageError(f"trust '{self.trust}' is unknown; choose one of: {', '.join(TRUST)}")
+        if self.time_limit is not None and not (isinstance(self.time_limit, int | float) and self.time_limit >= 0):
+            raise UsageError(f"the time limit must be a number of seconds, 0 or more, not {self.time_limit!r}")
+        if not isinstance(self.jobs, int) or self.jobs < 1:
+            raise UsageError(f"jobs must be a whole number from 1, not {self.jobs!r}")
+
+
+def _tolerance(value: Any) -> str | float:
+    if value in ("exact", "float"):
+        return str(value)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not (number >= 0 and math.isfinite(number)):
+        raise UsageError(f"tolerance must be 'exact', 'float' or a finite number from 0, not {value!r}")
+    return number

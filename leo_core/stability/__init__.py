@@ -1,0 +1,63 @@
+"""Which ReLUs never change state on the domain: a network and a box in, a :class:`StabilityMap` out."""
+
+from __future__ import annotations
+
+import time
+
+from leo_core.bounds.interval import bound_affine
+from leo_core.bounds.region import Region
+from leo_core.domain import Box
+from leo_core.execution.budget import Budget
+from leo_core.execution.events import Listener, silent
+from leo_core.milp.solver import Solver
+from leo_core.network import Affine, Network
+from leo_core.stability.paper import decide_by_milp
+from leo_core.stability.tally import Tally
+from leo_core.stability.verdict import LayerStability, Method, StabilityMap, State
+
+__all__ = ["LayerStability", "Method", "StabilityMap", "State", "decide"]
+
+
+def decide(
+    network: Network,
+    box: Box,
+    *,
+    strategy: str,
+    solver: Solver,
+    trust: str = "proved",
+    budget: Budget | None = None,
+    listener: Listener = silent,
+    seed: int = 0,
+) -> StabilityMap:
+    """Decide the state of every ReLU on a box.
+
+    Whatever ends the work early (the budget, Ctrl-C), the map returned is valid: what is not shown
+    is undecided. ``strategy`` is one of ``leo_core.options.STRATEGIES``.
+    """
+    begun = time.monotonic()
+    tally = Tally(network, listener)
+    interrupted = False
+    try:
+        _intervals(network, box, tally)
+        decide_by_milp(network, box, solver, trust, budget or Budget(), tally, seed)
+    except KeyboardInterrupt:
+        interrupted = True
+    return StabilityMap(
+        box=box,
+        layers=tally.layers(),
+        strategy=strategy,
+        solver=solver.name,
+        seconds=time.monotonic() - begun,
+        trusted=trust == "solver",
+        interrupted=interrupted,
+    )
+
+
+def _intervals(network: Network, box: Box, tally: Tally) -> None:
+    """Interval bounds for every layer first, so that an early end still has a bound for each unit."""
+    region = Region(box)
+    for node in network.nodes:
+        if isinstance(node, Affine):
+            region = region.tightened(node.name, *bound_affine(network, node, region))
+            if tally.follows(node.name):
+                tally.bound(node.name, *region.intervals[node.name])

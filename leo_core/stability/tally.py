@@ -1,0 +1,111 @@
+"""The running record of a strategy: verdicts as they are found, so that stopping early loses nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leo_core.bounds.region import Region
+from leo_core.execution.events import Listener, Progress
+from leo_core.network import Affine, Network, Relu
+from leo_core.stability.evidence import Leaf, Tree
+from leo_core.stability.verdict import LayerStability, Method, State
+
+Array = NDArray[np.float64]
+
+
+class Tally:
+    """Verdicts for every affine node that a ReLU reads; all undecided at first."""
+
+    def __init__(self, network: Network, listener: Listener) -> None:
+        self._listener = listener
+        self._relus: dict[str, list[Relu]] = {}
+        for relu in network.relus:
+            self._relus.setdefault(relu.source, []).append(relu)
+        self._order = [node.name for node in network.nodes if isinstance(node, Affine) and node.name in self._relus]
+        sizes = {name: network.size(name) for name in self._order}
+        self._state = {name: np.full(size, State.UNDECIDED, np.int8) for name, size in sizes.items()}
+        self._method = {name: np.full(size, Method.NONE, np.int8) for name, size in sizes.items()}
+        self._lower = {name: np.full(size, -np.inf) for name, size in sizes.items()}
+        self._upper = {name: np.full(size, np.inf) for name, size in sizes.items()}
+        self._witnesses: dict[str, dict[int, Array]] = {name: {} for name in sizes}
+        self._trees: dict[str, dict[int, Tree]] = {name: {} for name in sizes}
+        self._at = ""
+
+    def follows(self, name: str) -> bool:
+        """Whether a ReLU reads this affine node."""
+        return name in self._state
+
+    def begin(self, name: str, lower: Array, upper: Array) -> None:
+        """Take in proved bounds of a node; they settle what they can."""
+        self._at = name
+        self.bound(name, lower, upper)
+
+    def bound(self, name: str, lower: Array, upper: Array) -> None:
+        """Take in proved bounds of a node."""
+        self._lower[name] = np.fmax(self._lower[name], lower)
+        self._upper[name] = np.fmin(self._upper[name], upper)
+        undecided = self._state[name] == State.UNDECIDED
+        off = undecided & (self._upper[name] <= 0)
+        on = undecided & ~off & (self._lower[name] >= 0)
+        self._state[name][off], self._state[name][on] = State.INACTIVE, State.ACTIVE
+        self._method[name][off | on] = Method.BOUND
+        self._tell()
+
+    def open_units(self, name: str) -> list[int]:
+        """The units not decided yet."""
+        return [int(unit) for unit in np.flatnonzero(self._state[name] == State.UNDECIDED)]
+
+    def stable(self, name: str, unit: int, *, active: bool, method: Method) -> None:
+        """Record a stable verdict; a proved one sharpens the bounds too."""
+        tree = self._trees[name].get(unit)
+        if method is Method.TREE and isinstance(tree, Leaf):
+            method = Method.BOUND
+        self._state[name][unit] = State.ACTIVE if active else State.INACTIVE
+        self._method[name][unit] = method
+        if active:
+            self._lower[name][unit] = max(self._lower[name][unit], 0.0)
+        else:
+            self._upper[name][unit] = min(self._upper[name][unit], 0.0)
+        self._tell()
+
+    def prove(self, name: str, unit: int, tree: Tree) -> None:
+        """Keep the evidence of a stable verdict."""
+        self._trees[name][unit] = tree
+
+    def unstable(self, name: str, unit: int, negative: Array, positive: Array) -> None:
+        """Record an unstable verdict with its two witness inputs."""
+        self._state[name][unit] = State.UNSTABLE
+        self._method[name][unit] = Method.WITNESS
+        self._witnesses[name][unit] = np.stack([negative, positive])
+        self._tell()
+
+    def settled(self, name: str, region: Region) -> Region:
+        """The region with the node's intervals cut by its verdicts."""
+        lower, upper = (array.copy() for array in region.intervals[name])
+        on, off = self._state[name] == State.ACTIVE, self._state[name] == State.INACTIVE
+        lower[on], upper[off] = np.maximum(lower[on], 0.0), np.minimum(upper[off], 0.0)
+        return Region(region.box, {**region.intervals, name: (lower, upper)})
+
+    def layers(self) -> dict[str, LayerStability]:
+        """The verdicts so far, by ReLU node, in topological order."""
+        return {
+            relu.name: LayerStability(
+                relu=relu.name,
+                state=self._state[name],
+                method=self._method[name],
+                lower=self._lower[name],
+                upper=self._upper[name],
+                witnesses=dict(self._witnesses[name]),
+                trees=dict(self._trees[name]),
+            )
+            for name in self._order
+            for relu in self._relus[name]
+        }
+
+    def _tell(self) -> None:
+        decided = sum(int((state != State.UNDECIDED).sum()) for state in self._state.values())
+        total = sum(len(state) for state in self._state.values())
+        number = self._order.index(self._at) + 1 if self._at else 0
+        label = self._relus[self._at][0].name if self._at else ""
+        self._listener(Progress(label, number, len(self._order), decided, total))

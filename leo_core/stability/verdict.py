@@ -1,0 +1,100 @@
+"""What is known of each ReLU on the domain: its state, proved bounds, and the evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leo_core.domain import Box
+from leo_core.stability.evidence import Tree
+
+Array = NDArray[np.float64]
+
+
+class State(IntEnum):
+    """A unit's pre-activation over the box: max ≤ 0, else min ≥ 0, else both signs; or not known."""
+
+    INACTIVE = -1
+    UNSTABLE = 0
+    ACTIVE = 1
+    UNDECIDED = 2
+
+
+class Method(IntEnum):
+    """What a verdict rests on."""
+
+    NONE = 0
+    BOUND = 1  # an outward-rounded or exact bound, without any split
+    TREE = 2  # a tree of splits, each leaf closed by a safe dual bound
+    WITNESS = 3  # inputs of the box, evaluated exactly, at which both signs occur
+    SOLVER = 4  # a solver's word, only under trust="solver"
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class LayerStability:
+    """The units of one ReLU node.
+
+    Attributes
+    ----------
+    state, method:
+        One :class:`State` and one :class:`Method` per unit, as int8.
+    lower, upper:
+        Proved bounds on the pre-activation over the box (under trust="solver": as far as proved).
+    witnesses:
+        For an unstable unit i, ``witnesses[i]`` of shape (2, inputs): a point where it is negative
+        and one where it is positive.
+    trees:
+        For a unit proved stable by the prover, its evidence.
+    """
+
+    relu: str
+    state: NDArray[np.int8]
+    method: NDArray[np.int8]
+    lower: Array
+    upper: Array
+    witnesses: Mapping[int, Array] = field(default_factory=dict)
+    trees: Mapping[int, Tree] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, dtype in (("state", np.int8), ("method", np.int8), ("lower", np.float64), ("upper", np.float64)):
+            array: NDArray[Any] = np.array(getattr(self, name), dtype=dtype)
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
+
+    @property
+    def units(self) -> int:
+        return len(self.state)
+
+    def count(self, state: State) -> int:
+        return int(np.count_nonzero(self.state == state))
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class StabilityMap:
+    """The verdicts for every ReLU node of a network over a box, in topological order.
+
+    ``interrupted`` says the work ended early on Ctrl-C; ``trusted`` that verdicts may rest on a
+    solver's word alone.
+    """
+
+    box: Box
+    layers: Mapping[str, LayerStability]
+    strategy: str
+    solver: str
+    seconds: float = 0.0
+    trusted: bool = False
+    interrupted: bool = False
+
+    def count(self, state: State) -> int:
+        return sum(layer.count(state) for layer in self.layers.values())
+
+    @property
+    def units(self) -> int:
+        return sum(layer.units for layer in self.layers.values())
