@@ -94,13 +94,9 @@ class HighsSession:
             highs.clearSolver()  # a MIP starts afresh: the last answer must not leak into this one
         highs.changeColsCost(len(self._columns), self._columns, -np.asarray(objective, dtype=np.float64))
         bounded = lower is not None or upper is not None
+        low, high = problem.lower if lower is None else lower, problem.upper if upper is None else upper
         if bounded:
-            highs.changeColsBounds(
-                len(self._columns),
-                self._columns,
-                problem.lower if lower is None else lower,
-                problem.upper if upper is None else upper,
-            )
+            highs.changeColsBounds(len(self._columns), self._columns, low, high)
         # HiGHS counts its time limit from the object's first run, not from this one.
         limit = np.inf if time_limit is None else highs.getRunTime() + max(0.0, time_limit)
         self._option("time_limit", float(limit))
@@ -109,7 +105,7 @@ class HighsSession:
             highs.run()
             if self._watch.raised is not None:
                 raise self._watch.raised
-            return self._answer(objective, self._watch, time.monotonic() - begun)
+            return self._answer(objective, self._watch, (low, high), time.monotonic() - begun)
         finally:
             self._watch = None
             if bounded:
@@ -122,7 +118,7 @@ class HighsSession:
             self._highs.clear()
             self._highs = None
 
-    def _answer(self, objective: Array, watch: _Watch, seconds: float) -> SolverResult:
+    def _answer(self, objective: Array, watch: _Watch, box: tuple[Array, Array], seconds: float) -> SolverResult:
         status = _highspy().HighsModelStatus
         model_status = self._highs.getModelStatus()
         raw = self._highs.modelStatusToString(model_status)
@@ -135,7 +131,7 @@ class HighsSession:
         if model_status == status.kUnboundedOrInfeasible:
             return result(Stop.FAILED)
         if model_status == status.kInfeasible:
-            return result(Stop.INFEASIBLE, row_duals=None if self._is_mip else self._dual_ray())
+            return result(Stop.INFEASIBLE, row_duals=None if self._is_mip else self._dual_ray(*box))
         if model_status == status.kUnbounded:
             return result(Stop.UNBOUNDED)
         known = {
@@ -177,19 +173,25 @@ class HighsSession:
             return bound if np.isfinite(bound) else None
         return -float(info.objective_function_value) if optimal else None
 
-    def _dual_ray(self) -> Array | None:
+    def _dual_ray(self, lower: Array, upper: Array) -> Array | None:
         _, exists, ray = self._highs.getDualRay()
         ray = _finite(np.asarray(ray)) if exists else None
         if ray is None:
             return None
-        return min((ray, -ray), key=self._supremum)
+        return min((self._signed(ray), self._signed(-ray)), key=lambda y: self._supremum(y, lower, upper))
 
-    def _supremum(self, y: Array) -> float:
+    def _signed(self, y: Array) -> Array:
+        """y without the rounding dust whose sign points to a side that its row does not have."""
+        problem = self._problem
+        wrong = ((y > 0) & np.isinf(problem.row_upper)) | ((y < 0) & np.isinf(problem.row_lower))
+        return np.where(wrong, 0.0, y)
+
+    def _supremum(self, y: Array, lower: Array, upper: Array) -> float:
         """The bound that multipliers y give on an objective of zero: negative when y proves infeasibility."""
         problem = self._problem
         with np.errstate(invalid="ignore"):
             flow = -(problem.matrix.T @ y)
-            columns = np.fmax(flow * problem.lower, flow * problem.upper)
+            columns = np.fmax(flow * lower, flow * upper)
             rows = np.fmax(np.where(y == 0, 0.0, y * problem.row_lower), np.where(y == 0, 0.0, y * problem.row_upper))
             return float(columns.sum() + rows.sum())
 
