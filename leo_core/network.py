@@ -122,12 +122,16 @@ INPUT = "input"
 @final
 @dataclass(frozen=True)
 class Signature:
-    """How a model's input and output look outside: names and per-example shapes, for writing back."""
+    """How a model looks outside: names and per-example shapes of input and output, and what it runs in.
+
+    ``dtype`` ('float32', 'float64') is empty where the widest stored dtype says it all.
+    """
 
     input_name: str = "input"
     input_shape: tuple[int, ...] = ()
     output_name: str = "output"
     output_shape: tuple[int, ...] = ()
+    dtype: str = ""
 
 
 @final
@@ -232,7 +236,9 @@ class Network:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The widest stored dtype: what the original runs in."""
+        """What the model runs in: as its signature says, else the widest stored dtype."""
+        if self.signature.dtype:
+            return np.dtype(self.signature.dtype)
         kinds = [array.dtype for node in self.nodes if isinstance(node, Affine) for array in _weights(node)]
         return np.result_type(np.float32, *kinds)
 

@@ -1,1 +1,61 @@
-"""TODO."""
+"""ONNX models. The package ``onnx`` is imported when a file is read or written, not before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from leo_core.errors import FormatError, MissingExtraError
+from leo_core.network import Network
+from leo_core.plugins import FrontendSpec, Imported, hookimpl
+
+
+@hookimpl
+def leo_frontend() -> FrontendSpec:
+    """Describe ONNX."""
+    return FrontendSpec(
+        name="onnx",
+        summary="ONNX models of dense layers and ReLUs",
+        suffixes=(".onnx",),
+        read_file=read_file,
+        write_file=write_file,
+        packages=("onnx",),
+        extra="onnx",
+    )
+
+
+def read_file(path: Path) -> Imported:
+    """Read an ``.onnx`` file; see :mod:`leo_frontends.onnx.read`."""
+    onnx = import_onnx()
+    from leo_frontends.onnx.read import read_model
+
+    try:
+        model = onnx.load(str(path))
+    except FileNotFoundError as error:
+        missing = path if not path.exists() else f"{path}: its external weights file ({error})"
+        raise FormatError(f"{missing}: there is no such file") from None
+    except Exception as error:
+        # protobuf, numpy and onnx raise a dozen types on damaged files
+        raise FormatError(
+            f"{path}: not a readable ONNX file ({type(error).__name__}: {error}); is it truncated? Export it again"
+        ) from None
+    return read_model(model, str(path))
+
+
+def write_file(network: Network, path: Path) -> None:
+    """Write an ``.onnx`` file; see :mod:`leo_frontends.onnx.write`."""
+    onnx = import_onnx()
+    from leo_frontends.onnx.write import build_model
+
+    onnx.save(build_model(network), str(path))
+
+
+def import_onnx() -> Any:
+    """The package ``onnx``, or :class:`MissingExtraError`."""
+    try:
+        import onnx
+    except ImportError as error:
+        if error.name == "onnx":
+            raise MissingExtraError("reading and writing ONNX files", "onnx", "onnx") from None
+        raise
+    return onnx

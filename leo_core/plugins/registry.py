@@ -1,0 +1,236 @@
+"""Finding plug-ins: listed from metadata without importing them, loaded and called one at a time.
+
+In pluggy one raising plug-in would empty a collecting call for all, so each gets a call of its own.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, final
+
+import pluggy
+
+from leo_core.errors import LeoError, MissingExtraError, PluginError
+from leo_core.milp.solver import Solver
+from leo_core.plugins import hookspecs
+from leo_core.plugins.specs import ExecutorSpec, FrontendSpec, SolverSpec
+
+Kind: TypeAlias = Literal["solver", "frontend", "executor"]
+Spec: TypeAlias = SolverSpec | FrontendSpec | ExecutorSpec
+
+_SPECS: dict[Kind, type[Any]] = {"solver": SolverSpec, "frontend": FrontendSpec, "executor": ExecutorSpec}
+
+#: The order in which ``auto`` looks for a solver.
+AUTO_SOLVERS = ("highs", "scip", "scipy")
+
+_registered: dict[tuple[Kind, str], Any] = {}
+
+
+@final
+@dataclass(frozen=True)
+class PluginStatus:
+    """One line of ``leo plugins``: ``state`` is available, missing (``detail``: how to install) or broken."""
+
+    kind: Kind
+    name: str
+    summary: str
+    distribution: str
+    state: Literal["available", "missing", "broken"]
+    detail: str = ""
+
+
+class _RunTime:
+    """A plug-in registered while running: the same hook, called by the same door."""
+
+    def __init__(self, kind: Kind, spec: Spec) -> None:
+        @hookspecs.hookimpl
+        def hook() -> Spec:
+            return spec
+
+        setattr(self, f"leo_{kind}", hook)
+
+
+def register_solver(spec: SolverSpec) -> None:
+    """Add a solver for this process; users then name it like any other.
+
+    Raises :class:`PluginError` when the name is taken.
+    """
+    _register("solver", spec)
+
+
+def register_frontend(spec: FrontendSpec) -> None:
+    """Add a frontend for this process."""
+    _register("frontend", spec)
+
+
+def solver(name: str) -> Solver:
+    """The solver of a name; ``auto`` is the first of :data:`AUTO_SOLVERS` that is installed.
+
+    Raises :class:`MissingExtraError` when its package is missing, :class:`PluginError` when it is
+    unknown or broken.
+    """
+    if name == "auto":
+        return _auto_solver()
+    spec = _require("solver", name)
+    try:
+        created: Solver = spec.create()
+    except LeoError:
+        raise
+    except Exception as error:
+        raise PluginError(f"the solver '{name}' cannot be started: {type(error).__name__}: {error}") from error
+    return created
+
+
+def frontends() -> tuple[FrontendSpec, ...]:
+    """Every frontend that can be loaded; broken ones are left out (``leo plugins`` shows them)."""
+    found = []
+    for name in _names("frontend"):
+        try:
+            found.append(_load("frontend", name))
+        except LeoError:
+            continue
+    return tuple(found)
+
+
+def frontend(name: str) -> FrontendSpec:
+    """The frontend of a name, its packages present."""
+    spec: FrontendSpec = _require("frontend", name)
+    return spec
+
+
+def frontend_for_path(path: str | Path) -> FrontendSpec:
+    """The frontend whose suffix a file has."""
+    suffix = Path(path).suffix.lower()
+    known = frontends()
+    for spec in known:
+        if suffix in spec.suffixes:
+            return frontend(spec.name)
+    listed = ", ".join(sorted(s for spec in known for s in spec.suffixes))
+    raise PluginError(f"{path}: no frontend knows the suffix '{suffix}'; LEO knows {listed}")
+
+
+def frontend_for_model(model: Any) -> FrontendSpec:
+    """The frontend for a live model, by the modules its type and its bases come from."""
+    modules = {base.__module__.partition(".")[0] for base in type(model).__mro__}
+    for spec in frontends():
+        if modules & set(spec.model_modules):
+            return frontend(spec.name)
+    raise PluginError(
+        f"no frontend reads a live model of type {type(model).__module__}.{type(model).__qualname__}; "
+        "save it as ONNX and pass the path"
+    )
+
+
+def listing() -> tuple[PluginStatus, ...]:
+    """Every plug-in with its state, loaded one at a time; nothing here raises."""
+    return tuple(_status(kind, name) for kind in _SPECS for name in _names(kind))
+
+
+def _auto_solver() -> Solver:
+    for name in AUTO_SOLVERS:
+        if name in _names("solver"):
+            spec = _load("solver", name)
+            if not _missing(spec):
+                return solver(name)
+    raise MissingExtraError("deciding stability", "highspy", "highs", "or another solver: see 'leo plugins'")
+
+
+def _status(kind: Kind, name: str) -> PluginStatus:
+    owners = ", ".join(_distribution(point) for point in _points(kind) if point.name == name) or "this process"
+    try:
+        spec = _load(kind, name)
+    except LeoError as error:
+        return PluginStatus(kind, name, "", owners, "broken", str(error))
+    missing = _missing(spec)
+    if missing:
+        return PluginStatus(kind, name, spec.summary, owners, "missing", str(_missing_error(kind, spec, missing)))
+    return PluginStatus(kind, name, spec.summary, owners, "available")
+
+
+def _register(kind: Kind, spec: Any) -> None:
+    if not isinstance(spec, _SPECS[kind]):
+        raise PluginError(f"register_{kind} takes a {_SPECS[kind].__name__}, not {type(spec).__name__}")
+    if spec.name in _names(kind):
+        raise PluginError(f"there is already a {kind} named '{spec.name}'; choose another name")
+    _registered[kind, spec.name] = _RunTime(kind, spec)
+
+
+def _points(kind: Kind) -> tuple[EntryPoint, ...]:
+    return tuple(entry_points(group=f"leo.{kind}s"))
+
+
+def _names(kind: Kind) -> tuple[str, ...]:
+    found = [point.name for point in _points(kind)] + [name for at, name in _registered if at == kind]
+    return tuple(dict.fromkeys(found))
+
+
+def _distribution(point: EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else "an unknown distribution"
+
+
+def _load(kind: Kind, name: str) -> Any:
+    plugin = _registered.get((kind, name))
+    if plugin is None:
+        points = [point for point in _points(kind) if point.name == name]
+        if not points:
+            raise PluginError(_unknown(kind, name))
+        owners = sorted({f"{_distribution(point)} ({point.value})" for point in points})
+        if len(owners) > 1:
+            raise PluginError(f"the {kind} '{name}' is defined by {' and by '.join(owners)}; uninstall one of them")
+        try:
+            plugin = points[0].load()
+        except Exception as error:
+            raise PluginError(
+                f"the {kind} '{name}' of {owners[0]} cannot be imported: {type(error).__name__}: {error}"
+            ) from error
+    return _call(kind, name, plugin)
+
+
+def _call(kind: Kind, name: str, plugin: Any) -> Any:
+    manager = pluggy.PluginManager("leo")
+    manager.add_hookspecs(hookspecs)
+    try:
+        manager.register(plugin, name=name)
+        answers = getattr(manager.hook, f"leo_{kind}")()
+    except Exception as error:
+        raise PluginError(f"the {kind} '{name}' failed when asked: {type(error).__name__}: {error}") from error
+    if len(answers) != 1 or not isinstance(answers[0], _SPECS[kind]):
+        raise PluginError(f"the {kind} '{name}' does not return a {_SPECS[kind].__name__} from a hook leo_{kind}")
+    return answers[0]
+
+
+def _require(kind: Kind, name: str) -> Any:
+    spec = _load(kind, name)
+    missing = _missing(spec)
+    if missing:
+        raise _missing_error(kind, spec, missing)
+    return spec
+
+
+def _missing(spec: Any) -> str | None:
+    for package in spec.packages:
+        try:
+            present = find_spec(package) is not None
+        except (ImportError, ValueError):
+            present = False
+        if not present:
+            return str(package)
+    return None
+
+
+def _missing_error(kind: Kind, spec: Any, package: str) -> LeoError:
+    if spec.extra is None:
+        return PluginError(f"the {kind} '{spec.name}' needs the package '{package}', which is not installed")
+    return MissingExtraError(f"the {kind} '{spec.name}'", package, spec.extra)
+
+
+def _unknown(kind: Kind, name: str) -> str:
+    names: Iterable[str] = _names(kind)
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f" (did you mean '{close[0]}'?)" if close else ""
+    return f"there is no {kind} '{name}'{hint}; there are: {', '.join(sorted(names)) or 'none'}"

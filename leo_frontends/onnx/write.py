@@ -1,0 +1,163 @@
+"""A network as an ONNX model: opset 18, weights inline, batch axis free, names and shapes as in the original.
+
+Each affine node is computed in the dtype its weights are stored in (double where any is float64), with casts
+between; so stored weights keep their bits, and a float32 model stays one outside.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leo_core.linear import Diagonal, LinearMap, Select
+from leo_core.network import INPUT, Affine, Network, Relu
+
+Array = NDArray[Any]
+
+OPSET = 18
+IR_VERSION = 8
+
+
+def build_model(network: Network) -> Any:
+    """The ``onnx.ModelProto`` of a network."""
+    from onnx import helper
+
+    writer = _Writer(network)
+    for node in network.nodes:
+        if isinstance(node, Affine):
+            writer.affine(node)
+        else:
+            writer.relu(node)
+    graph = writer.finish()
+    model = helper.make_model(
+        graph, producer_name="leo", opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
+    )
+    return model
+
+
+class _Writer:
+    """The graph so far. ``_tensor[name]`` is the ONNX tensor of a node, flat per example, and its dtype."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._nodes: list[Any] = []
+        self._initializers: list[Any] = []
+        signature = network.signature
+        self._taken = {signature.input_name, signature.output_name}
+        self._shape_in = signature.input_shape or (network.input_size,)
+        self._shape_out = signature.output_shape or (network.output_size,)
+        self._dtype = np.dtype(network.dtype)
+        at = signature.input_name
+        if len(self._shape_in) != 1:
+            at = self._emit("Reshape", [at, self._constant(np.array([-1, network.input_size]), "flat")], "input_flat")
+        self._tensor: dict[str, tuple[str, np.dtype[Any]]] = {INPUT: (at, self._dtype)}
+
+    def affine(self, node: Affine) -> None:
+        """Σ maps · sources + bias."""
+        arrays = [a for linear in node.maps for a in linear.arrays().values() if a.dtype.kind == "f"]
+        dtype = np.result_type(np.float32, node.bias, *arrays)
+        live = [(s, m) for s, m in zip(node.sources, node.maps, strict=True) if m.nonzeros and m.columns]
+        bias: Array | None = node.bias.astype(dtype)
+        terms = []
+        for source, linear in live:
+            term, took_bias = self._term(node.name, self._cast(source, dtype), linear, bias, dtype)
+            terms.append(term)
+            bias = None if took_bias else bias
+        if not terms:
+            terms = [self._spread(node, node.bias.astype(dtype))]
+            bias = None
+        total = terms[0]
+        for term in terms[1:]:
+            total = self._emit("Add", [total, term], node.name)
+        if bias is not None and bias.any():
+            total = self._emit("Add", [total, self._constant(bias, f"{node.name}.bias")], node.name)
+        self._tensor[node.name] = (total, dtype)
+
+    def relu(self, node: Relu) -> None:
+        """ReLU, LeakyRelu or PRelu, by its slopes."""
+        at, dtype = self._tensor[node.source]
+        slopes = np.unique(node.slope)
+        if len(slopes) <= 1 and not slopes.any():
+            at = self._emit("Relu", [at], node.name)
+        elif len(slopes) == 1 and float(np.float32(slopes[0])) == slopes[0]:
+            at = self._emit("LeakyRelu", [at], node.name, alpha=float(slopes[0]))
+        else:
+            if (node.slope.astype(np.float32) != node.slope).any():
+                at, dtype = self._cast(node.source, np.dtype(np.float64)), np.dtype(np.float64)
+            at = self._emit("PRelu", [at, self._constant(node.slope.astype(dtype), f"{node.name}.slope")], node.name)
+        self._tensor[node.name] = (at, dtype)
+
+    def finish(self) -> Any:
+        """The graph, with the output under its own name and shape."""
+        from onnx import helper
+
+        network, signature = self._network, self._network.signature
+        at = self._cast(network.output, self._dtype)
+        if len(self._shape_out) != 1:
+            shape = self._constant(np.array([-1, *self._shape_out]), "output_shape")
+            self._emit("Reshape", [at, shape], "", output=signature.output_name)
+        else:
+            self._emit("Identity", [at], "", output=signature.output_name)
+        kind = helper.np_dtype_to_tensor_dtype(self._dtype)
+        return helper.make_graph(
+            self._nodes,
+            "leo",
+            [helper.make_tensor_value_info(signature.input_name, kind, ["batch", *self._shape_in])],
+            [helper.make_tensor_value_info(signature.output_name, kind, ["batch", *self._shape_out])],
+            self._initializers,
+        )
+
+    def _term(
+        self, name: str, at: str, linear: LinearMap, bias: Array | None, dtype: np.dtype[Any]
+    ) -> tuple[str, bool]:
+        if isinstance(linear, Select):
+            if linear.rows == linear.columns and (linear.indices == np.arange(linear.rows)).all():
+                return at, False
+            return self._emit("Gather", [at, self._constant(linear.indices, f"{name}.index")], name, axis=1), False
+        if isinstance(linear, Diagonal):
+            diagonal = linear.arrays()["diagonal"].astype(dtype)
+            return self._emit("Mul", [at, self._constant(diagonal, f"{name}.scale")], name), False
+        inputs = [at, self._constant(linear.matrix().astype(dtype), f"{name}.weight")]
+        if bias is not None:
+            inputs.append(self._constant(bias, f"{name}.bias"))
+        return self._emit("Gemm", inputs, name, transB=1), bias is not None
+
+    def _spread(self, node: Affine, bias: Array) -> str:
+        """A constant, once per example."""
+        shape = self._emit("Shape", [self._network.signature.input_name], f"{node.name}.shape", start=0, end=1)
+        full = self._emit(
+            "Concat", [shape, self._constant(np.array([len(bias)]), f"{node.name}.size")], f"{node.name}.full", axis=0
+        )
+        return self._emit("Expand", [self._constant(bias, f"{node.name}.bias"), full], node.name)
+
+    def _cast(self, name: str, dtype: np.dtype[Any]) -> str:
+        from onnx import helper
+
+        at, have = self._tensor[name]
+        if have == dtype:
+            return at
+        return self._emit("Cast", [at], f"{name}.cast", to=helper.np_dtype_to_tensor_dtype(dtype))
+
+    def _emit(self, kind: str, inputs: list[str], name: str, output: str | None = None, **attributes: Any) -> str:
+        from onnx import helper
+
+        made = output or self._unique(name)
+        self._nodes.append(helper.make_node(kind, inputs, [made], name=made, **attributes))
+        return made
+
+    def _constant(self, array: Array, name: str) -> str:
+        from onnx import numpy_helper
+
+        made = self._unique(name)
+        self._initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), made))
+        return made
+
+    def _unique(self, base: str) -> str:
+        name, count = base, 1
+        while name in self._taken:
+            count += 1
+            name = f"{base}_{count}"
+        self._taken.add(name)
+        return name
