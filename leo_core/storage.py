@@ -1,7 +1,8 @@
-"""LEO's own file, ``.leo``: one zip archive of a JSON header and plain ``.npy`` arrays. Nothing in it is code.
+"""LEO's own file, ``.leo``: a zip archive of ``header.json`` and plain ``.npy`` arrays; nothing in it is code.
 
-The header holds the format's version and a SHA-256 over the header's content and the arrays' bytes, so damage is noticed;
-a version this release does not know is refused by number.
+The archive is not compressed, so no file unpacks to more than its own size. The header carries the
+format's version (an unknown one is refused by number) and a SHA-256 over the description and the
+arrays, so damage is noticed. Equal networks give equal files, byte for byte.
 """
 
 from __future__ import annotations
@@ -12,146 +13,190 @@ import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.errors import FormatError, LeoError
-from leo_core.linear import KINDS, LinearMap, kind_of
+from leo_core.errors import FormatError, LeoError, OutputError
+from leo_core.linear import KINDS, FloatArray, LinearMap, kind_of
 from leo_core.network import Affine, Network, Node, Origin, Relu, Signature
 
 VERSION = 1
-#: No array of a file may unpack to more than this.
-_LARGEST = 1 << 34
+_HEADER = "header.json"
+_DTYPES = ("<f4", "<f8", "<i8")
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed date, so that equal networks give equal files
+
+#: By affine node: the relative error of its weights and the absolute error of each bias entry.
+RoundingErrors = Mapping[str, tuple[float, FloatArray]]
+_Arrays = dict[str, NDArray[Any]]
 
 
-def save(network: Network, path: str | Path) -> None:
-    """Write a network to ``path``. OSErrors pass through; the caller renames into place."""
-    arrays: dict[str, NDArray[Any]] = {}
+class Stored(NamedTuple):
+    """What a file holds: a network, and by node how far its numbers are from what they stand for."""
+
+    network: Network
+    rounding: dict[str, tuple[float, FloatArray]]
+
+
+def save(network: Network, path: str | Path, rounding: RoundingErrors | None = None) -> None:
+    """Write a network to ``path``; the caller renames a temporary file into place.
+
+    Raises :class:`OutputError` when the file cannot be written.
+    """
+    arrays: _Arrays = {}
+    signature = network.signature
     content = {
         "input_size": network.input_size,
         "output": network.output,
         "signature": {
-            "input_name": network.signature.input_name,
-            "input_shape": network.signature.input_shape,
-            "output_name": network.signature.output_name,
-            "output_shape": network.signature.output_shape,
-            "dtype": network.signature.dtype,
+            "input": [signature.input_name, list(signature.input_shape)],
+            "output": [signature.output_name, list(signature.output_shape)],
         },
         "nodes": [_describe(node, arrays) for node in network.nodes],
+        "rounding": {
+            name: {"weights": float(weights), "bias": _keep(np.asarray(bias, dtype=np.float64), arrays)}
+            for name, (weights, bias) in (rounding or {}).items()
+        },
     }
     header = {"format": "leo", "version": VERSION, "sha256": _checksum(content, arrays), "content": content}
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("header.json", json.dumps(header, indent=1))
-        for name, array in arrays.items():
-            buffer = io.BytesIO()
-            np.lib.format.write_array(buffer, array, allow_pickle=False)
-            archive.writestr(f"{name}.npy", buffer.getvalue())
+    try:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(zipfile.ZipInfo(_HEADER, _EPOCH), json.dumps(header, indent=1))
+            for name, array in arrays.items():
+                buffer = io.BytesIO()
+                np.lib.format.write_array(buffer, array, version=(1, 0), allow_pickle=False)
+                archive.writestr(zipfile.ZipInfo(f"{name}.npy", _EPOCH), buffer.getvalue())
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
-def load(path: str | Path) -> Network:
-    """Read a network written by :func:`save`.
+def load(path: str | Path) -> Stored:
+    """Read a file written by :func:`save`.
 
     Raises :class:`FormatError`, naming the file, when it is missing, damaged or of an unknown version.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            header = _header(archive, path)
-            arrays = _arrays(archive, path)
+            _require_bounded(archive, Path(path).stat().st_size)
+            header = _header(archive)
+            arrays = {
+                name.removesuffix(".npy"): _array(archive.read(name))
+                for name in archive.namelist()
+                if name.endswith(".npy")
+            }
         content = header["content"]
         if _checksum(content, arrays) != header["sha256"]:
-            raise FormatError(f"{path}: the checksum does not fit; the file is damaged. Write it again")
-        return _build(content, arrays)
-    except LeoError:
-        raise
+            raise FormatError("the checksum does not fit: the file is damaged; write or copy it again")
+        return Stored(_network(content, arrays), _rounding(content, arrays))
     except FileNotFoundError:
         raise FormatError(f"{path}: there is no such file") from None
     except OSError as error:
-        raise FormatError(f"{path}: cannot be read ({error})") from None
-    except Exception as error:
-        # A hostile archive can make zipfile, json and numpy raise nearly anything.
-        raise FormatError(f"{path}: not a LEO file, or damaged ({type(error).__name__}: {error})") from None
-
-
-def _header(archive: zipfile.ZipFile, path: str | Path) -> dict[str, Any]:
-    header = json.loads(archive.read("header.json"))
-    if not isinstance(header, dict) or header.get("format") != "leo":
-        raise FormatError(f"{path}: not a LEO file")
-    if header.get("version") != VERSION:
+        raise FormatError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except LeoError as error:
+        raise FormatError(f"{path}: {error}") from None
+    except Exception as error:  # a hostile archive can make zipfile, json and numpy raise nearly anything
         raise FormatError(
-            f"{path}: LEO file version {header.get('version')!r}; this release reads version {VERSION}. Update LEO"
-        )
+            f"{path}: not a LEO file, or damaged ({type(error).__name__}: {error}); write or copy it again"
+        ) from error
+
+
+def _require_bounded(archive: zipfile.ZipFile, file_size: int) -> None:
+    entries = archive.infolist()
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise FormatError("an entry of the archive is compressed, which LEO never writes; write the file again")
+    if sum(entry.file_size for entry in entries) > file_size:
+        raise FormatError("the archive claims to hold more than the file's size; write or copy it again")
+
+
+def _header(archive: zipfile.ZipFile) -> dict[str, Any]:
+    header = json.loads(archive.read(_HEADER))
+    if not isinstance(header, dict) or header.get("format") != "leo":
+        raise FormatError("not a LEO file")
+    version = header.get("version")
+    if version != VERSION:
+        raise FormatError(f"LEO file version {version!r}, but this release reads version {VERSION}; update LEO")
     return header
 
 
-def _arrays(archive: zipfile.ZipFile, path: str | Path) -> dict[str, NDArray[Any]]:
-    arrays = {}
-    for entry in archive.infolist():
-        if not entry.filename.endswith(".npy"):
-            continue
-        if entry.file_size > _LARGEST:
-            raise FormatError(f"{path}: the array {entry.filename} is too large")
-        buffer = io.BytesIO(archive.read(entry))
-        arrays[entry.filename[: -len(".npy")]] = np.lib.format.read_array(buffer, allow_pickle=False)
-    return arrays
+def _array(data: bytes) -> NDArray[Any]:
+    """The array of an ``.npy`` file whose header promises exactly the bytes that follow it."""
+    buffer = io.BytesIO(data)
+    if np.lib.format.read_magic(buffer) != (1, 0):
+        raise FormatError("an array has an unknown .npy version")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(buffer)
+    if fortran or dtype.str not in _DTYPES:
+        raise FormatError(f"an array of type {dtype.str} is none that LEO writes")
+    return np.frombuffer(data, dtype=dtype, offset=buffer.tell()).reshape(shape)
 
 
-def _checksum(content: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str:
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
+def _checksum(content: Mapping[str, Any], arrays: _Arrays) -> str:
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode())
     for name, array in sorted(arrays.items()):
         digest.update(json.dumps([name, array.dtype.str, array.shape]).encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
 
-def _describe(node: Node, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
-    def keep(array: NDArray[Any]) -> str:
-        name = f"a{len(arrays)}"
-        arrays[name] = array
-        return name
+def _keep(array: NDArray[Any], arrays: _Arrays) -> str:
+    name = f"array{len(arrays)}"
+    arrays[name] = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
+    return name
 
+
+def _describe(node: Node, arrays: _Arrays) -> dict[str, Any]:
     described: dict[str, Any] = {"name": node.name, "origin": [node.origin.layer, node.origin.kind]}
     if isinstance(node, Relu):
-        return described | {"kind": "relu", "source": node.source, "slope": keep(node.slope)}
+        return described | {"kind": "relu", "source": node.source, "slope": _keep(node.slope, arrays)}
     maps = [
         {
             "kind": kind_of(linear),
             "columns": linear.columns,
-            "arrays": {argument: keep(array) for argument, array in linear.arrays().items()},
+            "arrays": {argument: _keep(array, arrays) for argument, array in linear.arrays().items()},
         }
         for linear in node.maps
     ]
-    return described | {"kind": "affine", "sources": node.sources, "maps": maps, "bias": keep(node.bias)}
+    return described | {"kind": "affine", "sources": list(node.sources), "maps": maps, "bias": _keep(node.bias, arrays)}
 
 
-def _build(content: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Network:
+def _network(content: Mapping[str, Any], arrays: _Arrays) -> Network:
     nodes: list[Node] = []
     for item in content["nodes"]:
-        origin = Origin(*item["origin"])
+        origin = Origin(*map(_text, item["origin"]))
+        name = _text(item["name"])
         if item["kind"] == "relu":
-            nodes.append(Relu(item["name"], item["source"], arrays[item["slope"]], origin))
-        else:
+            nodes.append(Relu(name, _text(item["source"]), arrays[item["slope"]], origin))
+        elif item["kind"] == "affine":
             maps = tuple(_map(described, arrays) for described in item["maps"])
-            nodes.append(Affine(item["name"], tuple(item["sources"]), maps, arrays[item["bias"]], origin))
-    signature = content["signature"]
-    return Network(
-        content["input_size"],
-        tuple(nodes),
-        content["output"],
-        Signature(
-            signature["input_name"],
-            tuple(signature["input_shape"]),
-            signature["output_name"],
-            tuple(signature["output_shape"]),
-            signature["dtype"],
-        ),
+            nodes.append(Affine(name, tuple(map(_text, item["sources"])), maps, arrays[item["bias"]], origin))
+        else:
+            raise FormatError(f"a node of the unknown kind {item['kind']!r}")
+    (input_name, input_shape), (output_name, output_shape) = content["signature"]["input"], content["signature"]["output"]
+    signature = Signature(
+        _text(input_name), tuple(map(_integer, input_shape)), _text(output_name), tuple(map(_integer, output_shape))
     )
+    return Network(_integer(content["input_size"]), tuple(nodes), _text(content["output"]), signature)
 
 
-def _map(described: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> LinearMap:
-    given = {argument: arrays[name] for argument, name in described["arrays"].items()}
+def _map(described: Mapping[str, Any], arrays: _Arrays) -> LinearMap:
+    given: dict[str, Any] = {argument: arrays[name] for argument, name in described["arrays"].items()}
     if described["kind"] in ("sparse", "select"):
-        given["columns"] = described["columns"]
+        given["columns"] = _integer(described["columns"])
     linear: LinearMap = KINDS[described["kind"]](**given)
     return linear
+
+
+def _rounding(content: Mapping[str, Any], arrays: _Arrays) -> dict[str, tuple[float, FloatArray]]:
+    return {name: (float(item["weights"]), arrays[item["bias"]]) for name, item in content["rounding"].items()}
+
+
+def _integer(value: Any) -> int:
+    if type(value) is not int:
+        raise FormatError(f"the header holds {value!r} where a whole number belongs")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise FormatError(f"the header holds {value!r} where a name belongs")
+    return value

@@ -1,0 +1,92 @@
+"""Writing ``.nnet``: plain chains only; a leading and a trailing scaling become its normalisation again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leo_core.errors import NetworkError, UnsupportedModelError
+from leo_core.linear import Diagonal, Select
+from leo_core.network import Layer, Network
+from leo_core.network import Affine as _Affine
+
+Array = NDArray[np.float64]
+
+_HEADER = "// Neural network in the .nnet format, written by LEO"
+
+
+def write_file(network: Network, path: Path) -> None:
+    """Write a plain ReLU chain. Weights are printed so that they read back to the same float64.
+
+    Raises :class:`UnsupportedModelError` for what the format cannot hold.
+    """
+    layers, means, ranges = _layers(network, str(path))
+    widths = [network.input_size, *(layer.affine.size for layer in layers)]
+    inputs = network.input_size
+    lines = [
+        _HEADER,
+        _row([len(layers), inputs, widths[-1], max(widths)]),
+        _row(widths),
+        "0,",
+        _row([-np.finfo(np.float32).max] * inputs),
+        _row([np.finfo(np.float32).max] * inputs),
+        _row(means),
+        _row(ranges),
+    ]
+    for layer in layers:
+        lines += [_row(row) for row in layer.affine.maps[0].matrix().astype(np.float64)]
+        lines += [_row([value]) for value in layer.affine.bias.astype(np.float64)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _layers(network: Network, where: str) -> tuple[list[Layer], Array, Array]:
+    try:
+        layers = list(network.layers())
+    except NetworkError as error:
+        raise UnsupportedModelError(where, [f"{error}; .nnet holds plain chains, write .onnx"]) from None
+    inputs = network.input_size
+    means, ranges = np.zeros(inputs + 1), np.ones(inputs + 1)
+    if len(layers) > 1 and layers[0].relu is None and (undone := _normalisation(layers[0].affine)) is not None:
+        means[:inputs], ranges[:inputs] = undone
+        layers = layers[1:]
+    last = layers[-1].affine
+    if len(layers) > 1 and layers[-1].relu is None and layers[-2].relu is None and isinstance(last.maps[0], Diagonal):
+        scale, shift = np.unique(last.maps[0].matrix().diagonal()), np.unique(last.bias)
+        if len(scale) == len(shift) == 1 and scale[0] != 0:
+            means[inputs], ranges[inputs] = shift[0], scale[0]
+            layers = layers[:-1]
+    problems = [
+        f"'{layer.relu.name}' is a leaky ReLU" for layer in layers if layer.relu is not None and layer.relu.slope.any()
+    ]
+    problems += [f"'{layer.affine.name}' has no ReLU after it" for layer in layers[:-1] if layer.relu is None]
+    if layers[-1].relu is not None:
+        problems.append(f"the output has a ReLU ('{layers[-1].relu.name}')")
+    if problems:
+        raise UnsupportedModelError(where, [f"{problem}; .nnet cannot hold that, write .onnx" for problem in problems])
+    return layers, means, ranges
+
+
+def _normalisation(node: _Affine) -> tuple[Array, Array] | None:
+    """(means, ranges) that read back to exactly this node, or None."""
+    linear = node.maps[0]
+    if isinstance(linear, Select):
+        identity = linear.rows == linear.columns and bool((linear.indices == np.arange(linear.rows)).all())
+        return (-node.bias.astype(np.float64), np.ones(linear.rows)) if identity else None
+    if not isinstance(linear, Diagonal):
+        return None
+    scale = linear.matrix().diagonal().astype(np.float64)
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        for ranges in (1.0 / scale, np.nextafter(1.0 / scale, np.inf), np.nextafter(1.0 / scale, -np.inf)):
+            means = -node.bias.astype(np.float64) * ranges
+            for candidate in (means, np.nextafter(means, np.inf), np.nextafter(means, -np.inf)):
+                same = (1.0 / ranges == scale).all() and (-candidate / ranges == node.bias).all()
+                if same and np.isfinite(ranges).all() and np.isfinite(candidate).all():
+                    return candidate, ranges
+    return None
+
+
+def _row(values: Sequence[float] | Array) -> str:
+    return ",".join(str(v) if isinstance(v, int) else repr(float(v)) for v in values) + ","
