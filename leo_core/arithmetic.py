@@ -124,6 +124,11 @@ class ExactVector:
         return self.numerators if factor == 1 else self.numerators * factor
 
 
+def nearest_float(value: Fraction) -> float:
+    """The nearest float64, infinite when it overflows."""
+    return _to_float(value.numerator, value.denominator)
+
+
 def _to_float(numerator: int, denominator: int) -> float:
     try:
         return numerator / denominator
@@ -142,7 +147,7 @@ def add_exact(vectors: list[ExactVector]) -> ExactVector:
 
 def float_up(value: Fraction) -> float:
     """The least float64 not below ``value`` (infinite when it overflows)."""
-    result = _to_float(value.numerator, value.denominator)
+    result = nearest_float(value)
     if np.isfinite(result) and Fraction(result) < value:
         result = float(np.nextafter(result, np.inf))
     return result

@@ -29,7 +29,12 @@ class LinearMap(Protocol):
     def dtype(self) -> np.dtype[Any]: ...
     @property
     def nonzeros(self) -> int:
-        """How many entries are not zero: the *connections* of reports."""
+        """How many entries are not zero."""
+        ...
+
+    @property
+    def connections(self) -> int:
+        """How many weights are stored: all entries of a full matrix, none of a mere selection."""
         ...
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -96,6 +101,10 @@ class Dense(_Rebuilt):
     @cached_property
     def nonzeros(self) -> int:
         return int(np.count_nonzero(self._matrix))
+
+    @property
+    def connections(self) -> int:
+        return self.rows * self.columns
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         return {"matrix": self._matrix}
@@ -175,6 +184,10 @@ class Sparse(_Rebuilt):
     def nonzeros(self) -> int:
         return int(np.count_nonzero(self._data))
 
+    @property
+    def connections(self) -> int:
+        return len(self._data)
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         return {"data": self._data, "indices": self._indices, "indptr": self._indptr}
 
@@ -221,6 +234,10 @@ class Diagonal(_Rebuilt):
     def nonzeros(self) -> int:
         return int(np.count_nonzero(self._diagonal))
 
+    @property
+    def connections(self) -> int:
+        return self.rows
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         return {"diagonal": self._diagonal}
 
@@ -266,6 +283,10 @@ class Select(_Rebuilt):
     @property
     def nonzeros(self) -> int:
         return self.rows
+
+    @property
+    def connections(self) -> int:
+        return 0
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         return {"indices": self._indices}

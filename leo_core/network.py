@@ -242,6 +242,21 @@ class Network:
         kinds = [array.dtype for node in self.nodes if isinstance(node, Affine) for array in _weights(node)]
         return np.result_type(np.float32, *kinds)
 
+    @property
+    def connections(self) -> int:
+        """How many weights the network stores, biases apart."""
+        return sum(m.connections for node in self.nodes if isinstance(node, Affine) for m in node.maps)
+
+    @property
+    def parameters(self) -> int:
+        """How many weights and biases the network stores."""
+        return self.connections + sum(node.size for node in self.nodes if isinstance(node, Affine))
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Input, every hidden ReLU layer, output."""
+        return (self.input_size, *(r.size for r in self.relus if r.name != self.output), self.output_size)
+
     def layers(self) -> tuple[Layer, ...]:
         """The steps of a plain chain.
 
@@ -325,6 +340,19 @@ class Network:
                 terms = [linear.apply_exact(values[s]) for s, linear in zip(node.sources, node.maps, strict=True)]
                 values[node.name] = add_exact([*terms, ExactVector.of(node.bias)])
         return values
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Rounding:
+    """How far the stored numbers of one affine node may be from what the model means.
+
+    Every stored weight w stands for some w' with |w' − w| ≤ ``weights`` · |w|, every bias b for some
+    b' with |b' − b| ≤ ``bias`` (one entry per unit).
+    """
+
+    weights: float
+    bias: FloatArray
 
 
 def sources_of(node: Node) -> tuple[str, ...]:

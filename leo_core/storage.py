@@ -13,13 +13,13 @@ import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.errors import FormatError, LeoError, OutputError
-from leo_core.linear import KINDS, FloatArray, LinearMap, kind_of
+from leo_core.linear import KINDS, LinearMap, kind_of
 from leo_core.network import Affine, Network, Node, Origin, Relu, Signature
 
 VERSION = 1
@@ -27,19 +27,10 @@ _HEADER = "header.json"
 _DTYPES = ("<f4", "<f8", "<i8")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed date, so that equal networks give equal files
 
-#: By affine node: the relative error of its weights and the absolute error of each bias entry.
-RoundingErrors = Mapping[str, tuple[float, FloatArray]]
 _Arrays = dict[str, NDArray[Any]]
 
 
-class Stored(NamedTuple):
-    """What a file holds: a network, and by node how far its numbers are from what they stand for."""
-
-    network: Network
-    rounding: dict[str, tuple[float, FloatArray]]
-
-
-def save(network: Network, path: str | Path, rounding: RoundingErrors | None = None) -> None:
+def save(network: Network, path: str | Path) -> None:
     """Write a network to ``path``; the caller renames a temporary file into place.
 
     Raises :class:`OutputError` when the file cannot be written.
@@ -52,12 +43,9 @@ def save(network: Network, path: str | Path, rounding: RoundingErrors | None = N
         "signature": {
             "input": [signature.input_name, list(signature.input_shape)],
             "output": [signature.output_name, list(signature.output_shape)],
+            "dtype": signature.dtype,
         },
         "nodes": [_describe(node, arrays) for node in network.nodes],
-        "rounding": {
-            name: {"weights": float(weights), "bias": _keep(np.asarray(bias, dtype=np.float64), arrays)}
-            for name, (weights, bias) in (rounding or {}).items()
-        },
     }
     header = {"format": "leo", "version": VERSION, "sha256": _checksum(content, arrays), "content": content}
     try:
@@ -71,7 +59,7 @@ def save(network: Network, path: str | Path, rounding: RoundingErrors | None = N
         raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
-def load(path: str | Path) -> Stored:
+def load(path: str | Path) -> Network:
     """Read a file written by :func:`save`.
 
     Raises :class:`FormatError`, naming the file, when it is missing, damaged or of an unknown version.
@@ -88,7 +76,7 @@ def load(path: str | Path) -> Stored:
         content = header["content"]
         if _checksum(content, arrays) != header["sha256"]:
             raise FormatError("the checksum does not fit: the file is damaged; write or copy it again")
-        return Stored(_network(content, arrays), _rounding(content, arrays))
+        return _network(content, arrays)
     except FileNotFoundError:
         raise FormatError(f"{path}: there is no such file") from None
     except OSError as error:
@@ -173,7 +161,11 @@ def _network(content: Mapping[str, Any], arrays: _Arrays) -> Network:
             raise FormatError(f"a node of the unknown kind {item['kind']!r}")
     (input_name, input_shape), (output_name, output_shape) = content["signature"]["input"], content["signature"]["output"]
     signature = Signature(
-        _text(input_name), tuple(map(_integer, input_shape)), _text(output_name), tuple(map(_integer, output_shape))
+        _text(input_name),
+        tuple(map(_integer, input_shape)),
+        _text(output_name),
+        tuple(map(_integer, output_shape)),
+        _dtype(content["signature"]["dtype"]),
     )
     return Network(_integer(content["input_size"]), tuple(nodes), _text(content["output"]), signature)
 
@@ -186,8 +178,10 @@ def _map(described: Mapping[str, Any], arrays: _Arrays) -> LinearMap:
     return linear
 
 
-def _rounding(content: Mapping[str, Any], arrays: _Arrays) -> dict[str, tuple[float, FloatArray]]:
-    return {name: (float(item["weights"]), arrays[item["bias"]]) for name, item in content["rounding"].items()}
+def _dtype(value: Any) -> str:
+    if value not in ("", "float32", "float64"):
+        raise FormatError(f"the header holds {value!r} where a number type belongs")
+    return str(value)
 
 
 def _integer(value: Any) -> int:

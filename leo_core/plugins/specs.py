@@ -7,13 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from leo_core.milp.solver import Solver
-from leo_core.network import Network
-
-Array = NDArray[np.float64]
+from leo_core.network import Network, Rounding
 
 
 @final
@@ -29,19 +24,6 @@ class SolverSpec:
     create: Callable[[], Solver]
     packages: tuple[str, ...] = ()
     extra: str | None = None
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Rounding:
-    """How far the stored numbers of one affine node may be from what the model means.
-
-    Every stored weight w stands for some w' with |w' − w| ≤ ``weights`` · |w|, every bias b for some
-    b' with |b' − b| ≤ ``bias`` (one entry per unit).
-    """
-
-    weights: float
-    bias: Array
 
 
 @final

@@ -8,7 +8,8 @@ from leo_core.bounds.interval import bound_affine
 from leo_core.bounds.region import Region
 from leo_core.domain import Box
 from leo_core.execution.budget import Budget
-from leo_core.execution.events import Listener, silent
+from leo_core.execution.events import Listener, Note, silent
+from leo_core.milp.checked import CheckedSolver
 from leo_core.milp.solver import Solver
 from leo_core.network import Affine, Network
 from leo_core.stability.paper import decide_by_milp
@@ -37,9 +38,10 @@ def decide(
     begun = time.monotonic()
     tally = Tally(network, listener)
     interrupted = False
+    checked = CheckedSolver(solver, lambda text: listener(Note(text)))
     try:
         _intervals(network, box, tally)
-        decide_by_milp(network, box, solver, trust, budget or Budget(), tally, seed)
+        decide_by_milp(network, box, checked, trust, budget or Budget(), tally, seed)
     except KeyboardInterrupt:
         interrupted = True
     return StabilityMap(

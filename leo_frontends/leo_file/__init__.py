@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from leo_core import storage
 from leo_core.network import Network
-from leo_core.plugins import FrontendSpec, Imported, Rounding, hookimpl
+from leo_core.plugins import FrontendSpec, Imported, hookimpl
 
 
 @hookimpl
@@ -25,11 +23,7 @@ def leo_frontend() -> FrontendSpec:
 
 def read_file(path: Path) -> Imported:
     """Read a ``.leo`` file."""
-    network, stored = storage.load(path)
-    rounding = {
-        name: Rounding(weights, np.asarray(bias, dtype=np.float64)) for name, (weights, bias) in stored.items()
-    }
-    return Imported(network, rounding=rounding)
+    return Imported(storage.load(path))
 
 
 def write_file(network: Network, path: Path) -> None:

@@ -1,0 +1,132 @@
+"""Believing nothing: every solver is used through :class:`CheckedSolver`.
+
+It emulates what a solver lacks (early stops after the fact, a rebuild per objective or per bounds),
+turns a plug-in's exceptions and malformed answers into :attr:`Stop.FAILED`, and drops bounds that
+contradict the solver's own point. So a wrong plug-in costs time and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leo_core.milp.problem import MilpProblem
+from leo_core.milp.result import SolverResult, Stop
+from leo_core.milp.solver import Capability, Solver, SolverSession
+
+Array = NDArray[np.float64]
+
+#: How far a point may lie outside rows and bounds and still count as feasible.
+FEASIBILITY = 1e-6
+
+
+class CheckedSolver:
+    """A solver that never raises while solving. ``report`` is told of the first failure."""
+
+    def __init__(self, solver: Solver, report: Callable[[str], None] = lambda _text: None) -> None:
+        self._solver, self._report, self._told = solver, report, False
+        self.name = str(solver.name)
+        # Emulated, so every capability but these two is there.
+        emulated = {Capability.EARLY_STOP, Capability.OBJECTIVE_CHANGE, Capability.BOUND_CHANGE}
+        self.capabilities = frozenset(solver.capabilities) | emulated
+
+    def load(self, problem: MilpProblem, *, seed: int = 0) -> CheckedSession:
+        return CheckedSession(self._solver, problem, seed, self._failed)
+
+    def _failed(self, what: str) -> SolverResult:
+        if not self._told:
+            self._told = True
+            self._report(f"the solver '{self.name}' failed: {what}; what it leaves open is undecided")
+        return SolverResult(Stop.FAILED, raw_status=what)
+
+
+class CheckedSession:
+    """One problem, loaded anew whenever the solver cannot change what has to change."""
+
+    def __init__(
+        self, solver: Solver, problem: MilpProblem, seed: int, failed: Callable[[str], SolverResult]
+    ) -> None:
+        self._solver, self._problem, self._seed, self._failed = solver, problem, seed, failed
+        self._session: SolverSession | None = None
+        self._loaded: MilpProblem | None = None
+
+    def maximize(
+        self,
+        objective: Array,
+        *,
+        stop_above: float | None = None,
+        stop_below: float | None = None,
+        time_limit: float | None = None,
+        lower: Array | None = None,
+        upper: Array | None = None,
+    ) -> SolverResult:
+        """See :class:`leo_core.milp.solver.SolverSession`."""
+        able = self._solver.capabilities
+        problem = self._problem
+        if (lower is not None or upper is not None) and Capability.BOUND_CHANGE not in able:
+            low, high = problem.lower if lower is None else lower, problem.upper if upper is None else upper
+            problem = replace(problem, lower=low, upper=high)
+            lower = upper = None
+        early = {"stop_above": stop_above, "stop_below": stop_below} if Capability.EARLY_STOP in able else {}
+        try:
+            session = self._ready(problem)
+            answer = session.maximize(np.array(objective), time_limit=time_limit, lower=lower, upper=upper, **early)
+        except Exception as error:  # a plug-in may raise anything
+            self.close()
+            return self._failed(f"{type(error).__name__}: {error}")
+        return self._checked(answer, objective, stop_above, stop_below)
+
+    def close(self) -> None:
+        """Free the solver's session."""
+        session, self._session, self._loaded = self._session, None, None
+        if session is not None:
+            try:
+                session.close()
+            except Exception as error:
+                self._failed(f"{type(error).__name__} while closing: {error}")
+
+    def _ready(self, problem: MilpProblem) -> SolverSession:
+        stale = Capability.OBJECTIVE_CHANGE not in self._solver.capabilities
+        if self._session is None or self._loaded is not problem or stale:
+            self.close()
+            self._session, self._loaded = self._solver.load(problem, seed=self._seed), problem
+        return self._session
+
+    def _checked(
+        self, answer: SolverResult, objective: Array, stop_above: float | None, stop_below: float | None
+    ) -> SolverResult:
+        if not isinstance(answer, SolverResult):
+            return self._failed(f"maximize returned a {type(answer).__name__}, not a SolverResult")
+        point, bound, duals = answer.point, answer.dual_bound, answer.row_duals
+        if point is not None and point.shape != (self._problem.columns,):
+            return self._failed(f"its point has shape {point.shape}, the problem {self._problem.columns} columns")
+        if duals is not None and duals.shape != (self._problem.rows,):
+            duals = None
+        value = None if point is None else float(objective @ point)
+        if (
+            point is not None
+            and value is not None
+            and bound is not None
+            and bound < value - FEASIBILITY * (1 + abs(value))
+            and _feasible(self._problem, point)
+        ):
+            bound = None
+        stop = answer.stop
+        if stop_above is not None and value is not None and value > stop_above:
+            stop = Stop.ABOVE
+        elif stop_below is not None and bound is not None and bound <= stop_below:
+            stop = Stop.BELOW
+        elif stop in (Stop.ABOVE, Stop.BELOW):
+            stop = Stop.INTERRUPTED
+        return replace(answer, stop=stop, dual_bound=bound, row_duals=duals)
+
+
+def _feasible(problem: MilpProblem, point: Array) -> bool:
+    activity = problem.matrix @ point
+    slack = FEASIBILITY * (1 + np.abs(activity))
+    rows = (activity >= problem.row_lower - slack) & (activity <= problem.row_upper + slack)
+    columns = (point >= problem.lower - FEASIBILITY) & (point <= problem.upper + FEASIBILITY)
+    return bool(rows.all() and columns.all())

@@ -1,0 +1,91 @@
+"""A unit whose every input is constant is constant: its value moves into the biases of what reads it.
+
+Values are computed over the rationals; a new bias is rounded once, to its dtype, and the error is exact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leo_core.arithmetic import float_up, nearest_float
+from leo_core.network import INPUT, Affine, Network
+from leo_core.rewrite import maps
+from leo_core.rewrite.facts import Facts
+from leo_core.rewrite.step import Fits, Refusal, Rewrite
+from leo_core.rewrite.unread import used_columns
+
+Constants = dict[str, dict[int, Fraction]]
+
+
+def fold_constants(network: Network, facts: Facts, name: str, fits: Fits) -> Rewrite | Refusal | None:
+    """Fold the constant units that the affine node ``name`` reads into its bias."""
+    node = network[name]
+    if not isinstance(node, Affine):
+        return None
+    known = _constants(network, facts)
+    exact = [Fraction(float(value)) for value in node.bias]
+    new_maps, folded = [], 0
+    for source, linear in zip(node.sources, node.maps, strict=True):
+        used = used_columns(linear, np.ones(linear.rows, dtype=bool))
+        columns = [] if source == INPUT else [j for j in known[source] if used[j]]
+        matrix = linear.matrix()
+        for j in columns:
+            value = known[source][j]
+            for row in np.flatnonzero(matrix[:, j]) if value else ():
+                exact[row] += Fraction(float(matrix[row, j])) * value
+        new_maps.append(maps.without_columns(linear, _mask(columns, linear.columns)))
+        folded += len(columns)
+    if not folded:
+        return None
+    bias = np.array([nearest_float(value) for value in exact]).astype(node.bias.dtype)
+    what = f"{name}: {folded} constant unit(s) before it folded into the bias"
+    if not np.isfinite(bias).all():
+        return Refusal(what, "a new bias would overflow")
+    error = np.array([float_up(abs(Fraction(float(new)) - old)) for new, old in zip(bias, exact, strict=True)])
+    changed = Affine(name, node.sources, tuple(new_maps), bias, node.origin)
+    nodes = tuple(changed if other.name == name else other for other in network.nodes)
+    result = Rewrite(replace(network, nodes=nodes), facts, what, {name: error} if error.any() else {})
+    return result if fits(result) else Refusal(what, "rounding the new biases costs more than the tolerance leaves")
+
+
+def _constants(network: Network, facts: Facts) -> Constants:
+    """By node, the units that have one value on the whole box, with that value."""
+    box = facts.box
+    known: Constants = {INPUT: {int(j): Fraction(float(box.lower[j])) for j in np.flatnonzero(box.lower == box.upper)}}
+    for node in network.nodes:
+        if isinstance(node, Affine):
+            known[node.name] = _constant_rows(node, known)
+        else:
+            known[node.name] = {
+                i: value if value >= 0 else value * Fraction(float(node.slope[i]))
+                for i, value in known[node.source].items()
+            }
+    return known
+
+
+def _constant_rows(node: Affine, known: Constants) -> dict[int, Fraction]:
+    varies = np.zeros(node.size, dtype=bool)
+    for source, linear in zip(node.sources, node.maps, strict=True):
+        moving = ~_mask(list(known[source]), linear.columns)
+        varies |= linear.absolute().apply(moving.astype(np.float64)) > 0
+    result = {}
+    for i in np.flatnonzero(~varies):
+        total = Fraction(float(node.bias[i]))
+        for source, linear in zip(node.sources, node.maps, strict=True):
+            row = linear.matrix()[i]
+            for j in np.flatnonzero(row):
+                total += Fraction(float(row[j])) * known[source][int(j)]
+        result[int(i)] = total
+    return result
+
+
+def _mask(columns: list[int], size: int) -> NDArray[np.bool_]:
+    mask = np.zeros(size, dtype=bool)
+    mask[columns] = True
+    return mask
+
+

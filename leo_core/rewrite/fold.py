@@ -1,0 +1,116 @@
+"""A layer that is a line over the whole box folds into what reads it: M (W x + b) + c = (M W) x + (M b + c).
+
+That holds for a ReLU layer whose units are all stable (LEO; Serra et al. 2020, section 3), and for an affine
+node that only affine nodes read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from leo_core.arithmetic import Array, round_up
+from leo_core.linear import LinearMap, Select
+from leo_core.network import Affine, Network, Relu
+from leo_core.rewrite import maps
+from leo_core.rewrite.block import Block, linear_block
+from leo_core.rewrite.deviation import best_constant, product_change
+from leo_core.rewrite.facts import Facts
+from leo_core.rewrite.step import Fits, Refusal, Rewrite
+
+
+def fold_linear(network: Network, facts: Facts, name: str, fits: Fits) -> Rewrite | Refusal | None:
+    """Fold node ``name`` into everything that reads it."""
+    found = network[name]
+    relu = found if isinstance(found, Relu) else None
+    node = network.affine(relu.source) if relu else network.affine(name)
+    readers = [network[reader] for reader in network.readers[name]]
+    if name == network.output or not readers or not all(isinstance(reader, Affine) for reader in readers):
+        return None
+    if relu and not facts.units[node.name].linear(relu.slope).all():
+        return None
+    block = linear_block(network, facts, node, relu)
+    changed: dict[str, Affine] = {}
+    errors: dict[str, Array] = {}
+    for reader in readers:
+        assert isinstance(reader, Affine)
+        if reader.sources.count(name) > 1:
+            return Refusal(f"{name}: not folded", "one node reads it twice")
+        try:
+            folded, error = _exactly(reader, name, node, block) or _rounded(reader, name, node, block)
+        except OverflowError as overflow:
+            return Refusal(f"{name}: not folded", str(overflow))
+        changed[reader.name] = folded
+        if error.any():
+            errors[reader.name] = error
+    nodes = tuple(changed.get(other.name, other) for other in network.nodes)
+    kind = "stable layer" if relu else "affine layer"
+    result = Rewrite(replace(network, nodes=nodes), facts, f"{name}: {kind} folded into what reads it", errors)
+    if not fits(result):
+        return Refusal(f"{name}: {kind} not folded", "rounding the new weights costs more than the tolerance leaves")
+    return result
+
+
+def _exactly(reader: Affine, name: str, node: Affine, block: Block) -> tuple[Affine, Array] | None:
+    """Where one of the two maps only picks entries, nothing is multiplied."""
+    position = reader.sources.index(name)
+    outer = reader.maps[position]
+    if block.cost.any() or any(source in reader.sources for source in node.sources):
+        return None
+    composed: list[LinearMap]
+    if isinstance(outer, Select):
+        composed = [maps.select_rows(outer, inner) for inner in node.maps]
+        bias = node.bias[outer.indices]
+        if reader.bias.any() and bias.any():
+            return None
+        bias = np.where(bias == 0, reader.bias, bias)
+    elif len(node.maps) == 1 and isinstance(node.maps[0], Select) and not node.bias.any():
+        inner = node.maps[0]
+        if len(np.unique(inner.indices)) < len(inner.indices):
+            return None
+        composed, bias = [maps.select_columns(outer, inner)], reader.bias
+    else:
+        return None
+    if (block.weights != np.hstack([m.matrix() for m in node.maps])).any():  # a leaky layer's scaled rows
+        return None
+    sources = (*reader.sources[:position], *node.sources, *reader.sources[position + 1 :])
+    linears = (*reader.maps[:position], *composed, *reader.maps[position + 1 :])
+    return Affine(reader.name, sources, linears, bias, reader.origin), np.zeros(reader.size)
+
+
+def _rounded(reader: Affine, name: str, node: Affine, block: Block) -> tuple[Affine, Array]:
+    """The product, rounded to the stored dtype, and what that provably changes."""
+    position = reader.sources.index(name)
+    outer = reader.maps[position].matrix().astype(np.float64)
+    bias = reader.bias.astype(np.float64)
+    dtype = np.result_type(reader.maps[position].dtype, reader.bias.dtype)
+    others = {s: m for s, m in zip(reader.sources, reader.maps, strict=True) if s != name}
+    # A source that the reader sees already keeps one map: the sum of both.
+    beside = np.hstack(
+        [others[s].matrix().astype(np.float64) if s in others else np.zeros((reader.size, m.columns))
+         for s, m in zip(node.sources, node.maps, strict=True)]
+    )  # fmt: skip
+    left, weights, shift = outer, block.weights, block.bias
+    if beside.any():
+        left = np.hstack([outer, np.eye(reader.size)])
+        weights, shift = np.vstack([weights, beside]), np.concatenate([shift, np.zeros(reader.size)])
+    product = left @ weights
+    new: dict[str, LinearMap] = {}
+    start = 0
+    for source, inner in zip(node.sources, node.maps, strict=True):
+        part = product[:, start : start + inner.columns]
+        start += inner.columns
+        new[source] = maps.stored(part, dtype, reader.maps[position])
+    stacked = np.hstack([new[source].matrix().astype(np.float64) for source in node.sources])
+    before = (left, weights, shift, bias)
+    after = (np.eye(reader.size), stacked, np.zeros(reader.size))
+    constant = best_constant(before, after, block.lower, block.upper, reader.bias.dtype)
+    if not np.isfinite(constant).all():
+        raise OverflowError("a new bias would overflow")
+    error = product_change(before, (*after, constant.astype(np.float64)), block.lower, block.upper)
+    if block.cost.any():
+        error = round_up(error + block.charge(outer))
+    kept = {source: linear for source, linear in others.items() if source not in new}
+    merged = {**kept, **new}
+    return Affine(reader.name, tuple(merged), tuple(merged.values()), constant, reader.origin), error

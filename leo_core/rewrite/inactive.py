@@ -1,0 +1,48 @@
+"""A unit that is never positive is zero: what reads it need not (LEO; Serra et al. 2020, section 3).
+
+With a leak it computes slope · z instead, a line, and belongs to :mod:`~leo_core.rewrite.merge`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from leo_core.arithmetic import Array, product_error, round_up
+from leo_core.network import Affine, Network, Node, Relu
+from leo_core.rewrite import maps
+from leo_core.rewrite.facts import Facts
+from leo_core.rewrite.step import Fits, Refusal, Rewrite
+from leo_core.stability.verdict import State
+
+
+def drop_inactive(network: Network, facts: Facts, name: str, fits: Fits) -> Rewrite | Refusal | None:
+    """Clear the columns of inactive units in everything that reads the ReLU ``name``."""
+    relu = network[name]
+    if not isinstance(relu, Relu) or name == network.output:
+        return None
+    units = facts.units[relu.source]
+    off = (units.state == State.INACTIVE) & (relu.slope == 0)
+    if not off.any():
+        return None
+    defect = np.where(off, units.defect(relu.slope), 0.0)
+    nodes: list[Node] = []
+    errors: dict[str, Array] = {}
+    for node in network.nodes:
+        if isinstance(node, Affine) and name in node.sources:
+            cleared = []
+            error = np.zeros(node.size)
+            for source, linear in zip(node.sources, node.maps, strict=True):
+                if source == name:
+                    cleared.append(maps.without_columns(linear, off))
+                    flow = linear.absolute().apply(defect)
+                    error = round_up(error + round_up(flow + product_error(flow, linear.columns)))
+                else:
+                    cleared.append(linear)
+            if defect.any():
+                errors[node.name] = error
+            nodes.append(Affine(node.name, node.sources, tuple(cleared), node.bias, node.origin))
+        else:
+            nodes.append(node)
+    what = f"{name}: {int(off.sum())} inactive unit(s) dropped"
+    result = Rewrite(Network(network.input_size, tuple(nodes), network.output, network.signature), facts, what, errors)
+    return result if fits(result) else Refusal(what, "their state is only known up to a rounding of earlier layers")

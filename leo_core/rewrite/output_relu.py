@@ -1,0 +1,48 @@
+"""A ReLU on the output: its inactive units are the constant 0, and if none is left unsettled it goes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from leo_core.network import Affine, Network, Relu
+from leo_core.rewrite import maps
+from leo_core.rewrite.facts import Facts, Units
+from leo_core.rewrite.step import Fits, Refusal, Rewrite
+from leo_core.stability.verdict import State
+
+
+def settle_output(network: Network, facts: Facts, name: str, fits: Fits) -> Rewrite | Refusal | None:
+    """Clear the rows of inactive output units; drop the ReLU when all its units are stable."""
+    relu = network[name]
+    if not isinstance(relu, Relu) or name != network.output or network.readers[name]:
+        return None
+    node, units = network.affine(relu.source), facts.units[relu.source]
+    off = units.state == State.INACTIVE
+    leaky = off & (relu.slope > 0)
+    settled = bool((units.state != State.UNSTABLE).all()) and not leaky.any()
+    off &= ~leaky
+    zero = off & (node.bias == 0) & ~np.any([m.absolute().apply(np.ones(m.columns)) > 0 for m in node.maps], axis=0)
+    if network.readers[node.name] != (name,) or not (settled or (off & ~zero).any()):
+        return None
+    cleared = Affine(
+        node.name,
+        node.sources,
+        tuple(maps.without_rows(m, off) for m in node.maps),
+        np.where(off, node.bias.dtype.type(0), node.bias),
+        node.origin,
+    )
+    nodes = tuple(cleared if other.name == node.name else other for other in network.nodes)
+    what = f"{name}: {int(off.sum())} inactive output(s) set to zero"
+    zeroed = Units(units.state, np.where(off, 0.0, units.lower), np.where(off, 0.0, units.upper))
+    output, left = name, Facts(facts.box, {**facts.units, node.name: zeroed})
+    if settled:
+        nodes = tuple(other for other in nodes if other.name != name)
+        output = node.name
+        left = Facts(facts.box, {other: u for other, u in facts.units.items() if other != node.name})
+        what = f"{name}: every output is stable; the ReLU is dropped"
+    # The cleared rows change their node by more than a rounding, but not what the ReLU made of them.
+    defect = np.where(off | settled, units.defect(relu.slope), 0.0)
+    result = Rewrite(replace(network, nodes=nodes, output=output), left, what, {node.name: defect} if defect.any() else {})
+    return result if fits(result) else Refusal(what, "its state is only known up to a rounding of earlier layers")

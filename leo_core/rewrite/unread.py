@@ -1,0 +1,85 @@
+"""Units and nodes that nothing downstream reads go: exact, and always worth it, so it follows every rewrite."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leo_core.linear import LinearMap, Select
+from leo_core.network import INPUT, Affine, Network, Node, Relu
+from leo_core.rewrite import maps
+from leo_core.rewrite.facts import Facts, Units
+
+Mask = NDArray[np.bool_]
+
+
+def drop_unread(network: Network, facts: Facts) -> tuple[Network, Facts]:
+    """Keep what the output depends on through non-zero weights, unit by unit."""
+    live = _live(network)
+    nodes: list[Node] = []
+    units: dict[str, Units] = {}
+    for node in network.nodes:
+        keep = live[node.name]
+        if not keep.any():
+            continue
+        if isinstance(node, Affine):
+            nodes.append(_restricted_affine(network, node, live))
+        else:
+            source, slope = node.source, node.slope[keep]
+            if not np.array_equal(live[source], keep):
+                source = _unused(f"{node.source}.{node.name}", network, nodes)
+                wanted = np.flatnonzero(keep[live[node.source]])
+                picked = Select(wanted, columns=int(live[node.source].sum()))
+                bias = np.zeros(len(wanted), network.affine(node.source).bias.dtype)
+                nodes.append(Affine(source, (node.source,), (picked,), bias, node.origin))
+            nodes.append(node if keep.all() and source == node.source else Relu(node.name, source, slope, node.origin))
+            units[source] = facts.units[node.source].kept(keep)
+    return replace(network, nodes=tuple(nodes)), Facts(facts.box, units)
+
+
+def _live(network: Network) -> dict[str, Mask]:
+    live: dict[str, Mask] = {INPUT: np.ones(network.input_size, dtype=bool)}
+    for node in network.nodes:
+        live[node.name] = np.zeros(node.size, dtype=bool)
+    live[network.output][:] = True
+    for node in reversed(network.nodes):
+        rows = live[node.name]
+        if not isinstance(node, Affine):
+            live[node.source] |= rows
+        elif rows.any():
+            for source, linear in zip(node.sources, node.maps, strict=True):
+                live[source] |= used_columns(linear, rows)
+    return live
+
+
+def used_columns(linear: LinearMap, rows: Mask) -> Mask:
+    """The columns in which one of the given rows has a non-zero entry."""
+    if isinstance(linear, Select):
+        used = np.zeros(linear.columns, dtype=bool)
+        used[linear.indices[rows]] = True
+        return used
+    return np.asarray((linear.matrix()[rows] != 0).any(axis=0))
+
+
+def _restricted_affine(network: Network, node: Affine, live: dict[str, Mask]) -> Affine:
+    rows = live[node.name]
+    parts = []
+    for source, linear in zip(node.sources, node.maps, strict=True):
+        if live[source].any() and used_columns(linear, rows).any():
+            parts.append((source, maps.restrict(linear, rows, live[source])))
+    if not parts:
+        parts = [(INPUT, maps.nothing(int(rows.sum()), network.input_size, node.bias.dtype))]
+    sources, linears = (tuple(part) for part in zip(*parts, strict=True))
+    same = sources == node.sources and all(a is b for a, b in zip(linears, node.maps, strict=True))
+    return node if same else Affine(node.name, sources, linears, node.bias[rows], node.origin)
+
+
+def _unused(name: str, network: Network, nodes: list[Node]) -> str:
+    taken = {node.name for node in (*network.nodes, *nodes)} | {INPUT}
+    count, free = 1, name
+    while free in taken:
+        count += 1
+        free = f"{name}.{count}"
+    return free
