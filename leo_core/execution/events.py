@@ -22,9 +22,10 @@ class Progress:
 @final
 @dataclass(frozen=True)
 class Note:
-    """Something a user should be told once."""
+    """Something a user should be told once; ``passing`` when it only says how far the work is."""
 
     text: str
+    passing: bool = False
 
 
 Event: TypeAlias = Progress | Note

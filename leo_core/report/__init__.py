@@ -1,1 +1,1 @@
-"""TODO."""
+"""What was found and done, for people (a table) and for programs (plain JSON values)."""

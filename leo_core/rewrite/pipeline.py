@@ -77,7 +77,7 @@ def rewrite(
                 work.sweep(step)
             if len(work.steps) == before:
                 break
-            listener(Note(f"rewriting: {work.network.connections} connections left"))
+            listener(Note(f"rewriting: {work.network.connections} connections left", passing=True))
     except KeyboardInterrupt:
         interrupted = True
     return Rewritten(work.network, work.deviation, tuple(work.steps), tuple(work.refusals.values()), interrupted)

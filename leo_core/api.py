@@ -1,0 +1,348 @@
+"""What a Python user calls: :func:`compress`, :func:`analyze`, :func:`verify`, :func:`convert`.
+
+Each is a straight line through the rooms: read, domain, stability, rewriting, write.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from leo_core.compare import Comparison, compare
+from leo_core.domain import Box
+from leo_core.errors import LeoError, OutputError, PluginError, UsageError
+from leo_core.execution.budget import Budget
+from leo_core.execution.events import Listener, Note, silent
+from leo_core.network import Network
+from leo_core.options import Options
+from leo_core.plugins import FrontendSpec, Imported, registry
+from leo_core.report.json import network_json, number_json, stability_json
+from leo_core.report.table import as_text, before_after_table, scientific, stability_table
+from leo_core.rewrite import Refusal, Step, rewrite
+from leo_core.rewrite.deviation import import_deviation
+from leo_core.rewrite.facts import Facts
+from leo_core.rewrite.noise import float_noise
+from leo_core.stability import StabilityMap, decide
+
+#: The share of a time limit that deciding may take; rewriting gets the rest.
+_DECIDING = 0.85
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class CompressionResult:
+    """A smaller network, and what is proved about it.
+
+    Attributes
+    ----------
+    original, network:
+        Before and after.
+    stability:
+        The verdicts on the original's ReLUs.
+    deviation:
+        δ, proved: max |original − network| over the domain, at any output. It includes
+        ``import_deviation``, what reading the model could not represent exactly.
+    float_noise:
+        The largest error that running the original in its own dtype was seen to make.
+    tolerance:
+        The deviation that was allowed, as a number.
+    steps, refusals:
+        What was rewritten, in order; what was left as it was, and why.
+    """
+
+    original: Network
+    network: Network
+    stability: StabilityMap
+    deviation: float
+    import_deviation: float
+    float_noise: float
+    tolerance: float
+    steps: tuple[Step, ...]
+    refusals: tuple[Refusal, ...]
+    notes: tuple[str, ...]
+    seconds: float
+    interrupted: bool
+    frontend: str
+
+    @property
+    def model(self) -> Any:
+        """The smaller network as a live model of the framework the original came from."""
+        return self.to(self.frontend)
+
+    def to(self, framework: str) -> Any:
+        """The smaller network as a live model of a framework, by its frontend's name (``"onnx"``).
+
+        Raises :class:`PluginError` when the frontend has no live models.
+        """
+        spec = registry.frontend(framework)
+        if spec.write_model is None:
+            raise PluginError(f"'{framework}' has files only, no live models; use export(path) or .network")
+        return spec.write_model(self.network)
+
+    def export(self, path: str | Path) -> Path:
+        """Write the smaller network to a file, its format by the suffix; a crash leaves no half file.
+
+        Raises :class:`OutputError` when it cannot be written.
+        """
+        return write(self.network, path)
+
+    def summary(self) -> str:
+        """A before/after table and the guarantee, as text."""
+        return as_text(stability_table(self.stability), before_after_table(self.original, self.network), *self.lines())
+
+    def lines(self) -> list[str]:
+        """The guarantee in words."""
+        decided = f"{self.stability.strategy} strategy, solver {self.stability.solver}, {self.seconds:.1f} s"
+        word = "claimed by the solver, not proved (--trust solver)" if self.stability.trusted else "proved"
+        lines = [
+            f"largest change of any output on the domain: {scientific(self.deviation)} ({word})",
+            f"error the original itself was seen to make in {self.original.dtype}: {scientific(self.float_noise)}",
+            decided,
+        ]
+        if self.interrupted:
+            lines.append("stopped early: units not decided by then were kept")
+        return lines
+
+    def as_json(self) -> dict[str, Any]:
+        """The contract of ``leo compress --json``."""
+        return {
+            **stability_json(self.stability),
+            "before": network_json(self.original),
+            "after": network_json(self.network),
+            "deviation": number_json(self.deviation),
+            "import_deviation": number_json(self.import_deviation),
+            "tolerance": self.tolerance,
+            "float_noise": self.float_noise,
+            "total_seconds": round(self.seconds, 6),
+            "interrupted": self.interrupted,
+            "steps": [{"what": step.what, "deviation": step.deviation} for step in self.steps],
+            "left": [{"what": refusal.what, "reason": refusal.reason} for refusal in self.refusals],
+            "notes": list(self.notes),
+        }
+
+
+def analyze(model: Any, domain: Any, *, listener: Listener = silent, **options: Any) -> StabilityMap:
+    """Decide which ReLUs never change state on a domain.
+
+    Parameters
+    ----------
+    model:
+        A path, a live model of an installed framework, or a :class:`Network`.
+    domain:
+        Whatever :meth:`Box.of` takes, on the model's own input: a Box, ``(lower, upper)``, ``"LO,HI"``,
+        or the path of a ``.json`` or ``.vnnlib`` file.
+    listener:
+        Called with :mod:`leo_core.execution.events` while work goes on.
+    options:
+        Fields of :class:`Options`.
+    """
+    settings = _options(options)
+    heard = _Heard(listener)
+    imported, _ = read(model, heard)
+    box = _box(domain, imported.network, heard)
+    return _decide(imported.network, box, settings, Budget.of(settings.time_limit), heard)
+
+
+def compress(model: Any, domain: Any, *, listener: Listener = silent, **options: Any) -> CompressionResult:
+    """Make a network smaller without changing what it computes on a domain; see :func:`analyze` for arguments.
+
+    Whatever ends the work early (the time limit, Ctrl-C), the result is valid: what is not proved is kept.
+    """
+    begun = time.monotonic()
+    settings = _options(options)
+    budget = Budget.of(settings.time_limit)
+    heard = _Heard(listener)
+    imported, frontend = read(model, heard)
+    original = imported.network
+    box = _box(domain, original, heard)
+    deciding = budget if settings.time_limit is None else budget.at_most(_DECIDING * settings.time_limit)
+    stability = _decide(original, box, settings, deciding, heard)
+    noise = 0.0
+    interrupted = stability.interrupted
+    try:
+        noise = float_noise(original, stability, settings.seed)
+    except KeyboardInterrupt:
+        interrupted = True
+    imprecise = import_deviation(original, Facts.of(original, stability), imported.rounding)
+    tolerance = {"exact": 0.0, "float": noise}.get(str(settings.tolerance))
+    tolerance = float(settings.tolerance) if tolerance is None else tolerance
+    if imprecise > tolerance:
+        heard(
+            Note(
+                f"reading the model is exact to {imprecise:.2g} only (a division in it has no exact float), which "
+                f"is more than the tolerance {tolerance:.2g}: only exact rewrites were made"
+            )
+        )
+    rewritten = rewrite(original, stability, tolerance=max(0.0, tolerance - imprecise), budget=budget, listener=heard)
+    return CompressionResult(
+        original=original,
+        network=rewritten.network,
+        stability=stability,
+        deviation=_sum_up(imprecise, rewritten.deviation),
+        import_deviation=imprecise,
+        float_noise=noise,
+        tolerance=tolerance,
+        steps=rewritten.steps,
+        refusals=rewritten.refusals,
+        notes=tuple(heard.notes),
+        seconds=time.monotonic() - begun,
+        interrupted=interrupted or rewritten.interrupted,
+        frontend=frontend,
+    )
+
+
+def verify(
+    first: Any, second: Any, domain: Any, *, time_limit: float | None = None, seed: int = 0, listener: Listener = silent
+) -> Comparison:
+    """A proved bound on max |first − second| over a domain, for any two networks with the same inputs and outputs."""
+    settings = _options({"time_limit": time_limit, "seed": seed})
+    heard = _Heard(listener)
+    (left, _), (right, _) = read(first, heard), read(second, heard)
+    box = _box(domain, left.network, heard)
+    found = compare(left.network, right.network, box, budget=Budget.of(settings.time_limit), seed=settings.seed)
+    apart = 0.0
+    for imported in (left, right):
+        if imported.rounding:
+            still = decide_nothing(imported.network, box)
+            apart = _sum_up(apart, import_deviation(imported.network, still, imported.rounding))
+    if apart == 0.0:
+        return found
+    return Comparison(max(0.0, found.lower - 1.001 * apart), _sum_up(found.upper, apart), found.witness)
+
+
+def decide_nothing(network: Network, box: Box) -> Facts:
+    """Facts about a network of which nothing but its intervals is known."""
+    from leo_core.stability.verdict import LayerStability, State
+
+    layers = {}
+    for relu in network.relus:
+        unknown = [State.UNDECIDED] * relu.size
+        none, inf = [0] * relu.size, [float("inf")] * relu.size
+        layers[relu.name] = LayerStability(relu.name, unknown, none, [-x for x in inf], inf)  # type: ignore[arg-type]
+    return Facts.of(network, StabilityMap(box, layers, "none", "none"))
+
+
+def convert(source: Any, target: str | Path, *, listener: Listener = silent) -> Path:
+    """Write a model in another format, by the target's suffix; the function stays the same."""
+    output_frontend(target)
+    imported, _ = read(source, _Heard(listener))
+    return write(imported.network, target)
+
+
+def read(model: Any, listener: Listener = silent) -> tuple[Imported, str]:
+    """(a model as LEO sees it, the name of the frontend that read it), from a path or a live model."""
+    if isinstance(model, str | Path):
+        path = Path(model)
+        spec = registry.frontend_for_path(path)
+        if spec.read_file is None:
+            raise PluginError(f"{path}: the frontend '{spec.name}' cannot read files")
+        if path.is_dir():
+            raise UsageError(f"{path}: is a folder, not a model file")
+        imported = spec.read_file(path)
+    else:
+        spec = registry.frontend_for_model(model)
+        if spec.read_model is None:
+            raise PluginError(f"the frontend '{spec.name}' cannot read live models; save it to a file")
+        imported = spec.read_model(model, None)
+    for note in imported.notes:
+        listener(Note(note))
+    return imported, spec.name
+
+
+def output_frontend(path: str | Path) -> FrontendSpec:
+    """The frontend that will write ``path``; asked before any work, so that none is lost.
+
+    Raises :class:`OutputError` when the folder is missing or not writable, :class:`PluginError` for an
+    unknown suffix.
+    """
+    spec = registry.frontend_for_path(path)
+    target = Path(path)
+    if spec.write_file is None:
+        raise PluginError(f"{path}: the frontend '{spec.name}' cannot write files")
+    if target.is_dir():
+        raise OutputError(f"{path}: is a folder; give the name of a file")
+    if not target.parent.is_dir():
+        raise OutputError(f"{path}: there is no folder '{target.parent}'; create it first")
+    if not os.access(target.parent, os.W_OK):
+        raise OutputError(f"{path}: the folder '{target.parent}' is not writable")
+    return spec
+
+
+def write(network: Network, path: str | Path) -> Path:
+    """Write a network under a temporary name, then rename it into place."""
+    spec = output_frontend(path)
+    assert spec.write_file is not None
+    target = Path(path)
+    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}{target.suffix}")
+    try:
+        spec.write_file(network, temporary)
+        temporary.replace(target)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return target
+
+
+class _Heard:
+    """Passes events on and keeps the notes for the result."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self.notes: list[str] = []
+
+    def __call__(self, event: Any) -> None:
+        if isinstance(event, Note) and not event.passing:
+            self.notes.append(event.text)
+        self._listener(event)
+
+
+def _options(given: dict[str, Any]) -> Options:
+    try:
+        return Options(**given)
+    except TypeError:
+        known = ", ".join(Options.__dataclass_fields__)
+        unknown = ", ".join(sorted(set(given) - set(Options.__dataclass_fields__)))
+        raise UsageError(f"there is no option {unknown}; there are: {known}") from None
+
+
+def _box(domain: Any, network: Network, listener: Listener) -> Box:
+    box = Box.of(domain, network.input_size)
+    for note in box.notes:
+        listener(Note(note))
+    return box
+
+
+def _decide(network: Network, box: Box, settings: Options, budget: Budget, listener: Listener) -> StabilityMap:
+    if settings.trust == "solver":
+        listener(Note("stable verdicts rest on the solver's word (--trust solver); the deviation is not proved"))
+    if settings.jobs > 1 and settings.strategy == "paper":
+        listener(Note("the paper strategy asks one MILP after the other; --jobs has no effect on it"))
+    return decide(
+        network,
+        box,
+        strategy=settings.strategy,
+        solver=registry.solver(settings.solver),
+        trust=settings.trust,
+        budget=budget,
+        listener=listener,
+        seed=settings.seed,
+    )
+
+
+def _sum_up(*values: float) -> float:
+    from leo_core.arithmetic import round_up
+
+    total = 0.0
+    for value in values:
+        total = float(round_up(total + value)) if total and value else total + value
+    return total
+
+
+__all__ = ["CompressionResult", "LeoError", "analyze", "compress", "convert", "verify"]

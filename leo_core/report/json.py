@@ -1,0 +1,45 @@
+"""Results as plain values that :mod:`json` can write: the contract behind ``--json``."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from leo_core.network import Network
+from leo_core.stability.verdict import StabilityMap, State
+
+
+def stability_json(stability: StabilityMap) -> dict[str, Any]:
+    """Counts per ReLU layer, and how they came about."""
+    return {
+        "layers": [
+            {
+                "name": layer.relu,
+                "units": layer.units,
+                "active": layer.count(State.ACTIVE),
+                "inactive": layer.count(State.INACTIVE),
+                "unstable": layer.count(State.UNSTABLE),
+                "undecided": layer.count(State.UNDECIDED),
+            }
+            for layer in stability.layers.values()
+        ],
+        "seconds": round(stability.seconds, 6),
+        "strategy": stability.strategy,
+        "solver": stability.solver,
+        "trust": "solver" if stability.trusted else "proved",
+        "interrupted": stability.interrupted,
+    }
+
+
+def network_json(network: Network) -> dict[str, Any]:
+    """The size of a network."""
+    return {
+        "widths": list(network.widths),
+        "connections": network.connections,
+        "parameters": network.parameters,
+    }
+
+
+def number_json(value: float) -> float | None:
+    """A number as JSON knows them: an infinite one (nothing proved) becomes null."""
+    return value if math.isfinite(value) else None

@@ -1,0 +1,72 @@
+"""Results as rich tables, and as plain text for those who print."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from leo_core.network import Network
+from leo_core.stability.verdict import StabilityMap, State
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+
+def stability_table(stability: StabilityMap) -> Table:
+    """One row per ReLU layer: how many units are in each state."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("ReLU layer")
+    for heading in ("units", "active", "inactive", "unstable", "undecided"):
+        table.add_column(heading, justify="right")
+    rows = [(layer.relu, layer.units, [layer.count(state) for state in _ORDER]) for layer in stability.layers.values()]
+    if len(rows) > 1:
+        rows.append(("all", stability.units, [stability.count(state) for state in _ORDER]))
+    for name, units, counts in rows:
+        table.add_row(name, str(units), *map(str, counts))
+    return table
+
+
+def before_after_table(before: Network, after: Network) -> Table:
+    """Widths, connections and parameters of two networks, and what is left."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("", "before", "after", "left"):
+        table.add_column(heading, justify="right" if heading else "left")
+    table.add_row("widths", _widths(before), _widths(after), "")
+    for label, was, now in (
+        ("ReLU units", sum(relu.size for relu in before.relus), sum(relu.size for relu in after.relus)),
+        ("connections", before.connections, after.connections),
+        ("parameters", before.parameters, after.parameters),
+    ):
+        table.add_row(label, f"{was:,}", f"{now:,}", f"{now / was:.1%}" if was else "")
+    return table
+
+
+def as_text(*parts: RenderableType, width: int = 100) -> str:
+    """Rich things as plain text without colour, as ``print`` needs it."""
+    import io
+
+    from rich.console import Console
+
+    out = io.StringIO()
+    console = Console(file=out, width=width, force_terminal=False, color_system=None, highlight=False, markup=False)
+    for part in parts:
+        console.print(part)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()).strip("\n")
+
+
+def scientific(value: float) -> str:
+    """A deviation or a tolerance, short."""
+    return "0" if value == 0 else f"{value:.2g}"
+
+
+_ORDER = (State.ACTIVE, State.INACTIVE, State.UNSTABLE, State.UNDECIDED)
+
+
+def _widths(network: Network) -> str:
+    return "-".join(map(str, network.widths))
