@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from leo_core.arithmetic import round_up
+from leo_core.bounds.interval import bound_network
 from leo_core.compare import Comparison, compare
 from leo_core.domain import Box
-from leo_core.errors import LeoError, OutputError, PluginError, UsageError
+from leo_core.errors import OutputError, PluginError, UsageError
 from leo_core.execution.budget import Budget
 from leo_core.execution.events import Listener, Note, silent
 from leo_core.network import Network
@@ -168,7 +170,7 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
         noise = float_noise(original, stability, settings.seed)
     except KeyboardInterrupt:
         interrupted = True
-    imprecise = import_deviation(original, Facts.of(original, stability), imported.rounding)
+    imprecise = import_deviation(original, Facts.of(original, stability).region(original), imported.rounding)
     tolerance = {"exact": 0.0, "float": noise}.get(str(settings.tolerance))
     tolerance = float(settings.tolerance) if tolerance is None else tolerance
     if imprecise > tolerance:
@@ -208,23 +210,11 @@ def verify(
     apart = 0.0
     for imported in (left, right):
         if imported.rounding:
-            still = decide_nothing(imported.network, box)
-            apart = _sum_up(apart, import_deviation(imported.network, still, imported.rounding))
+            region = bound_network(imported.network, box)
+            apart = _sum_up(apart, import_deviation(imported.network, region, imported.rounding))
     if apart == 0.0:
         return found
     return Comparison(max(0.0, found.lower - 1.001 * apart), _sum_up(found.upper, apart), found.witness)
-
-
-def decide_nothing(network: Network, box: Box) -> Facts:
-    """Facts about a network of which nothing but its intervals is known."""
-    from leo_core.stability.verdict import LayerStability, State
-
-    layers = {}
-    for relu in network.relus:
-        unknown = [State.UNDECIDED] * relu.size
-        none, inf = [0] * relu.size, [float("inf")] * relu.size
-        layers[relu.name] = LayerStability(relu.name, unknown, none, [-x for x in inf], inf)  # type: ignore[arg-type]
-    return Facts.of(network, StabilityMap(box, layers, "none", "none"))
 
 
 def convert(source: Any, target: str | Path, *, listener: Listener = silent) -> Path:
@@ -337,12 +327,10 @@ def _decide(network: Network, box: Box, settings: Options, budget: Budget, liste
 
 
 def _sum_up(*values: float) -> float:
-    from leo_core.arithmetic import round_up
-
     total = 0.0
     for value in values:
         total = float(round_up(total + value)) if total and value else total + value
     return total
 
 
-__all__ = ["CompressionResult", "LeoError", "analyze", "compress", "convert", "verify"]
+__all__ = ["CompressionResult", "analyze", "compress", "convert", "verify"]

@@ -75,7 +75,9 @@ def to_integers(values: NDArray[Any]) -> tuple[NDArray[np.object_], int]:
     shift = max(0, -int(exponent[present].min()))
     result = np.empty(flat.shape, dtype=object)
     result_flat = result.reshape(-1)
-    for index, (value, power) in enumerate(zip(whole.ravel().tolist(), (exponent + shift).ravel().tolist(), strict=True)):
+    for index, (value, power) in enumerate(
+        zip(whole.ravel().tolist(), (exponent + shift).ravel().tolist(), strict=True)
+    ):
         result_flat[index] = value << power if value else 0
     return result, shift
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from leo_core.arithmetic import ExactVector, to_integers
 
-FloatArray: TypeAlias = NDArray[np.floating[Any]]
+FloatArray: TypeAlias = NDArray[Any]
 
 
 class LinearMap(Protocol):
@@ -104,7 +104,7 @@ class Dense(_Rebuilt):
 
     @property
     def connections(self) -> int:
-        return self.rows * self.columns
+        return int(self.rows * self.columns)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         return {"matrix": self._matrix}
@@ -245,7 +245,7 @@ class Diagonal(_Rebuilt):
         return frozen_array(np.diag(self._diagonal))
 
     def apply(self, x: FloatArray) -> FloatArray:
-        return x * self._diagonal.astype(x.dtype, copy=False)
+        return np.asarray(x * self._diagonal.astype(x.dtype, copy=False))
 
     def apply_transposed(self, y: FloatArray) -> FloatArray:
         return self.apply(y)

@@ -228,7 +228,7 @@ class Network:
     @cached_property
     def readers(self) -> Mapping[str, tuple[str, ...]]:
         """For the input and every node, the nodes that read it."""
-        readers: dict[str, list[str]] = {INPUT: []} | {node.name: [] for node in self.nodes}
+        readers: dict[str, list[str]] = {INPUT: [], **{node.name: [] for node in self.nodes}}
         for node in self.nodes:
             for source in sources_of(node):
                 readers[source].append(node.name)

@@ -159,7 +159,10 @@ def _network(content: Mapping[str, Any], arrays: _Arrays) -> Network:
             nodes.append(Affine(name, tuple(map(_text, item["sources"])), maps, arrays[item["bias"]], origin))
         else:
             raise FormatError(f"a node of the unknown kind {item['kind']!r}")
-    (input_name, input_shape), (output_name, output_shape) = content["signature"]["input"], content["signature"]["output"]
+    (input_name, input_shape), (output_name, output_shape) = (
+        content["signature"]["input"],
+        content["signature"]["output"],
+    )
     signature = Signature(
         _text(input_name),
         tuple(map(_integer, input_shape)),

@@ -219,7 +219,7 @@ def _weight(network: Network, affine: Affine, region: Region) -> tuple[Array, fl
     return weight, reach_sum, columns
 
 
-def _transposed_exact(matrix: NDArray[np.floating], price: list[Fraction]) -> list[Fraction]:  # type: ignore[type-arg]
+def _transposed_exact(matrix: NDArray[np.floating], price: list[Fraction]) -> list[Fraction]:
     used = [i for i, coefficient in enumerate(price) if coefficient]
     if not used:
         return [Fraction(0)] * matrix.shape[1]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from leo_core.arithmetic import float_down, float_up, product_error, round_down, round_up
 from leo_core.bounds.region import Interval, Region
+from leo_core.domain import Box
 from leo_core.network import Affine, Network
 
 Array = NDArray[np.float64]
@@ -47,6 +48,15 @@ def bound_affine(network: Network, node: Affine, region: Region) -> Interval:
     for unit in np.flatnonzero((upper > 0) & (upper - 4 * error <= 0)):
         upper[unit] = min(upper[unit], float_up(_exact_extreme(network, node, region, int(unit), +1)))
     return lower, upper
+
+
+def bound_network(network: Network, box: Box) -> Region:
+    """Intervals for every affine node of a network on a box."""
+    region = Region(box)
+    for node in network.nodes:
+        if isinstance(node, Affine):
+            region = region.tightened(node.name, *bound_affine(network, node, region))
+    return region
 
 
 def _exact_extreme(network: Network, node: Affine, region: Region, unit: int, side: int) -> Fraction:

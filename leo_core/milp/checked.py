@@ -46,9 +46,7 @@ class CheckedSolver:
 class CheckedSession:
     """One problem, loaded anew whenever the solver cannot change what has to change."""
 
-    def __init__(
-        self, solver: Solver, problem: MilpProblem, seed: int, failed: Callable[[str], SolverResult]
-    ) -> None:
+    def __init__(self, solver: Solver, problem: MilpProblem, seed: int, failed: Callable[[str], SolverResult]) -> None:
         self._solver, self._problem, self._seed, self._failed = solver, problem, seed, failed
         self._session: SolverSession | None = None
         self._loaded: MilpProblem | None = None

@@ -74,9 +74,10 @@ class Encoding:
         for name, group in self.open_units.items():
             count = len(group.units)
             rows = slice(group.first_row, group.first_row + count)
-            p = point[group.p_column : group.p_column + count] * self.column_scale[
-                group.p_column : group.p_column + count
-            ]
+            p = (
+                point[group.p_column : group.p_column + count]
+                * self.column_scale[group.p_column : group.p_column + count]
+            )
             a = p - activity[rows] / self.row_scale[rows] - self._row_offset(group)
             result[name] = np.abs(p - np.maximum(a, 0.0))
         return result
@@ -111,9 +112,7 @@ def encode(network: Network, target: str, region: Region) -> Encoding:
     plan = prefix(network, target)
     total = network.input_size + sum(2 * len(_open(node, region)) for node, relus in plan if relus)
     columns = _Columns(total, region.box.lower, region.box.upper)
-    values: dict[str, tuple[Array, Array]] = {
-        INPUT: (np.eye(network.input_size, total), np.zeros(network.input_size))
-    }
+    values: dict[str, tuple[Array, Array]] = {INPUT: (np.eye(network.input_size, total), np.zeros(network.input_size))}
     blocks: list[Array] = []
     row_lower: list[Array] = []
     row_upper: list[Array] = []
@@ -220,6 +219,4 @@ def _equilibrated(
         upper=columns.upper / column_scale,
         integer=columns.integer,
     )
-    return Encoding(
-        problem, inputs, column_scale, row_scale, groups, target_rows * column_scale, target_offset, sizes
-    )
+    return Encoding(problem, inputs, column_scale, row_scale, groups, target_rows * column_scale, target_offset, sizes)

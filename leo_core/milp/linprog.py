@@ -95,9 +95,10 @@ class LinprogSession:
         return self._row_duals(answer) if answer.status == 0 else None
 
     def _solve(self, cost: Array, matrix: Any, low: Array, high: Array, time_limit: float | None) -> Any:
-        from scipy.optimize import linprog  # heavy: imported when used
+        import scipy.optimize  # heavy: imported when used
 
-        options = {} if time_limit is None else {"time_limit": max(0.0, time_limit)}
+        options: Any = {} if time_limit is None else {"time_limit": max(0.0, time_limit)}
+        linprog: Any = scipy.optimize.linprog  # its stubs know no sparse matrices
         return linprog(
             cost,
             A_ub=matrix if len(self._side) else None,

@@ -87,5 +87,3 @@ def _mask(columns: list[int], size: int) -> NDArray[np.bool_]:
     mask = np.zeros(size, dtype=bool)
     mask[columns] = True
     return mask
-
-

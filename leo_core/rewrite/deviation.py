@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.arithmetic import Array, float_up, nearest_float, product_error, round_up, to_integers
+from leo_core.bounds.region import Region
 from leo_core.network import Affine, Network, Rounding
-from leo_core.rewrite.facts import Facts
 
 #: Exact arithmetic is used where it takes at most this many products of integers.
 EXACT_PRODUCTS = 2_000_000
@@ -39,11 +39,10 @@ def carry(network: Network, errors: Mapping[str, Array]) -> dict[str, Array]:
     return moved
 
 
-def import_deviation(network: Network, facts: Facts, rounding: Mapping[str, Rounding]) -> float:
-    """How far the network as read may be from what its model means, at any output, over the box."""
+def import_deviation(network: Network, region: Region, rounding: Mapping[str, Rounding]) -> float:
+    """How far the network as read may be from what its model means, at any output, over a region's box."""
     if not rounding:
         return 0.0
-    region = facts.region(network)
     moved: dict[str, Array] = {}
     for node in network.nodes:
         if not isinstance(node, Affine):
@@ -118,7 +117,7 @@ def best_constant(
 
 def _affordable(old: tuple[Array, Array, Array, Array], new: tuple[Array, Array, Array, Array]) -> bool:
     rows, columns = old[0].shape[0], old[1].shape[1]
-    return (rows + 1) * (columns + 1) * (old[0].shape[1] + new[0].shape[1]) <= EXACT_PRODUCTS
+    return bool((rows + 1) * (columns + 1) * (old[0].shape[1] + new[0].shape[1]) <= EXACT_PRODUCTS)
 
 
 def _product_change_exact(
@@ -162,5 +161,3 @@ def _exact_difference(
 def _terms(*matrices: Array) -> int:
     """The most products that one entry of (·)·matrix sums: adding zeros rounds nothing."""
     return 2 + sum(int(np.count_nonzero(m, axis=0).max(initial=0)) for m in matrices)
-
-

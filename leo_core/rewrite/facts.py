@@ -44,7 +44,7 @@ class Units:
 
     def linear(self, slope: Array) -> Mask:
         """Units whose ReLU is a line over the box: active, or inactive with a slope."""
-        return (self.state == State.ACTIVE) | ((self.state == State.INACTIVE) & (slope > 0))
+        return np.asarray((self.state == State.ACTIVE) | ((self.state == State.INACTIVE) & (slope > 0)))
 
     def gain(self, slope: Array) -> Array:
         """That line's factor: 1 for active units, the slope for inactive ones."""
@@ -88,9 +88,7 @@ class Facts:
 
     def moved(self, errors: Mapping[str, Array]) -> Facts:
         """After a rewrite that changes nodes by at most ``errors``."""
-        return Facts(
-            self.box, {name: u.moved(errors[name]) if name in errors else u for name, u in self.units.items()}
-        )
+        return Facts(self.box, {name: u.moved(errors[name]) if name in errors else u for name, u in self.units.items()})
 
     def kept(self, keep: Mapping[str, Mask]) -> Facts:
         """After units were dropped; nodes not named are gone."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.linear import Dense, Diagonal, LinearMap, Select, Sparse
+from leo_core.linear import Dense, LinearMap, Select, Sparse
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]

@@ -9,8 +9,10 @@ The basis keeps its own rows, so nothing before the outgoing weights is rounded.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from leo_core.arithmetic import Array, round_up
 from leo_core.linear import Select
@@ -61,7 +63,7 @@ def merge_dependent(network: Network, facts: Facts, name: str, fits: Fits) -> Re
     return best
 
 
-def _pivoted(block: Block) -> tuple[Array, Array]:
+def _pivoted(block: Block) -> tuple[NDArray[Any], NDArray[Any]]:
     """Units by importance, and the triangular factor of the rows in that order."""
     from scipy.linalg import qr
 

@@ -7,10 +7,9 @@ from fractions import Fraction
 import numpy as np
 
 from leo_core.arithmetic import Array, ExactVector
-from leo_core.bounds.interval import bound_affine
-from leo_core.bounds.region import Region
+from leo_core.bounds.interval import bound_network
 from leo_core.domain import Box
-from leo_core.network import Affine, Network
+from leo_core.network import Network
 from leo_core.stability.verdict import StabilityMap
 
 #: Points evaluated, and the products of integers allowed for exact evaluation of all of them.
@@ -49,9 +48,6 @@ def _exact_error(network: Network, x: Array, seen: Array) -> float:
 
 
 def _enclosed_error(network: Network, x: Array, seen: Array) -> float:
-    region = Region(Box(x, x))
-    for node in network.nodes:
-        if isinstance(node, Affine):
-            region = region.tightened(node.name, *bound_affine(network, node, region))
+    region = bound_network(network, Box(x, x))
     lower, upper = region.value(network, network.output)
     return float(np.maximum(np.maximum(lower - seen, seen - upper), 0.0).max(initial=0.0))

@@ -44,5 +44,7 @@ def settle_output(network: Network, facts: Facts, name: str, fits: Fits) -> Rewr
         what = f"{name}: every output is stable; the ReLU is dropped"
     # The cleared rows change their node by more than a rounding, but not what the ReLU made of them.
     defect = np.where(off | settled, units.defect(relu.slope), 0.0)
-    result = Rewrite(replace(network, nodes=nodes, output=output), left, what, {node.name: defect} if defect.any() else {})
+    result = Rewrite(
+        replace(network, nodes=nodes, output=output), left, what, {node.name: defect} if defect.any() else {}
+    )
     return result if fits(result) else Refusal(what, "its state is only known up to a rounding of earlier layers")

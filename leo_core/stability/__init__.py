@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 
-from leo_core.bounds.interval import bound_affine
-from leo_core.bounds.region import Region
+from leo_core.bounds.interval import bound_network
 from leo_core.domain import Box
 from leo_core.execution.budget import Budget
 from leo_core.execution.events import Listener, Note, silent
 from leo_core.milp.checked import CheckedSolver
 from leo_core.milp.solver import Solver
-from leo_core.network import Affine, Network
+from leo_core.network import Network
 from leo_core.stability.paper import decide_by_milp
 from leo_core.stability.tally import Tally
 from leo_core.stability.verdict import LayerStability, Method, StabilityMap, State
@@ -57,9 +56,7 @@ def decide(
 
 def _intervals(network: Network, box: Box, tally: Tally) -> None:
     """Interval bounds for every layer first, so that an early end still has a bound for each unit."""
-    region = Region(box)
-    for node in network.nodes:
-        if isinstance(node, Affine):
-            region = region.tightened(node.name, *bound_affine(network, node, region))
-            if tally.follows(node.name):
-                tally.bound(node.name, *region.intervals[node.name])
+    region = bound_network(network, box)
+    for name, interval in region.intervals.items():
+        if tally.follows(name):
+            tally.bound(name, *interval)

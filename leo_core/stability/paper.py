@@ -35,7 +35,9 @@ CLAIM_TOLERANCE = 1e-6
 _MARGINS = (0.0, 1e-6, 1e-3)
 
 
-def decide_by_milp(network: Network, box: Box, solver: Solver, trust: str, budget: Budget, tally: Tally, seed: int) -> None:
+def decide_by_milp(
+    network: Network, box: Box, solver: Solver, trust: str, budget: Budget, tally: Tally, seed: int
+) -> None:
     """Decide every ReLU of a network, recording verdicts and bounds in ``tally`` as they are found."""
     proved, claimed = Region(box), Region(box)
     for node in network.nodes:

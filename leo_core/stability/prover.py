@@ -120,7 +120,9 @@ class Prover:
         bound = bound_above(self._network, self._target, objective, item.region, adaptive)
         if bound.upper[0] <= 0:
             return Leaf({name: y[0] for name, y in bound.multipliers.items()})
-        leaf = self._exactly({name: y[0] for name, y in bound.multipliers.items()}, bound.upper[0], item, objective, reach)
+        leaf = self._exactly(
+            {name: y[0] for name, y in bound.multipliers.items()}, bound.upper[0], item, objective, reach
+        )
         if leaf is not None:
             return leaf
         relaxed = self._lp().maximize(unit, sign, item.phases, min(budget.remaining, 1e6))
@@ -174,9 +176,7 @@ class Prover:
 
     def _lp(self) -> Relaxation:
         if self._relaxation is None:
-            self._relaxation = Relaxation(
-                encode(self._network, self._target, self._region), self._solver, self._seed
-            )
+            self._relaxation = Relaxation(encode(self._network, self._target, self._region), self._solver, self._seed)
         return self._relaxation
 
 

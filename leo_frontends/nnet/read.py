@@ -7,6 +7,7 @@ layer, one line per row of weights and one per bias. Numbers are decimal, read a
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,9 +55,11 @@ class _Lines:
         layers, inputs, outputs = self._whole("the sizes")[:3]
         widths = self._whole("the layer widths")
         if len(widths) != layers + 1 or widths[0] != inputs or widths[-1] != outputs:
-            raise FormatError(f"{self._where}: the layer widths {widths} do not fit {layers} layers, {inputs} inputs "
-                              f"and {outputs} outputs")
-        if min(widths) < 1 or any(a * b > _LARGEST for a, b in zip(widths, widths[1:], strict=False)):
+            raise FormatError(
+                f"{self._where}: the layer widths {widths} do not fit {layers} layers, {inputs} inputs "
+                f"and {outputs} outputs"
+            )
+        if min(widths) < 1 or any(a * b > _LARGEST for a, b in itertools.pairwise(widths)):
             raise FormatError(f"{self._where}: layer widths {widths} are out of range")
         self._numbers("the flag")
         self._numbers("the input minima")

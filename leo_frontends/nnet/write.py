@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from leo_core.errors import NetworkError, UnsupportedModelError
 from leo_core.linear import Diagonal, Select
-from leo_core.network import Layer, Network
 from leo_core.network import Affine as _Affine
+from leo_core.network import Layer, Network
 
 Array = NDArray[np.float64]
 

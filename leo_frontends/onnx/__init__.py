@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from leo_core.errors import FormatError, MissingExtraError
+from leo_core.errors import FormatError, MissingExtraError, UnsupportedModelError
 from leo_core.network import Network
 from leo_core.plugins import FrontendSpec, Imported, hookimpl
 
@@ -19,6 +19,9 @@ def leo_frontend() -> FrontendSpec:
         suffixes=(".onnx",),
         read_file=read_file,
         write_file=write_file,
+        model_modules=("onnx",),
+        read_model=read_live_model,
+        write_model=write_live_model,
         packages=("onnx",),
         extra="onnx",
     )
@@ -48,6 +51,24 @@ def write_file(network: Network, path: Path) -> None:
     from leo_frontends.onnx.write import build_model
 
     onnx.save(build_model(network), str(path))
+
+
+def read_live_model(model: Any, _input_shape: tuple[int, ...] | None = None) -> Imported:
+    """Read an ``onnx.ModelProto``."""
+    onnx = import_onnx()
+    from leo_frontends.onnx.read import read_model
+
+    if not isinstance(model, onnx.ModelProto):
+        raise UnsupportedModelError(f"a {type(model).__name__}", ["only an onnx.ModelProto is a whole model"])
+    return read_model(model, "the ONNX model")
+
+
+def write_live_model(network: Network) -> Any:
+    """The ``onnx.ModelProto`` of a network."""
+    import_onnx()
+    from leo_frontends.onnx.write import build_model
+
+    return build_model(network)
 
 
 def import_onnx() -> Any:

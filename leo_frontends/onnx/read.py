@@ -38,7 +38,7 @@ class _Value:
 _Tensor: TypeAlias = "_Value | Array"
 
 
-class _Refused(Exception):
+class _Refused(Exception):  # noqa: N818 - it is an answer, not an error
     """A node cannot be lowered; the text says why."""
 
 
@@ -151,7 +151,9 @@ class _Reader:
         return _InputShape(size, shape, batched, dtypes[tensor.elem_type])
 
     def _is_column(self, name: str) -> bool:
-        return any(node.op_type == "MatMul" and len(node.input) == 2 and node.input[1] == name for node in self._graph.node)
+        return any(
+            node.op_type == "MatMul" and len(node.input) == 2 and node.input[1] == name for node in self._graph.node
+        )
 
     def _lower(self, position: int, node: Any) -> str | None:
         label = f"node {position} '{node.name or node.output[0]}' ({node.op_type})"
@@ -522,7 +524,9 @@ def _mul(reader: _Reader, node: Any, inputs: list[Any]) -> _Tensor:
 
 def _div(reader: _Reader, node: Any, inputs: list[Any]) -> _Tensor:
     if not isinstance(inputs[0], _Value):
-        raise _Refused("it divides by a computed tensor" if isinstance(inputs[1], _Value) else "it works on constants only")
+        raise _Refused(
+            "it divides by a computed tensor" if isinstance(inputs[1], _Value) else "it works on constants only"
+        )
     divisor = _weights(inputs[1], "the divisor").astype(np.float64)
     if (divisor == 0).any():
         raise _Refused("it divides by zero")
@@ -551,9 +555,7 @@ def _batch_norm(reader: _Reader, node: Any, inputs: list[Any]) -> _Tensor:
     shift = beta - mean * scale
     error = 4 * _EPS * (np.abs(beta) + np.abs(mean * scale))
     axes = (1, -1) + (1,) * (value.index.ndim - 2)
-    return reader.scaled(
-        node, value, scale.reshape(axes), shift.reshape(axes), (4 * _EPS, error.reshape(axes))
-    )
+    return reader.scaled(node, value, scale.reshape(axes), shift.reshape(axes), (4 * _EPS, error.reshape(axes)))
 
 
 def _concat(reader: _Reader, node: Any, inputs: list[Any]) -> _Tensor:

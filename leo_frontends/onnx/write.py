@@ -31,10 +31,9 @@ def build_model(network: Network) -> Any:
         else:
             writer.relu(node)
     graph = writer.finish()
-    model = helper.make_model(
+    return helper.make_model(
         graph, producer_name="leo", opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
     )
-    return model
 
 
 class _Writer:

@@ -1,0 +1,286 @@
+"""The command ``leo``. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+from leo_core.errors import LeoError, UsageError
+from leo_core.options import STRATEGIES, TRUST, Options
+
+if TYPE_CHECKING:
+    from leo_core.execution.events import Listener
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+#: Exit codes: done; the work cannot be done; the command was used wrongly.
+DONE, CANNOT, WRONG_USAGE = 0, 1, 2
+
+_DEFAULTS = Options()
+
+
+class _Group(click.Group):
+    """Turns every error of ours into one message on stderr and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UsageError as error:
+            _fail(error, WRONG_USAGE)
+        except LeoError as error:
+            _fail(error, CANNOT)
+        except MemoryError:
+            _fail("out of memory; use a smaller network or domain", CANNOT)
+        except KeyboardInterrupt:
+            _fail("interrupted before there was a result; nothing was written", CANNOT)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="leo-compress", prog_name="leo")
+def main() -> None:
+    """Make a trained ReLU network smaller without changing what it computes, and prove it.
+
+    \b
+    leo compress controller.onnx smaller.onnx --domain -1,1
+    """
+
+
+def _domain_option(command: Command) -> Command:
+    return click.option(
+        "--domain",
+        required=True,
+        metavar="D",
+        help="The box inputs come from, on the model's own input before any normalisation: LO,HI for "
+        'every input, a JSON file {"lower": …, "upper": …} (numbers or lists), or a .vnnlib file.',
+    )(command)
+
+
+def _json_option(command: Command) -> Command:
+    return click.option(
+        "--json", "as_json", is_flag=True, help="Print one JSON object on stdout; all else goes to stderr."
+    )(command)
+
+
+def _quiet_option(command: Command) -> Command:
+    return click.option("-q", "--quiet", is_flag=True, help="No progress, no notes.")(command)
+
+
+def _solving_options(command: Command) -> Command:
+    for option in reversed(
+        (
+            click.option(
+                "--solver",
+                default=_DEFAULTS.solver,
+                show_default=True,
+                metavar="NAME",
+                help="A MILP solver; 'leo plugins' lists them.",
+            ),
+            click.option(
+                "--strategy",
+                default=_DEFAULTS.strategy,
+                show_default=True,
+                metavar="NAME",
+                help=f"How stability is decided: {', '.join(STRATEGIES)}.",
+            ),
+            click.option(
+                "--time-limit",
+                type=float,
+                metavar="S",
+                help="Seconds for everything; what is undecided by then is kept.",
+            ),
+            click.option(
+                "--jobs",
+                type=int,
+                default=_DEFAULTS.jobs,
+                show_default=True,
+                metavar="N",
+                help="Parallel workers, where the strategy can use them.",
+            ),
+            click.option(
+                "--trust",
+                default=_DEFAULTS.trust,
+                show_default=True,
+                metavar="|".join(TRUST),
+                help="'proved': no verdict rests on a solver's word. 'solver': as in the papers.",
+            ),
+            click.option(
+                "--seed",
+                type=int,
+                default=_DEFAULTS.seed,
+                show_default=True,
+                metavar="N",
+                help="For everything random.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@main.command()
+@click.argument("source", metavar="IN")
+@click.argument("target", metavar="OUT")
+@_domain_option
+@click.option(
+    "--tolerance",
+    default=str(_DEFAULTS.tolerance),
+    show_default=True,
+    metavar="exact|float|NUMBER",
+    help="The largest proved change of any output: none; what the original's own arithmetic was seen "
+    "to err by; or a number.",
+)
+@_solving_options
+@click.option("--certificate", metavar="FILE", help="Write what is needed to re-check the result (not available yet).")
+@_json_option
+@_quiet_option
+def compress(
+    source: str, target: str, domain: str, certificate: str | None, as_json: bool, quiet: bool, **options: Any
+) -> None:
+    """Make the network in IN smaller and write it to OUT (format by suffix).
+
+    Ctrl-C stops early and still writes a valid result: what is not decided is kept.
+    """
+    from leo_core import api
+
+    Options(**options)
+    if Path(source).exists() and Path(target).exists() and Path(source).samefile(target):
+        raise UsageError(f"{target}: OUT is the same file as IN; choose another name")
+    if certificate is not None:
+        _not_yet("writing certificates")
+    api.output_frontend(target)
+    with _progress(quiet) as listener:
+        result = api.compress(source, domain, listener=listener, **options)
+        result.export(target)
+    if as_json:
+        _print_json({**result.as_json(), "output": target})
+    else:
+        click.echo(result.summary())
+        click.echo(f"written to {target}")
+
+
+@main.command()
+@click.argument("source", metavar="IN")
+@_domain_option
+@_solving_options
+@_json_option
+@_quiet_option
+def inspect(source: str, domain: str, as_json: bool, quiet: bool, **options: Any) -> None:
+    """Count the ReLUs of IN that never change state on the domain; write nothing."""
+    from leo_core import api
+    from leo_core.report.json import stability_json
+    from leo_core.report.table import as_text, stability_table
+
+    Options(**options)
+    with _progress(quiet) as listener:
+        stability = api.analyze(source, domain, listener=listener, **options)
+    if as_json:
+        _print_json(stability_json(stability))
+        return
+    word = "claimed by the solver, not proved (--trust solver)" if stability.trusted else "proved"
+    early = "\nstopped early: what is undecided was not settled" if stability.interrupted else ""
+    click.echo(as_text(stability_table(stability)))
+    click.echo(f"\n{word}; {stability.strategy} strategy, solver {stability.solver}, {stability.seconds:.1f} s{early}")
+
+
+@main.command()
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+@_domain_option
+@click.option("--time-limit", type=float, metavar="S", help="Seconds for everything; bounds stay wider after it.")
+@_json_option
+@_quiet_option
+def verify(first: str, second: str, domain: str, time_limit: float | None, as_json: bool, quiet: bool) -> None:
+    """Bound the largest difference between the outputs of A and B on the domain."""
+    from leo_core import api
+    from leo_core.report.json import number_json
+
+    with _progress(quiet) as listener:
+        found = api.verify(first, second, domain, time_limit=time_limit, listener=listener)
+    if as_json:
+        _print_json(
+            {
+                "upper": number_json(found.upper),
+                "lower": found.lower,
+                "witness": found.witness.tolist(),
+                "verdict": found.verdict,
+            }
+        )
+    else:
+        click.echo(found.verdict)
+
+
+@main.command()
+@click.argument("certificate", metavar="CERT")
+@click.argument("original", metavar="ORIGINAL")
+@click.argument("compressed", metavar="COMPRESSED")
+def check(certificate: str, original: str, compressed: str) -> None:  # noqa: ARG001 - the agreed arguments
+    """Re-check a certificate without any solver; exit 0 only if all of it holds (not available yet)."""
+    _not_yet("checking certificates")
+
+
+@main.command()
+@click.argument("source", metavar="IN")
+@click.argument("target", metavar="OUT")
+@_quiet_option
+def convert(source: str, target: str, quiet: bool) -> None:
+    """Write the network in IN to OUT in another format, by suffix."""
+    from leo_core import api
+
+    with _progress(quiet) as listener:
+        api.convert(source, target, listener=listener)
+    click.echo(f"written to {target}")
+
+
+@main.command()
+@_json_option
+def plugins(as_json: bool) -> None:
+    """List solvers and frontends, what is missing and how to get it."""
+    from leo_core.plugins import registry
+
+    found = registry.listing()
+    if as_json:
+        _print_json({"plugins": [vars(status) for status in found]})
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("kind", "name", "state", "what"):
+        table.add_column(heading, overflow="fold")
+    for status in found:
+        what = status.summary if status.state == "available" else f"{status.summary}\n{status.detail}".strip()
+        table.add_row(status.kind, status.name, status.state, what)
+    Console(highlight=False, markup=False).print(table)
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Listener]:
+    """A listener that shows on stderr where the work stands."""
+    from leo_core.execution.events import silent
+
+    if quiet:
+        yield silent
+        return
+    from leo_core.report.live import live
+
+    with live(sys.stderr) as listener:
+        yield listener
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    click.echo(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _not_yet(what: str) -> NoReturn:
+    raise LeoError(f"{what} is not available in this version of LEO; nothing was done")
+
+
+def _fail(error: object, code: int) -> NoReturn:
+    click.echo(f"leo: {error}", err=True)
+    sys.exit(code)

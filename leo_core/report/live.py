@@ -1,0 +1,54 @@
+"""The live line on stderr: which layer, how many units are decided, time passed and left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from leo_core.execution.events import Event, Listener, Note
+
+
+@contextmanager
+def live(stream: TextIO) -> Iterator[Listener]:
+    """A listener that shows events on a stream: a moving line on a terminal, else one line per layer."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(file=stream, highlight=False, markup=False, soft_wrap=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("units decided"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    task = bar.add_task("starting", total=None)
+    last = ""
+
+    def listen(event: Event) -> None:
+        nonlocal last
+        if isinstance(event, Note):
+            if not event.passing:
+                console.print(f"note: {event.text}")
+            elif console.is_terminal:
+                bar.update(task, description=event.text)
+            return
+        where = f"layer {event.number} of {event.layers}" if event.number else "bounds"
+        bar.update(task, description=where, completed=event.decided, total=event.total)
+        if not console.is_terminal and where != last and event.number:
+            console.print(f"{where} ({event.layer}): {event.decided} of {event.total} units decided so far")
+        last = where
+
+    with bar:
+        yield listen
