@@ -57,7 +57,8 @@ def as_text(*parts: RenderableType, width: int = 100) -> str:
     console = Console(file=out, width=width, force_terminal=False, color_system=None, highlight=False, markup=False)
     for part in parts:
         console.print(part)
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()).strip("\n")
+    lines = [line.rstrip() for line in out.getvalue().splitlines()]
+    return "\n".join(line for i, line in enumerate(lines) if line or (i and lines[i - 1])).strip("\n")
 
 
 def scientific(value: float) -> str:

@@ -1,0 +1,229 @@
+"""Verdicts against the exact truth, and against solvers that lie."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import networks_and_boxes
+from truth import extremes, states
+
+from leo_backends.highs import HighsSolver
+from leo_backends.scipy_milp import ScipySolver
+from leo_core.bounds.dual import bound_above, bound_above_exact
+from leo_core.bounds.dual import given as given_multipliers
+from leo_core.bounds.interval import bound_network
+from leo_core.bounds.region import Region
+from leo_core.domain import Box
+from leo_core.execution.budget import Budget
+from leo_core.execution.events import Note, Progress
+from leo_core.linear import Dense
+from leo_core.network import INPUT, Affine, Network, Relu
+from leo_core.stability import Method, State, decide
+from leo_core.stability.evidence import Leaf
+from leo_core.testing.networks import chain, leaky, residual, skip
+from leo_core.testing.reference import ReferenceSolver
+from leo_core.testing.wrong import FAULTS, WrongSolver
+
+
+def paper(network, box, solver=None, **options):
+    return decide(network, box, strategy="paper", solver=solver or HighsSolver(), **options)
+
+
+def assert_sound(network, box, found, *, complete=True):
+    """No verdict contradicts the truth; bounds hold; witnesses are what they say."""
+    truth, values = states(network, box), extremes(network, box)
+    for relu in network.relus:
+        layer = found.layers[relu.name]
+        for unit, state in enumerate(layer.state):
+            low, high = values[relu.source][unit]
+            assert layer.lower[unit] <= low, (relu.name, unit, "lower bound")
+            assert high <= layer.upper[unit], (relu.name, unit, "upper bound")
+            if state != State.UNDECIDED:
+                assert State(state) is truth[relu.name][unit], (relu.name, unit)
+            assert not complete or state != State.UNDECIDED, (relu.name, unit, "undecided")
+        for unit, (negative, positive) in layer.witnesses.items():
+            assert box.contains([negative, positive])
+            assert network.evaluate_exact(negative)[relu.source].fractions()[unit] < 0
+            assert network.evaluate_exact(positive)[relu.source].fractions()[unit] > 0
+        for unit, tree in layer.trees.items():
+            assert layer.state[unit] in (State.ACTIVE, State.INACTIVE)
+            recheck(network, relu.source, unit, layer.state[unit], tree, box)
+
+
+def recheck(network, target, unit, state, tree, box):
+    """The evidence alone, put through exact arithmetic on plain intervals cut by the tree's splits."""
+    objective = np.zeros(network.size(target))
+    objective[unit] = -1.0 if state == State.ACTIVE else 1.0
+    truth = extremes(network, box)
+
+    def walk(at, region):
+        if isinstance(at, Leaf):
+            zero = objective * 0 if at.infeasible else objective
+            bound = bound_above_exact(network, target, zero, region, at.multipliers)
+            assert region.empty or (bound < 0 if at.infeasible else bound <= 0)
+            return
+        walk(at.on, region.split(at.node, at.unit, active=True))
+        walk(at.off, region.split(at.node, at.unit, active=False))
+
+    region = Region(box)
+    for node in network.nodes:
+        if isinstance(node, Affine):
+            low, high = zip(*truth[node.name], strict=True)
+            region = region.tightened(node.name, np.array([down(v) for v in low]), np.array([up(v) for v in high]))
+    walk(tree, region)
+
+
+def up(value: Fraction) -> float:
+    near = float(value)
+    return near if Fraction(near) >= value else float(np.nextafter(near, np.inf))
+
+
+def down(value: Fraction) -> float:
+    return -up(-value)
+
+
+@given(networks_and_boxes())
+def test_paper_agrees_with_the_truth(case):
+    network, box = case
+    assert_sound(network, box, paper(network, box))
+
+
+@given(networks_and_boxes(layers=st.just(2)))
+def test_scipy_finds_the_same_as_highs(case):
+    network, box = case
+    found, other = paper(network, box), paper(network, box, ScipySolver())
+    for name, layer in found.layers.items():
+        assert layer.state.tolist() == other.layers[name].state.tolist()
+
+
+@given(networks_and_boxes())
+def test_trusting_the_solver_agrees_on_networks_this_small(case):
+    network, box = case
+    found, proved = paper(network, box, trust="solver"), paper(network, box)
+    assert found.trusted
+    for name, layer in found.layers.items():
+        decided = (layer.state != State.UNDECIDED) & (proved.layers[name].state != State.UNDECIDED)
+        assert (layer.state[decided] == proved.layers[name].state[decided]).all()
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+@given(case=networks_and_boxes(layers=st.integers(1, 2)))
+def test_a_wrong_solver_costs_verdicts_but_never_truth(fault, case):
+    network, box = case
+    found = paper(network, box, WrongSolver(ReferenceSolver(), fault))
+    assert_sound(network, box, found, complete=False)
+
+
+def test_a_maximum_of_exactly_zero_is_inactive_and_a_minimum_of_zero_active():
+    nodes = (
+        Affine("z", (INPUT,), (Dense([[1.0], [-1.0], [0.0], [1.0]]),), np.array([-1.0, 1.0, 0.0, 0.0])),
+        Relu("h", "z", np.zeros(4)),
+    )
+    found = paper(Network(1, nodes, "h"), Box.uniform(0, 1, 1))
+    assert found.layers["h"].state.tolist() == [State.INACTIVE, State.ACTIVE, State.INACTIVE, State.ACTIVE]
+
+
+def test_zero_behind_a_layer_needs_the_prover_and_is_found():
+    # h1 + h2 − 1 = |x| − 1 on [−1, 1]: its maximum is exactly 0, an interval says 1
+    nodes = (
+        Affine("z1", (INPUT,), (Dense([[1.0], [-1.0]]),), np.zeros(2)),
+        Relu("h1", "z1", np.zeros(2)),
+        Affine("z2", ("h1",), (Dense([[1.0, 1.0]]),), np.array([-1.0])),
+        Relu("h2", "z2", np.zeros(1)),
+    )
+    found = paper(Network(1, nodes, "h2"), Box.uniform(-1, 1, 1))
+    assert found.layers["h2"].state.tolist() == [State.INACTIVE]
+    assert found.layers["h2"].method[0] in (Method.BOUND, Method.TREE)
+
+
+def test_a_positive_sliver_is_not_called_inactive():
+    # the same, raised by 2**-40: positive at both ends, by less than any solver's tolerance
+    nodes = (
+        Affine("z1", (INPUT,), (Dense([[1.0], [-1.0]]),), np.zeros(2)),
+        Relu("h1", "z1", np.zeros(2)),
+        Affine("z2", ("h1",), (Dense([[1.0, 1.0]]),), np.array([-1.0 + 2.0**-40])),
+        Relu("h2", "z2", np.zeros(1)),
+    )
+    for trust in ("proved",):
+        found = paper(Network(1, nodes, "h2"), Box.uniform(-1, 1, 1), trust=trust)
+        assert found.layers["h2"].state[0] in (State.UNSTABLE, State.UNDECIDED)
+
+
+@pytest.mark.parametrize("make", [residual, skip, leaky, lambda: chain(2, 4, 4, 1)])
+def test_residual_skip_and_leaky_networks_are_decided(make):
+    network = make()
+    box = Box.uniform(-0.5, 0.5, network.input_size)
+    found = paper(network, box)
+    assert found.count(State.UNDECIDED) == 0
+    points = np.vstack([box.sample(np.random.default_rng(0), 500), box.corners()])
+    values = network.evaluate_nodes(points)
+    for relu in network.relus:
+        layer, z = found.layers[relu.name], values[relu.source]
+        assert (z[:, layer.state == State.ACTIVE] >= -1e-12).all()
+        assert (z[:, layer.state == State.INACTIVE] <= 1e-12).all()
+        assert (z >= layer.lower - 1e-12).all()
+        assert (z <= layer.upper + 1e-12).all()
+
+
+@given(networks_and_boxes())
+def test_any_multipliers_bound_the_truth(case):
+    network, box = case
+    region = bound_network(network, box)
+    rng = np.random.default_rng(0)
+    truth = extremes(network, box)
+    target = [node.name for node in network.nodes if isinstance(node, Affine)][-1]
+    size = network.size(target)
+    for scale in (0.1, 1.0, 10.0):
+        y = {node.name: scale * rng.standard_normal(node.size) for node in network.nodes if isinstance(node, Affine)}
+        bound = bound_above(network, target, np.eye(size), region, given_multipliers(y)).upper
+        for unit in range(size):
+            exact = bound_above_exact(network, target, np.eye(size)[unit], region, y)
+            assert truth[target][unit][1] <= exact <= bound[unit]
+
+
+def test_an_expired_budget_leaves_units_undecided_and_bounds_sound():
+    network, box = chain(2, 6, 6, 1), Box.uniform(-1, 1, 2)
+    found = paper(network, box, budget=Budget.of(0))
+    assert_sound(network, box, found, complete=False)
+
+
+def test_ctrl_c_keeps_what_was_found():
+    network, box = chain(2, 6, 6, 1, seed=9), Box.uniform(-1, 1, 2)
+    seen = []
+
+    def listener(event):
+        seen.append(event)
+        if isinstance(event, Progress) and event.number == 2:
+            raise KeyboardInterrupt
+
+    found = paper(network, box, listener=listener)
+    assert found.interrupted
+    assert_sound(network, box, found, complete=False)
+    first, second = found.layers.values()
+    assert first.count(State.UNDECIDED) == 0 < second.count(State.UNDECIDED) + 1
+
+
+def test_a_crashing_solver_is_reported_once():
+    notes = []
+    crash = next(fault for fault in FAULTS if fault.__name__ == "crashes")
+    paper(chain(2, 5, 5, 1, seed=4), Box.uniform(-1, 1, 2), WrongSolver(ReferenceSolver(), crash),
+          listener=lambda event: notes.append(event.text) if isinstance(event, Note) else None)  # fmt: skip
+    assert len(notes) == 1
+    assert "licence expired" in notes[0]
+
+
+@given(networks_and_boxes(inputs=st.integers(3, 5)))
+def test_verdicts_hold_on_samples_of_larger_boxes(case):
+    network, box = case
+    found = paper(network, box)
+    points = np.vstack([box.sample(np.random.default_rng(0), 200), box.corners(64)])
+    values = network.evaluate_nodes(points)
+    for relu in network.relus:
+        layer, z = found.layers[relu.name], values[relu.source]
+        slack = 1e-9
+        assert (z[:, layer.state == State.ACTIVE] >= -slack).all()
+        assert (z[:, layer.state == State.INACTIVE] <= slack).all()
