@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import copy
+import pickle
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import networks
+
+from leo_core.errors import NetworkError
+from leo_core.linear import Dense, Diagonal, Select, Sparse
+from leo_core.network import INPUT, Affine, Network, Relu, Signature
+from leo_core.testing.networks import NETWORKS, chain, residual, skip
+
+MAPS = {
+    "dense": Dense(np.array([[1.5, -2, 0], [0.1, 0, 3]])),
+    "dense32": Dense(np.array([[1.5, -2, 0], [0.1, 0, 3]], np.float32)),
+    "sparse": Sparse.of(np.array([[1.5, 0, 0], [0.1, 0, 3]])),
+    "diagonal": Diagonal(np.array([0.1, 0, -2.0])),
+    "select": Select(np.array([2, 0, 0, 1]), columns=3),
+    "empty": Dense(np.zeros((0, 3))),
+}
+
+
+@pytest.mark.parametrize("linear", MAPS.values(), ids=MAPS)
+class TestEachLinearMapIsItsOwnDenseForm:
+    def test_apply(self, linear):
+        x = np.random.default_rng(0).standard_normal((5, linear.columns))
+        assert np.allclose(linear.apply(x), x @ linear.matrix().T.astype(float), rtol=1e-14, atol=0)
+
+    def test_apply_transposed(self, linear):
+        y = np.random.default_rng(0).standard_normal((5, linear.rows))
+        assert np.allclose(linear.apply_transposed(y), y @ linear.matrix().astype(float), rtol=1e-14, atol=1e-15)
+
+    def test_apply_exact(self, linear):
+        node = Affine("y", (INPUT,), (linear,), np.zeros(linear.rows))
+        if linear.rows == 0:
+            return
+        x = [Fraction(1, 3), Fraction(-7, 2), Fraction(5)]
+        got = Network(linear.columns, (node,), "y").evaluate_exact(x)["y"].fractions()
+        matrix = linear.matrix()
+        want = [sum(Fraction(float(w)) * v for w, v in zip(row, x, strict=True)) for row in matrix]
+        assert list(got) == want
+
+    def test_absolute(self, linear):
+        assert (linear.absolute().matrix() == np.abs(linear.matrix())).all()
+
+    def test_counts(self, linear):
+        assert linear.nonzeros == np.count_nonzero(linear.matrix())
+        assert linear.connections >= 0
+
+    def test_pickles_and_stays_frozen(self, linear):
+        again = pickle.loads(pickle.dumps(linear))
+        assert (again.matrix() == linear.matrix()).all()
+        for array in again.arrays().values():
+            assert not array.flags.writeable
+
+
+@given(networks(inputs=st.integers(1, 4)))
+def test_float_evaluation_is_near_the_exact_one(network):
+    x = np.random.default_rng(0).standard_normal(network.input_size)
+    exact = [float(v) for v in network.evaluate_exact(x)[network.output].fractions()]
+    assert np.allclose(network.evaluate(x), exact, rtol=1e-9, atol=1e-9)
+    assert np.allclose(network.evaluate(x, np.float32), exact, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("make", NETWORKS)
+def test_batches_of_any_shape(make):
+    network = make()
+    x = np.random.default_rng(0).standard_normal((2, 3, network.input_size))
+    values = network.evaluate(x)
+    assert values.shape == (2, 3, network.output_size)
+    assert np.allclose(values[1, 2], network.evaluate(x[1, 2]))
+    assert network.evaluate(x.astype(np.float32), np.float32).dtype == np.float32
+
+
+def test_the_residual_network_adds_its_input():
+    network = residual()
+    x = np.array([0.5, -1, 0.25, 2])
+    h = x
+    for block in (1, 2):
+        inner, outer = network.affine(f"in{block}"), network.affine(f"sum{block}")
+        h = h + outer.maps[0].matrix() @ np.maximum(inner.maps[0].matrix() @ h + inner.bias, 0)
+    out = network.affine("out")
+    assert np.allclose(network.evaluate(x), out.maps[0].matrix() @ h + out.bias)
+    assert not network.is_chain
+    with pytest.raises(NetworkError, match="not a plain chain"):
+        network.layers()
+
+
+def test_the_skip_connection_reaches_the_output():
+    network = skip()
+    values = network.evaluate_nodes(np.array([0.5, -1, 0.25]))
+    last = network.affine("last")
+    want = sum(m.matrix() @ values[s] for m, s in zip(last.maps, last.sources, strict=True)) + last.bias
+    assert np.allclose(values["last"], want)
+
+
+def test_a_chain_reads_like_one():
+    network = chain(3, 5, 4, 2)
+    layers = network.layers()
+    assert [layer.affine.size for layer in layers] == [5, 4, 2]
+    assert [layer.relu is None for layer in layers] == [False, False, True]
+    assert network.widths == (3, 5, 4, 2)
+    assert network.connections == 15 + 20 + 8
+    assert network.parameters == network.connections + 11
+
+
+@pytest.mark.parametrize("copy_of", [lambda n: pickle.loads(pickle.dumps(n)), copy.deepcopy, copy.copy])
+@pytest.mark.parametrize("make", NETWORKS)
+def test_copies_are_equal_and_still_frozen(make, copy_of):
+    network = make()
+    other = copy_of(network)
+    assert other == network
+    assert hash(other) == hash(network)
+    for node in other.nodes:
+        arrays = [node.slope] if isinstance(node, Relu) else [node.bias, *node.maps[0].arrays().values()]
+        for array in arrays:
+            with pytest.raises(ValueError, match="read-only"):
+                array[...] = 0
+
+
+def test_arrays_are_copied_in():
+    weights, bias = np.ones((2, 2)), np.zeros(2)
+    network = Network(2, (Affine("y", (INPUT,), (Dense(weights),), bias),), "y")
+    weights[:], bias[:] = 7, 7
+    assert network.evaluate([1.0, 1.0]).tolist() == [2.0, 2.0]
+
+
+@pytest.mark.parametrize("change", ["weight", "bias", "dtype", "slope", "name"])
+def test_the_digest_sees_every_change(change):
+    def build(w=1.0, b=0.0, dtype=np.float32, slope=0.0, name="z"):
+        return Network(1, (Affine(name, (INPUT,), (Dense(np.array([[w]], dtype)),), np.array([b], dtype)),
+                           Relu("h", name, np.array([slope]))), "h")  # fmt: skip
+
+    other = {"weight": {"w": 1.5}, "bias": {"b": 1.0}, "dtype": {"dtype": np.float64}, "slope": {"slope": 0.5},
+             "name": {"name": "q"}}[change]  # fmt: skip
+    assert build() == build()
+    assert build() != build(**other)
+
+
+def affine(name="z", sources=(INPUT,), maps=None, bias=None):
+    return Affine(name, sources, maps or (Dense(np.ones((2, 3))),), np.zeros(2) if bias is None else bias)
+
+
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        (lambda: affine(bias=np.zeros(3)), "node 'z'.*2 rows.*3 entries"),
+        (lambda: affine(bias=np.array([0, np.nan])), r"node 'z': bias\[1\] is nan"),
+        (lambda: affine(maps=(Dense(np.array([[0, np.inf, 0], [0, 0, 0]])),)), r"node 'z': weight.*\[0, 1\] is inf"),
+        (lambda: affine(sources=(INPUT, "h")), "node 'z': 2 source.*1 linear"),
+        (lambda: Relu("h", "z", np.array([1.0])), r"node 'h': slopes must lie in \[0, 1\)"),
+        (lambda: Relu("h", "z", np.array([np.nan])), "node 'h': slope"),
+        (lambda: Network(4, (affine(),), "z"), "node 'z'.*takes 3 values.*has 4"),
+        (lambda: Network(3, (affine(), affine()), "z"), "node 'z': the name is used twice"),
+        (lambda: Network(3, (affine(sources=("later",)),), "z"), "its source 'later' is not an earlier node"),
+        (lambda: Network(3, (affine(),), "nowhere"), "the output 'nowhere' is not a node"),
+        (lambda: Network(3, (affine(),), INPUT), "the output 'input'"),
+        (lambda: Network(3, (Relu("h", INPUT, np.zeros(3)),), "h"), "node 'h': a ReLU reads an earlier affine node"),
+        (lambda: Network(3, (affine(), Relu("h", "z", np.zeros(5))), "h"), "node 'h': 5 slopes.*2 units"),
+        (lambda: Network(0, (), "z"), "at least one input"),
+        (lambda: Network(3, (affine(),), "z", Signature("x", (2, 2))), "does not hold 3 values"),
+        (lambda: Network(3, (affine(),), "z").evaluate(np.zeros(4)), "takes 3 inputs"),
+    ],
+)
+def test_malformed_networks_are_refused_by_name(build, said):
+    with pytest.raises(NetworkError, match=said):
+        build()
