@@ -40,9 +40,13 @@ Policy: TypeAlias = Callable[[str, Array, Array, Array], Array]
 @final
 @dataclass(frozen=True, eq=False)
 class DualBound:
-    """``upper[k]`` proves c_k·a ≤ upper[k] on the region; ``slope_at_input`` is λ, its linear part."""
+    """``upper[k]`` proves c_k·a ≤ upper[k] on the region.
+
+    ``rounding[k]`` is the part of it that only covers rounding; ``slope_at_input`` is λ, the linear part.
+    """
 
     upper: Array
+    rounding: Array
     multipliers: dict[str, Array]
     slope_at_input: Array
 
@@ -119,8 +123,9 @@ def bound_above(network: Network, target: str, objectives: Array, region: Region
         reach = np.maximum(np.abs(box.lower), np.abs(box.upper))
         magnitude = magnitude + np.abs(slope) @ reach
         scale += float(reach.sum())
-        upper = round_up(total + magnitude * gamma(terms + 16) + terms * TINY * (scale + magnitude))
-    return DualBound(np.where(np.isnan(upper), np.inf, upper), used, slope)
+        rounding = magnitude * gamma(terms + 16) + terms * TINY * (scale + magnitude)
+        upper = round_up(total + rounding)
+    return DualBound(np.where(np.isnan(upper), np.inf, upper), rounding, used, slope)
 
 
 def bound_above_exact(

@@ -16,7 +16,7 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.bounds.dual import adaptive, bound_above, bound_above_exact, given
+from leo_core.bounds.dual import DualBound, adaptive, bound_above, bound_above_exact, given
 from leo_core.bounds.region import Region
 from leo_core.execution.budget import Budget
 from leo_core.milp.encode import encode
@@ -120,9 +120,7 @@ class Prover:
         bound = bound_above(self._network, self._target, objective, item.region, adaptive)
         if bound.upper[0] <= 0:
             return Leaf({name: y[0] for name, y in bound.multipliers.items()})
-        leaf = self._exactly(
-            {name: y[0] for name, y in bound.multipliers.items()}, bound.upper[0], item, objective, reach
-        )
+        leaf = self._exactly({name: y[0] for name, y in bound.multipliers.items()}, bound, item, objective, reach)
         if leaf is not None:
             return leaf
         relaxed = self._lp().maximize(unit, sign, item.phases, min(budget.remaining, 1e6))
@@ -145,13 +143,13 @@ class Prover:
         bound = bound_above(self._network, self._target, objective, item.region, given(multipliers))
         if bound.upper[0] <= 0:
             return Leaf(multipliers)
-        return self._exactly(multipliers, bound.upper[0], item, objective, reach)
+        return self._exactly(multipliers, bound, item, objective, reach)
 
     def _exactly(
-        self, multipliers: dict[str, Array], upper: float, item: _Open, objective: Array, reach: float
+        self, multipliers: dict[str, Array], bound: DualBound, item: _Open, objective: Array, reach: float
     ) -> Leaf | None:
         """Where rounding may be all that is missing: simple multipliers, in rational arithmetic."""
-        if not upper <= NEARLY_ZERO * reach:
+        if not bound.upper[0] - 2 * bound.rounding[0] <= NEARLY_ZERO * reach:
             return None
         for bits in _SNAP_BITS:
             snapped = {name: _snap(y, bits) for name, y in multipliers.items()}

@@ -87,8 +87,7 @@ def primal_as_bound(session: WrongSession, objective: Array, limits: dict[str, f
 
 def wrong_sense(session: WrongSession, objective: Array, limits: dict[str, float | None]) -> SolverResult:
     """It minimises."""
-    del limits
-    answer = session.right(-objective, {"stop_above": None, "stop_below": None, "time_limit": None})
+    answer = session.right(-objective, {**limits, "stop_above": None, "stop_below": None})
     return answer if answer.dual_bound is None else replace(answer, dual_bound=-answer.dual_bound)
 
 

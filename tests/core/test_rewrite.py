@@ -206,8 +206,9 @@ def test_stored_dtype_and_signature_stay():
 
 
 def test_refusals_say_why():
-    network = Network(2, (dense("z", INPUT, [[1, 2], [1, 2 + 2.0**-20], [1, 0]], [9, 9, 0]), relu("h", "z", 3),
-                          dense("out", "h", [[1, 1, 1], [1, -1, 2], [0, 3, 1]], [0, 0, 0])), "out")  # fmt: skip
+    third = 1 / 3  # merging these rows has no exact float64 coefficients
+    network = Network(2, (dense("z", INPUT, [[third, 0.7], [0.1, third], [0.9, 0.3]], [9, 9, 9]), relu("h", "z", 3),
+                          dense("out", "h", [[0.3, 0.7, 1], [1, -1, 0.2], [0, 0.3, 1]], [0, 0, 0])), "out")  # fmt: skip
     result = compressed(network, Box.uniform(-1, 1, 2), 0.0)
     assert result.refusals
     assert all(refusal.what and refusal.reason for refusal in result.refusals)

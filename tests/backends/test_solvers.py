@@ -1,0 +1,171 @@
+"""The shipped kit on every solver there is, and on solvers that are wrong on purpose."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from leo_core.errors import MissingExtraError
+from leo_core.milp.checked import CheckedSolver
+from leo_core.milp.problem import MilpProblem
+from leo_core.milp.result import SolverResult, Stop
+from leo_core.milp.solver import Capability
+from leo_core.plugins import registry
+from leo_core.testing import problems, solver_kit
+from leo_core.testing.reference import ReferenceSolver
+from leo_core.testing.wrong import FAULTS, WrongSolver
+
+SMALL = [c for c in solver_kit.CHECKS if c is not solver_kit.keeps_to_time_limits]
+
+
+def solvers():
+    for status in registry.listing():
+        if status.kind == "solver":
+            missing = pytest.mark.skipif(status.state != "available", reason=status.detail)
+            yield pytest.param(status.name, marks=missing)
+
+
+@pytest.mark.parametrize("name", list(solvers()))
+@pytest.mark.parametrize("check", solver_kit.CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("checked", [False, True], ids=["raw", "checked"])
+def test_conformance(name, check, checked):
+    solver = registry.solver(name)
+    check(CheckedSolver(solver) if checked else solver)
+
+
+@pytest.mark.parametrize("check", SMALL, ids=lambda check: check.__name__)
+def test_the_reference_solver_conforms(check):
+    check(ReferenceSolver())
+    check(CheckedSolver(ReferenceSolver()))
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_the_kit_catches_every_wrong_solver(fault):
+    solver = WrongSolver(registry.solver("highs"), fault)
+    caught = []
+    for check in solver_kit.CHECKS:
+        try:
+            check(solver)
+        except (AssertionError, RuntimeError, AttributeError) as error:
+            caught.append((check.__name__, error))
+    assert caught, f"{fault.__name__} passed the whole kit"
+
+
+class Raising:
+    name = "raising"
+    capabilities = frozenset()
+
+    def load(self, problem, *, seed=0):
+        raise OSError("no licence")
+
+
+def test_the_checked_solver_turns_exceptions_into_failures_and_says_so_once():
+    told = []
+    solver = CheckedSolver(Raising(), told.append)
+    for _ in range(3):
+        session = solver.load(problems.knapsack().problem)
+        assert session.maximize(problems.knapsack().objective).stop is Stop.FAILED
+        session.close()
+    assert len(told) == 1
+    assert "no licence" in told[0]
+
+
+class Fixed:
+    """Answers everything with one result."""
+
+    name = "fixed"
+    capabilities = frozenset(Capability)
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def load(self, problem, *, seed=0):
+        return self
+
+    def maximize(self, objective, **_limits):
+        return self.answer
+
+    def close(self):
+        pass
+
+
+def test_a_bound_below_the_solvers_own_point_is_dropped():
+    known = problems.knapsack()
+    lie = SolverResult(Stop.OPTIMAL, point=np.array([1.0, 1.0, 0.0]), dual_bound=3.0)
+    answer = CheckedSolver(Fixed(lie)).load(known.problem).maximize(known.objective)
+    assert answer.dual_bound is None
+    assert answer.point is not None
+
+
+@pytest.mark.parametrize("point", [np.zeros(2), np.zeros(4)])
+def test_a_point_of_the_wrong_size_is_a_failure(point):
+    known = problems.knapsack()
+    lie = SolverResult(Stop.OPTIMAL, point=point, dual_bound=9.0)
+    assert CheckedSolver(Fixed(lie)).load(known.problem).maximize(known.objective).stop is Stop.FAILED
+
+
+def test_stops_are_emulated_after_the_fact():
+    known = problems.knapsack()
+    session = CheckedSolver(ReferenceSolver()).load(known.problem)
+    assert session.maximize(known.objective, stop_above=3.0).stop is Stop.ABOVE
+    assert session.maximize(known.objective, stop_below=20.0).stop is Stop.BELOW
+    assert session.maximize(known.objective, stop_above=20.0, stop_below=1.0).stop is Stop.OPTIMAL
+
+
+class Stateless(ReferenceSolver):
+    """Cannot change anything: every question needs a new session."""
+
+    capabilities = frozenset()
+
+    def load(self, problem, *, seed=0):
+        inner = super().load(problem)
+        asked = []
+
+        class Session:
+            def maximize(self, objective, *, stop_above=None, stop_below=None, time_limit=None, lower=None, upper=None):
+                assert not asked, "asked twice in one session"
+                assert lower is None
+                assert upper is None
+                assert stop_above is None
+                assert stop_below is None
+                asked.append(1)
+                return inner.maximize(objective)
+
+            def close(self):
+                pass
+
+        return Session()
+
+
+@pytest.mark.parametrize("check", SMALL, ids=lambda check: check.__name__)
+def test_what_a_solver_lacks_is_emulated(check):
+    check(CheckedSolver(Stateless()))
+
+
+class TestResultsThatCannotBe:
+    def test_nan(self):
+        with pytest.raises(ValueError, match="NaN"):
+            SolverResult(Stop.TIME_LIMIT, dual_bound=float("nan"))
+        with pytest.raises(ValueError, match="finite"):
+            SolverResult(Stop.OPTIMAL, point=np.array([np.nan]))
+
+    @pytest.mark.parametrize("stop", [Stop.FAILED, Stop.INFEASIBLE, Stop.UNBOUNDED])
+    def test_numbers_without_a_solution(self, stop):
+        with pytest.raises(ValueError, match="neither"):
+            SolverResult(stop, dual_bound=1.0)
+
+    def test_optimal_without_a_point(self):
+        with pytest.raises(ValueError, match="point"):
+            SolverResult(Stop.OPTIMAL, dual_bound=1.0)
+
+    @pytest.mark.parametrize("field", ["row_lower", "row_upper", "lower", "upper"])
+    def test_problems_with_nan(self, field):
+        arrays = {"row_lower": [0.0], "row_upper": [1.0], "lower": [0.0], "upper": [1.0], field: [np.nan]}
+        with pytest.raises(ValueError, match=field):
+            MilpProblem(matrix=np.ones((1, 1)), integer=np.array([False]), **arrays)
+
+
+def test_a_missing_package_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr("leo_core.plugins.registry.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r'pip install "leo-compress\[highs\]"'):
+        registry.solver("highs")

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leo_core import arithmetic as ar
+
+FLOATS = st.floats(-1e100, 1e100)
+LISTS = st.lists(st.floats(-1e60, 1e60) | st.floats(-1e-300, 1e-300), min_size=1, max_size=30)
+
+
+@given(LISTS, st.integers(0, 1000))
+def test_the_error_bound_of_a_sum_of_products_holds(xs, seed):
+    x, rng = np.array(xs), np.random.default_rng(seed)
+    y = rng.choice([1.0, 1e-200, -1e30], len(x)) * rng.standard_normal(len(x))
+    exact = sum((Fraction(a) * Fraction(b) for a, b in zip(x.tolist(), y.tolist(), strict=True)), Fraction(0))
+    computed = float(x @ y)
+    magnitude = float(np.abs(x) @ np.abs(y))
+    assert abs(Fraction(computed) - exact) <= Fraction(float(ar.product_error(np.array(magnitude), len(x))))
+
+
+@given(st.fractions(-(10**12), 10**12))
+def test_rounding_fractions_to_a_side(value):
+    assert Fraction(ar.float_down(value)) <= value <= Fraction(ar.float_up(value))
+    assert ar.float_up(value) - ar.float_down(value) <= abs(float(value)) * 2.0**-51 + 5e-324
+    assert abs(Fraction(ar.nearest_float(value)) - value) <= abs(Fraction(float(value)) - value)
+
+
+@given(st.lists(FLOATS | st.floats(-1e-310, 1e-310), min_size=1, max_size=8))
+def test_floats_as_integers_over_a_power_of_two(values):
+    integers, shift = ar.to_integers(np.array(values))
+    assert [Fraction(int(k), 1 << shift) for k in integers] == [Fraction(v) for v in values]
+
+
+@given(LISTS)
+def test_exact_vectors_keep_values_and_signs(values):
+    vector = ar.ExactVector.of(np.array(values))
+    assert list(vector.fractions()) == [Fraction(v) for v in values]
+    assert vector.signs().tolist() == [int(np.sign(v)) for v in values]
+
+
+@given(LISTS)
+def test_sum_up_is_above_the_sum(values):
+    assert sum(map(Fraction, values)) <= Fraction(float(ar.sum_up(np.array(values))))

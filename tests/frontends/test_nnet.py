@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from leo_core.errors import FormatError, UnsupportedModelError
+from leo_core.testing.networks import chain, leaky, residual
+from leo_frontends.nnet import read_file, write_file
+
+GOOD = """// a comment
+2,2,1,2,
+2,2,1,
+0,
+-1.0,-1.0,
+1.0,1.0,
+0.5,-0.25,10.0,
+2.0,4.0,3.0,
+1.0,0.5,
+-1.0,2.0,
+0.25,
+0.0,
+1.0,-1.0,
+0.5,
+"""
+
+
+def read(tmp_path, text):
+    path = tmp_path / "n.nnet"
+    path.write_text(text)
+    return read_file(path)
+
+
+def test_normalisation_is_part_of_the_network(tmp_path):
+    network = read(tmp_path, GOOD).network
+    x = np.array([0.75, -1.5])
+    n = (x - [0.5, -0.25]) / [2, 4]
+    h = np.maximum(np.array([[1, 0.5], [-1, 2]]) @ n + [0.25, 0], 0)
+    assert network.evaluate(x) == pytest.approx([(h[0] - h[1] + 0.5) * 3 + 10])
+    assert network.widths == (2, 2, 1)
+
+
+def test_ranges_that_are_powers_of_two_need_no_import_deviation(tmp_path):
+    assert not read(tmp_path, GOOD).rounding
+    assert read(tmp_path, GOOD.replace("2.0,4.0,3.0", "3.0,4.0,3.0")).rounding
+
+
+def test_a_file_comes_back_through_its_own_format(tmp_path):
+    network = read(tmp_path, GOOD).network
+    write_file(network, tmp_path / "again.nnet")
+    again = read_file(tmp_path / "again.nnet").network
+    for x in ([0.3, 0.7], [-1, 1]):
+        want = network.evaluate_exact(np.array(x))[network.output].fractions()
+        assert again.evaluate_exact(np.array(x))[again.output].fractions() == want
+
+
+@pytest.mark.parametrize("make", [residual, leaky, lambda: chain(2, 3, relu_last=True)])
+def test_what_the_format_cannot_hold_is_refused(tmp_path, make):
+    with pytest.raises(UnsupportedModelError, match=r"\.onnx"):
+        write_file(make(), tmp_path / "n.nnet")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: t[: len(t) // 2], "truncated|ends before"),
+        (lambda t: t.replace("2,2,1,\n", "2,3,1,\n", 1), "widths|numbers"),
+        (lambda t: t.replace("0.25,\n", "nan,\n"), "line 11.*NaN"),
+        (lambda t: t.replace("0.25,\n", "abc,\n"), "line 11.*'abc,'"),
+        (lambda t: t.replace("1.0,0.5,\n", "1.0,\n"), "row 0.*need 2 numbers"),
+        (lambda t: t + "7.0,\n", "after the last layer"),
+        (lambda t: t.replace("2.0,4.0,3.0", "2.0,0.0,3.0"), "range is zero"),
+        (lambda t: t.replace("2,2,1,2,", "2.5,2,1,2,"), "whole"),
+        (lambda t: t.replace("2,2,1,2,", "99999999999,2,1,2,"), "whole|widths"),
+        (lambda t: "", "ends before"),
+    ],
+)
+def test_damaged_files_are_refused_with_the_line(tmp_path, change, said):
+    with pytest.raises(FormatError, match=f"n.nnet.*({said})"):
+        read(tmp_path, change(GOOD))

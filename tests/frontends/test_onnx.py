@@ -1,0 +1,227 @@
+"""ONNX: against onnxruntime, the traps of real files, and what must be refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from strategies import networks
+
+onnx = pytest.importorskip("onnx")
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+
+from leo_core.errors import FormatError, LeoError, UnsupportedModelError  # noqa: E402
+from leo_core.testing.networks import NETWORKS  # noqa: E402
+from leo_frontends.onnx import read_file, read_live_model, write_file, write_live_model  # noqa: E402
+
+RNG = np.random.default_rng(0)
+
+
+def weight(*shape, dtype=np.float32):
+    return (RNG.integers(-32, 33, shape) / 16).astype(dtype)
+
+
+def model(nodes, weights, shape_in, shape_out, dtype=np.float32, opset=17):
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    graph = helper.make_graph(
+        nodes, "g",
+        [helper.make_tensor_value_info("x", kind, shape_in)], [helper.make_tensor_value_info("y", kind, shape_out)],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in weights.items()],
+    )  # fmt: skip
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    onnx.checker.check_model(made)
+    return made
+
+
+def node(kind, inputs, output, **attributes):
+    return helper.make_node(kind, inputs.split(), [output], **attributes)
+
+
+def run(made, x):
+    ort = pytest.importorskip("onnxruntime")
+    session = ort.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: x})[0]
+
+
+def assert_same(made, shape, dtype=np.float32, tolerance=1e-4):
+    """LEO's reading and onnxruntime agree on a few random inputs of the model's own shape."""
+    network = read_live_model(made).network
+    for _ in range(5):
+        x = RNG.standard_normal(shape).astype(dtype)
+        want = run(made, x).reshape(-1, network.output_size)
+        got = network.evaluate(x.reshape(-1, network.input_size), dtype)
+        assert np.allclose(got, want, rtol=tolerance, atol=tolerance)
+    return network
+
+
+DENSE = {"W": weight(3, 4), "b": weight(4), "V": weight(4, 2), "c": weight(2)}
+
+
+def test_matmul_add_relu():
+    nodes = [node("MatMul", "x W", "a"), node("Add", "a b", "z"), node("Relu", "z", "h"), node("MatMul", "h V", "p"),
+             node("Add", "c p", "y")]  # fmt: skip
+    network = assert_same(model(nodes, DENSE, ["n", 3], ["n", 2]), (2, 3))
+    assert network.widths == (3, 4, 2)
+
+
+@pytest.mark.parametrize("transposed", [0, 1])
+@pytest.mark.parametrize(("alpha", "beta"), [(1.0, 1.0), (0.5, 2.0)])
+def test_gemm(transposed, alpha, beta):
+    weights = {**DENSE, "W": DENSE["W"].T.copy() if transposed else DENSE["W"]}
+    nodes = [node("Gemm", "x W b", "z", transB=transposed, alpha=alpha, beta=beta), node("Relu", "z", "h"),
+             node("Gemm", "h V", "y")]  # fmt: skip
+    assert_same(model(nodes, weights, ["n", 3], ["n", 2]), (2, 3))
+
+
+def test_a_relu_on_the_output():
+    nodes = [node("Gemm", "x W b", "z"), node("Relu", "z", "y")]
+    network = assert_same(model(nodes, DENSE, ["n", 3], ["n", 4]), (2, 3))
+    assert network.widths == (3, 4)
+
+
+def test_a_zero_subtracted_first_and_a_scale():
+    weights = {**DENSE, "m": np.zeros(3, np.float32), "s": np.array([0.5, 2, 4], np.float32), "d": np.float32(2)}
+    nodes = [node("Sub", "x m", "x1"), node("Mul", "x1 s", "x2"), node("Div", "x2 d", "x3"),
+             node("Gemm", "x3 W b", "z"), node("Relu", "z", "y")]  # fmt: skip
+    assert_same(model(nodes, weights, ["n", 3], ["n", 4]), (2, 3))
+
+
+@pytest.mark.parametrize("shape", [[1, 1, 1, 6], [1, 6, 1], [7, 6], [1, 2, 3], [1, 1, 2, 3]])
+def test_inputs_of_odd_shapes(shape):
+    weights = {"W": weight(6, 4), "b": weight(4)}
+    nodes = [node("Flatten", "x", "f", axis=1), node("Gemm", "f W b", "z"), node("Relu", "z", "y")]
+    network = assert_same(model(nodes, weights, shape, [shape[0], 4]), shape)
+    assert network.input_size == 6
+
+
+def test_column_major_images():
+    weights = {"W": weight(6, 4), "b": weight(4), "s": np.array([1, 6], np.int64)}
+    nodes = [node("Transpose", "x", "t", perm=[0, 2, 1]), node("Reshape", "t s", "f"), node("Gemm", "f W b", "z"),
+             node("Relu", "z", "y")]  # fmt: skip
+    assert_same(model(nodes, weights, [1, 2, 3], [1, 4]), (1, 2, 3))
+
+
+def test_consecutive_affine_layers_and_pass_through_nodes():
+    nodes = [node("Gemm", "x W b", "a"), node("Identity", "a", "a1"), node("Gemm", "a1 V c", "z"),
+             node("Dropout", "z", "d"), node("Relu", "d", "y")]  # fmt: skip
+    network = assert_same(model(nodes, DENSE, ["n", 3], ["n", 2]), (2, 3))
+    assert network.widths == (3, 2)
+
+
+def test_float64_weights_stay_float64():
+    weights = {name: array.astype(np.float64) / 3 for name, array in DENSE.items()}
+    nodes = [node("Gemm", "x W b", "z"), node("Relu", "z", "h"), node("Gemm", "h V c", "y")]
+    network = assert_same(model(nodes, weights, ["n", 3], ["n", 2], np.float64), (2, 3), np.float64, 1e-12)
+    assert network.dtype == np.float64
+
+
+def test_tiny_weights_are_kept():
+    weights = {name: array * np.float32(1e-6) for name, array in DENSE.items()}
+    nodes = [node("Gemm", "x W b", "z"), node("Relu", "z", "h"), node("Gemm", "h V c", "y")]
+    network = read_live_model(model(nodes, weights, ["n", 3], ["n", 2])).network
+    assert (network.affine(network.nodes[0].name).bias == weights["b"]).all()
+
+
+def test_batch_normalisation_is_folded_with_its_import_deviation():
+    weights = {**DENSE, "g": weight(4), "be": weight(4), "m": weight(4), "v": np.abs(weight(4)) + np.float32(0.5)}
+    nodes = [node("Gemm", "x W b", "z"), node("BatchNormalization", "z g be m v", "n", epsilon=1e-3),
+             node("Relu", "n", "y")]  # fmt: skip
+    made = model(nodes, weights, ["n", 3], ["n", 4])
+    assert_same(made, (2, 3))
+    assert read_live_model(made).rounding
+
+
+def test_a_residual_sum_and_a_leaky_relu():
+    weights = {"W": weight(3, 3), "b": weight(3)}
+    nodes = [node("Gemm", "x W b", "z"), node("LeakyRelu", "z", "h", alpha=0.125), node("Add", "h x", "y")]
+    assert_same(model(nodes, weights, ["n", 3], ["n", 3]), (2, 3))
+
+
+def test_external_weights(tmp_path):
+    nodes = [node("Gemm", "x W b", "z"), node("Relu", "z", "h"), node("Gemm", "h V c", "y")]
+    made = model(nodes, DENSE, ["n", 3], ["n", 2])
+    inline = read_live_model(made).network
+    path = tmp_path / "m.onnx"
+    onnx.save(made, path, save_as_external_data=True, all_tensors_to_one_file=True, location="w.bin", size_threshold=0)
+    assert read_file(path).network == inline
+    (tmp_path / "w.bin").unlink()
+    with pytest.raises(LeoError, match=r"m\.onnx"):
+        read_file(path)
+
+
+@pytest.mark.parametrize("make", NETWORKS)
+def test_written_models_run_in_onnxruntime(make, tmp_path):
+    network = make()
+    path = tmp_path / "n.onnx"
+    write_file(network, path)
+    made = onnx.load(path)
+    onnx.checker.check_model(made, full_check=True)
+    shape = network.signature.input_shape or (network.input_size,)
+    x = RNG.standard_normal((3, *shape)).astype(network.dtype)
+    want = network.evaluate(x.reshape(3, -1), network.dtype)
+    assert np.allclose(run(made, x).reshape(3, -1), want, rtol=1e-4, atol=1e-4)
+    assert run(made, x[:1]).shape[0] == 1
+
+
+@given(networks())
+def test_any_network_written_runs_the_same(network):
+    made = write_live_model(network)
+    x = RNG.standard_normal((2, network.input_size)).astype(network.dtype)
+    assert np.allclose(run(made, x), network.evaluate(x, network.dtype), rtol=1e-4, atol=1e-4)
+
+
+class TestRefused:
+    def test_every_unsupported_node_is_listed(self):
+        nodes = [node("Sigmoid", "x", "a"), node("Gemm", "a W b", "z"), node("Cos", "z", "h"), node("Sign", "h", "y")]
+        with pytest.raises(UnsupportedModelError) as caught:
+            read_live_model(model(nodes, DENSE, ["n", 3], ["n", 4]))
+        assert len(caught.value.problems) == 3
+        for kind in ("Sigmoid", "Cos", "Sign"):
+            assert kind in str(caught.value)
+
+    def test_a_product_of_two_computed_values(self):
+        nodes = [node("Gemm", "x W b", "z"), node("Mul", "z z", "y")]
+        with pytest.raises(UnsupportedModelError, match="Mul"):
+            read_live_model(model(nodes, DENSE, ["n", 3], ["n", 4]))
+
+    def test_two_inputs(self):
+        graph = helper.make_graph(
+            [node("Add", "x x2", "y")], "g",
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3]) for name in ("x", "x2")],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3])],
+        )  # fmt: skip
+        with pytest.raises(UnsupportedModelError, match="2 inputs"):
+            read_live_model(helper.make_model(graph))
+
+    def test_a_softmax_tail(self):
+        nodes = [node("Gemm", "x W b", "z"), node("Softmax", "z", "y")]
+        with pytest.raises(UnsupportedModelError, match="Softmax"):
+            read_live_model(model(nodes, DENSE, ["n", 3], ["n", 4]))
+
+    def test_convolution(self):
+        nodes = [node("Conv", "x K", "y")]
+        with pytest.raises(UnsupportedModelError, match="Conv"):
+            read_live_model(model(nodes, {"K": weight(1, 1, 2, 2)}, [1, 1, 3, 3], [1, 1, 2, 2]))
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf])
+    def test_weights_that_are_not_finite(self, bad, tmp_path):
+        weights = {**DENSE, "W": DENSE["W"].copy()}
+        weights["W"][1, 1] = bad
+        path = tmp_path / "m.onnx"
+        onnx.save(model([node("Gemm", "x W b", "y")], weights, ["n", 3], ["n", 4]), path)
+        with pytest.raises(FormatError, match=r"m\.onnx.*'W'.*NaN or infinity"):
+            read_file(path)
+
+    def test_division_by_zero(self):
+        nodes = [node("Div", "x d", "y")]
+        with pytest.raises(LeoError, match="zero"):
+            read_live_model(model(nodes, {"d": np.zeros(3, np.float32)}, ["n", 3], ["n", 3]))
+
+    def test_a_matrix_of_the_wrong_shape(self):
+        nodes = [node("MatMul", "x W", "y")]
+        with pytest.raises(LeoError):
+            read_live_model(model(nodes, {"W": weight(5, 4)}, ["n", 3], ["n", 4]))
+
+    def test_something_that_is_no_whole_model(self):
+        with pytest.raises(UnsupportedModelError, match="ModelProto"):
+            read_live_model(helper.make_node("Relu", ["x"], ["y"]))
