@@ -66,7 +66,7 @@ def test_a_changed_weight_is_noticed(tmp_path):
         parts[name] = parts[name][:-1] + bytes([parts[name][-1] ^ 1])
 
     rewritten(path, change)
-    with pytest.raises(FormatError, match="checksum|damaged"):
+    with pytest.raises(FormatError, match=r"checksum|damaged"):
         storage.load(path)
 
 

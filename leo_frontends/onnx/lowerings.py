@@ -1,0 +1,324 @@
+"""How each ONNX operator becomes affine and ReLU nodes, or why it cannot."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from leo_core.linear import LinearMap, Sparse
+from leo_frontends.onnx.graph import Array, Graph, Refused, Tensor, Value, scaling
+
+#: Relative error allowed for one rounded float64 operation and the next: generous on purpose.
+_EPS = 2.0**-50
+
+
+def number_array(array: Array) -> Array:
+    """An array LEO can work with; half floats become float32, which is exact."""
+    if array.dtype == np.float16:
+        return array.astype(np.float32)
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"numbers of type {array.dtype} are not read")
+    return array
+
+
+def _attributes(node: Any) -> dict[str, Any]:
+    from onnx import helper
+
+    return {item.name: helper.get_attribute_value(item) for item in node.attribute}
+
+
+def _weights(tensor: Any, what: str) -> Array:
+    if not isinstance(tensor, np.ndarray):
+        raise Refused(f"{what} is not a constant")
+    return tensor if tensor.dtype in (np.float32, np.float64) else tensor.astype(np.float64)
+
+
+def _computed(tensor: Any) -> Value:
+    if not isinstance(tensor, Value):
+        raise Refused("it works on constants only")
+    return tensor
+
+
+def _identity(_graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
+    attributes = _attributes(node)
+    if node.op_type == "Cast" and isinstance(inputs[0], Value) and attributes.get("to") not in (1, 10, 11):
+        raise Refused("it casts to something that is no float")
+    if node.op_type == "Dropout" and len(inputs) > 2 and inputs[2] is not None and np.any(inputs[2]):
+        raise Refused("it is in training mode")
+    return inputs[0]  # type: ignore[no-any-return]
+
+
+def _constant(_graph: Graph, node: Any, _inputs: list[Any]) -> Tensor:
+    from onnx import numpy_helper
+
+    attributes = _attributes(node)
+    if "value" in attributes:
+        array = number_array(numpy_helper.to_array(attributes["value"]))
+    elif "value_float" in attributes:
+        array = np.array(attributes["value_float"], np.float32)
+    elif "value_floats" in attributes:
+        array = np.array(attributes["value_floats"], np.float32)
+    elif "value_int" in attributes:
+        array = np.array(attributes["value_int"], np.int64)
+    elif "value_ints" in attributes:
+        array = np.array(attributes["value_ints"], np.int64)
+    else:
+        raise Refused("it holds no numbers")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise Refused("it holds NaN or infinity")
+    return array
+
+
+def _reshaped(tensor: Tensor, change: Callable[[Array], Array]) -> Tensor:
+    return Value(tensor.node, change(tensor.index)) if isinstance(tensor, Value) else change(tensor)
+
+
+def _flatten(_graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
+    axis = _attributes(node).get("axis", 1)
+
+    def change(array: Array) -> Array:
+        at = axis + array.ndim if axis < 0 else axis
+        return array.reshape(math.prod(array.shape[:at]), -1)
+
+    return _reshaped(inputs[0], change)
+
+
+def _reshape(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
+    attributes = _attributes(node)
+    shape = attributes.get("shape") if len(inputs) < 2 else inputs[1]
+    if isinstance(shape, Value) or shape is None:
+        raise Refused("its shape is not a constant")
+    target = [int(d) for d in np.ravel(shape)]
+    if attributes.get("allowzero"):
+        raise Refused("allowzero is not read")
+
+    def change(array: Array) -> Array:
+        dims = [array.shape[i] if d == 0 else d for i, d in enumerate(target)]
+        if dims and dims[0] == graph.batch and isinstance(inputs[0], Value) and graph.batch > 1:
+            dims[0] = 1
+        try:
+            return array.reshape(dims)
+        except ValueError:
+            raise Refused(f"{array.shape} cannot take the shape {dims}") from None
+
+    return _reshaped(inputs[0], change)
+
+
+def _transpose(_graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
+    order = _attributes(node).get("perm")
+    return _reshaped(inputs[0], lambda array: np.transpose(array, order))
+
+
+def _axes(node: Any, inputs: list[Any]) -> list[int] | None:
+    axes = _attributes(node).get("axes") if len(inputs) < 2 or inputs[1] is None else inputs[1]
+    if isinstance(axes, Value):
+        raise Refused("its axes are not a constant")
+    return None if axes is None else [int(a) for a in np.ravel(axes)]
+
+
+def _squeeze(_graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
+    axes = _axes(node, inputs)
+    return _reshaped(inputs[0], lambda array: np.squeeze(array, None if axes is None else tuple(axes)))
+
+
+def _unsqueeze(_graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
+    axes = _axes(node, inputs) or []
+    return _reshaped(inputs[0], lambda array: np.expand_dims(array, tuple(axes)))
+
+
+def _gather(_graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
+    indices = inputs[1]
+    if not isinstance(indices, np.ndarray) or indices.dtype.kind not in "iu":
+        raise Refused("its indices are not constant")
+    axis = int(_attributes(node).get("axis", 0))
+    if isinstance(inputs[0], Value) and axis in (0, -inputs[0].index.ndim):
+        raise Refused("it picks examples of the batch")
+    return _reshaped(inputs[0], lambda array: np.take(array, indices, axis=axis))
+
+
+def _shape(_graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
+    attributes = _attributes(node)
+    tensor = inputs[0]
+    dims = tensor.index.shape if isinstance(tensor, Value) else tensor.shape
+    return np.array(dims[attributes.get("start", 0) : attributes.get("end")], np.int64)
+
+
+def _expand(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
+    if isinstance(inputs[1], Value):
+        raise Refused("its shape is not a constant")
+    target = tuple(int(d) for d in np.ravel(inputs[1]))
+
+    def change(array: Array) -> Array:
+        return np.broadcast_to(array, np.broadcast_shapes(array.shape, target))
+
+    spread = _reshaped(inputs[0], change)
+    return spread if isinstance(spread, Value) else graph.constant(node, _weights(spread, "its data"))
+
+
+def _gemm(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
+    attributes = _attributes(node)
+    value, weight = _computed(inputs[0]), _weights(inputs[1], "the matrix")
+    if attributes.get("transA"):
+        raise Refused("transA is not read")
+    if value.index.ndim != 2 and value.index.shape[0] == 1:
+        value = Value(value.node, value.index.reshape(1, -1))
+    if value.index.ndim != 2 or weight.ndim != 2:
+        raise Refused(f"its input has shape {value.index.shape}")
+    weight = weight if attributes.get("transB") else np.ascontiguousarray(weight.T)
+    if weight.shape[1] != value.index.shape[1]:
+        raise Refused(f"the matrix takes {weight.shape[1]} values, its input has {value.index.shape[1]}")
+    groups, rows = value.index.shape[0], weight.shape[0]
+    given = inputs[2] if len(inputs) > 2 and inputs[2] is not None else np.zeros(rows, weight.dtype)
+    bias = np.broadcast_to(_weights(given, "the bias"), (groups, rows)).ravel()
+    alpha, beta = float(attributes.get("alpha", 1.0)), float(attributes.get("beta", 1.0))
+    scaled = weight if alpha == 1 else alpha * weight.astype(np.float64)
+    shifted = bias if beta == 1 else beta * bias.astype(np.float64)
+    result = graph.matrix(node, value, value.index, scaled, shifted, (groups, rows))
+    if alpha != 1 or beta != 1:
+        graph.rounded(result, _EPS if alpha != 1 else 0.0, _EPS * np.abs(shifted.astype(np.float64)))
+    return result
+
+
+def _matmul(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
+    if isinstance(inputs[0], Value) and isinstance(inputs[1], Value):
+        raise Refused("it multiplies two computed tensors")
+    if isinstance(inputs[0], Value):
+        value, weight = inputs[0], _weights(inputs[1], "the matrix")
+        if weight.ndim != 2 or weight.shape[0] != value.index.shape[-1]:
+            raise Refused(f"shapes {value.index.shape} and {weight.shape} do not multiply")
+        columns = value.index.reshape(-1, weight.shape[0])
+        shape: tuple[int, ...] = (*value.index.shape[:-1], weight.shape[1])
+        rows = np.ascontiguousarray(weight.T)
+    else:
+        rows, value = _weights(inputs[0], "the matrix"), _computed(inputs[1])
+        index = value.index[:, None] if value.index.ndim == 1 else value.index
+        if rows.ndim != 2 or rows.shape[1] != index.shape[-2] or index.shape[-1] != 1:
+            raise Refused(f"shapes {rows.shape} and {value.index.shape} do not multiply as matrix and column")
+        columns = index.reshape(-1, rows.shape[1])
+        shape = (*index.shape[:-2], rows.shape[0], 1) if value.index.ndim > 1 else (rows.shape[0],)
+    bias = np.zeros(columns.shape[0] * rows.shape[0], rows.dtype)
+    return graph.matrix(node, value, columns, rows, bias, shape)
+
+
+def _add(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
+    subtract = node.op_type == "Sub"
+    left, right = inputs
+    if isinstance(left, np.ndarray) and isinstance(right, np.ndarray):
+        return left - right if subtract else left + right
+    if isinstance(left, Value) and isinstance(right, Value):
+        shape = np.broadcast_shapes(left.index.shape, right.index.shape)
+        spread = [Value(v.node, np.broadcast_to(v.index, shape).ravel()) for v in (left, right)]
+        signs = (1.0, -1.0 if subtract else 1.0)
+        maps = [
+            scaling(v.index, np.full(v.index.size, sign, np.float32), graph.size(v.node))
+            for v, sign in zip(spread, signs, strict=True)
+        ]
+        return graph.affine(node, spread, maps, np.zeros(math.prod(shape), np.float32), shape)
+    if isinstance(left, Value):
+        shift = _weights(right, "the constant")
+        shift = -shift if subtract else shift
+        fused = graph.add_bias(node.input[0], left, shift)
+        return fused if fused is not None else graph.scaled(node, left, np.ones((), np.float32), shift)
+    value, shift = _computed(right), _weights(left, "the constant")
+    if subtract:
+        return graph.scaled(node, value, np.full((), -1.0, np.float32), shift)
+    fused = graph.add_bias(node.input[1], value, shift)
+    return fused if fused is not None else graph.scaled(node, value, np.ones((), np.float32), shift)
+
+
+def _mul(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
+    left, right = inputs
+    if isinstance(left, np.ndarray) and isinstance(right, np.ndarray):
+        return left * right
+    value, factor = (left, right) if isinstance(left, Value) else (right, left)
+    if isinstance(factor, Value):
+        raise Refused("it multiplies two computed tensors")
+    return graph.scaled(node, _computed(value), _weights(factor, "the factor"), np.zeros((), np.float32))
+
+
+def _div(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
+    if not isinstance(inputs[0], Value):
+        raise Refused(
+            "it divides by a computed tensor" if isinstance(inputs[1], Value) else "it works on constants only"
+        )
+    divisor = _weights(inputs[1], "the divisor").astype(np.float64)
+    if (divisor == 0).any():
+        raise Refused("it divides by zero")
+    if (np.frexp(np.abs(divisor))[0] == 0.5).all():  # powers of two: 1/c is exact
+        return graph.scaled(node, inputs[0], 1.0 / divisor, np.zeros((), np.float32))
+    return graph.scaled(node, inputs[0], 1.0 / divisor, np.zeros(()), (_EPS, np.zeros(())))
+
+
+def _relu(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
+    value = _computed(inputs[0])
+    if node.op_type == "PRelu":
+        slope = _weights(inputs[1], "the slope").astype(np.float64)
+    else:
+        alpha = 0.0 if node.op_type == "Relu" else float(_attributes(node).get("alpha", np.float32(0.01)))
+        slope = np.array(alpha)
+    if not ((slope >= 0) & (slope < 1)).all():
+        raise Refused("its slope is not in [0, 1)")
+    return graph.relu(node, value, np.broadcast_to(slope, value.index.shape).ravel())
+
+
+def _batch_norm(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
+    attributes = _attributes(node)
+    if attributes.get("training_mode"):
+        raise Refused("it is in training mode")
+    value = _computed(inputs[0])
+    gamma, beta, mean, variance = (_weights(t, "a statistic").astype(np.float64) for t in inputs[1:5])
+    spread = variance + float(attributes.get("epsilon", np.float32(1e-5)))
+    if (spread <= 0).any():
+        raise Refused("its variance is not positive")
+    scale = gamma / np.sqrt(spread)
+    shift = beta - mean * scale
+    error = 4 * _EPS * (np.abs(beta) + np.abs(mean * scale))
+    axes = (1, -1) + (1,) * (value.index.ndim - 2)
+    return graph.scaled(node, value, scale.reshape(axes), shift.reshape(axes), (4 * _EPS, error.reshape(axes)))
+
+
+def _concat(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
+    axis = int(_attributes(node)["axis"])
+    if all(isinstance(tensor, np.ndarray) for tensor in inputs):
+        return np.concatenate(inputs, axis)
+    if not all(isinstance(tensor, Value) for tensor in inputs):
+        raise Refused("it joins constants and computed tensors")
+    order = np.concatenate([np.full(v.index.shape, i) for i, v in enumerate(inputs)], axis)
+    index = np.concatenate([v.index for v in inputs], axis).ravel()
+    maps: list[LinearMap] = []
+    for i, value in enumerate(inputs):
+        mine = order.ravel() == i
+        pointers = np.concatenate([[0], np.cumsum(mine)])
+        maps.append(Sparse(np.ones(mine.sum(), np.float32), index[mine], pointers, columns=graph.size(value.node)))
+    return graph.affine(node, list(inputs), maps, np.zeros(order.size, np.float32), order.shape)
+
+
+#: By ONNX operator, what makes nodes of it.
+LOWERINGS: dict[str, Callable[[Graph, Any, list[Any]], Tensor]] = {
+    "Add": _add,
+    "BatchNormalization": _batch_norm,
+    "Cast": _identity,
+    "Concat": _concat,
+    "Constant": _constant,
+    "Div": _div,
+    "Dropout": _identity,
+    "Expand": _expand,
+    "Flatten": _flatten,
+    "Gather": _gather,
+    "Gemm": _gemm,
+    "Identity": _identity,
+    "LeakyRelu": _relu,
+    "MatMul": _matmul,
+    "Mul": _mul,
+    "PRelu": _relu,
+    "Relu": _relu,
+    "Reshape": _reshape,
+    "Shape": _shape,
+    "Squeeze": _squeeze,
+    "Sub": _add,
+    "Transpose": _transpose,
+    "Unsqueeze": _unsqueeze,
+}

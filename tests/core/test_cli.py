@@ -1,0 +1,204 @@
+"""The command, as a user meets it: through a real process where that matters."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import leo_core
+from leo_core.cli import main
+from leo_core.testing.networks import chain
+
+
+def leo(*arguments):
+    return CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=False)
+
+
+def process(*arguments, **options):
+    return subprocess.run([sys.executable, "-m", "leo_core", *map(str, arguments)], capture_output=True, text=True,
+                          check=False, **options)  # fmt: skip
+
+
+@pytest.fixture
+def net(tmp_path) -> Path:
+    return leo_core.convert(chain(3, 8, 8, 2, seed=2), tmp_path / "net.onnx")
+
+
+def test_compress_prints_a_table_and_writes_the_file(net, tmp_path):
+    done = leo("compress", net, tmp_path / "out.leo", "--domain", "-1,1")
+    assert done.exit_code == 0
+    for word in ("before", "after", "connections", "widths", "proved", "out.leo"):
+        assert word in done.output
+    assert (tmp_path / "out.leo").exists()
+
+
+def test_compress_json_is_one_object_and_nothing_else(net, tmp_path):
+    done = process("compress", net, tmp_path / "out.onnx", "--domain", "-1,1", "--json")
+    content = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert {"layers", "seconds", "strategy", "solver", "before", "after", "deviation", "tolerance",
+            "float_noise"} <= content.keys()  # fmt: skip
+    assert content["before"].keys() == content["after"].keys() == {"widths", "connections", "parameters"}
+    assert content["before"]["widths"] == [3, 8, 8, 2]
+    assert content["before"]["connections"] == 24 + 64 + 16
+    assert 0 <= content["deviation"] <= content["tolerance"]
+    assert "layer 1 of 2" in done.stderr
+
+
+def test_inspect_json(net):
+    content = json.loads(leo("inspect", net, "--domain", "-1,1", "--json", "-q").stdout)
+    assert [layer["units"] for layer in content["layers"]] == [8, 8]
+    for layer in content["layers"]:
+        assert layer.keys() == {"name", "units", "active", "inactive", "unstable", "undecided"}
+        assert sum(layer[k] for k in ("active", "inactive", "unstable", "undecided")) == layer["units"]
+    assert content["strategy"] == "paper"
+    assert content["trust"] == "proved"
+
+
+def test_trusting_the_solver_is_said_in_every_output(net, tmp_path):
+    assert "not proved" in leo("inspect", net, "--domain", "-1,1", "--trust", "solver").output
+    assert "not proved" in leo("compress", net, tmp_path / "o.leo", "--domain", "-1,1", "--trust", "solver").output
+    content = json.loads(leo("inspect", net, "--domain", "-1,1", "--trust", "solver", "--json", "-q").stdout)
+    assert content["trust"] == "solver"
+
+
+def test_domain_files(net, tmp_path):
+    (tmp_path / "d.json").write_text('{"lower": [-1, -1, -1], "upper": 1}')
+    (tmp_path / "d.vnnlib").write_text(
+        "".join(f"(declare-const X_{i} Real)(assert (>= X_{i} -1))(assert (<= X_{i} 1))" for i in range(3))
+    )
+    answers = [json.loads(leo("inspect", net, "--domain", d, "--json", "-q").stdout)["layers"]
+               for d in ("-1,1", tmp_path / "d.json", tmp_path / "d.vnnlib")]  # fmt: skip
+    assert answers[0] == answers[1] == answers[2]
+
+
+def test_convert_and_verify(net, tmp_path):
+    assert leo("convert", net, tmp_path / "net.leo").exit_code == 0
+    same = json.loads(leo("verify", net, tmp_path / "net.leo", "--domain", "-1,1", "--json", "-q").stdout)
+    assert same["lower"] == 0
+    assert leo("verify", net, net, "--domain", "-1,1", "-q").output == "equal over the reals\n"
+
+
+def test_plugins():
+    text = leo("plugins").output
+    for name in ("highs", "scipy", "onnx", "nnet", "leo"):
+        assert name in text
+    listed = json.loads(leo("plugins", "--json").stdout)["plugins"]
+    assert all({"kind", "name", "state", "detail"} <= entry.keys() for entry in listed)
+
+
+@pytest.mark.parametrize("command", ["compress", "inspect", "verify", "check", "convert", "plugins"])
+def test_every_command_has_a_help_text(command):
+    done = leo(command, "--help")
+    assert done.exit_code == 0
+    assert len(done.output) > 150 or command in ("plugins", "check", "convert")
+
+
+def bad(tmp_path, name, data):
+    path = tmp_path / name
+    path.write_bytes(data)
+    return path
+
+
+CASES = {
+    "missing file": (lambda n, t: ["inspect", t / "no.onnx", "--domain", "0,1"], 1, "no.onnx"),
+    "truncated": (lambda n, t: ["inspect", bad(t, "cut.onnx", n.read_bytes()[:200]), "--domain", "0,1"], 1, "cut.onnx"),
+    "empty": (lambda n, t: ["inspect", bad(t, "e.onnx", b""), "--domain", "0,1"], 1, "e.onnx"),
+    "text": (lambda n, t: ["inspect", bad(t, "t.nnet", b"hello"), "--domain", "0,1"], 1, "t.nnet"),
+    "binary text": (lambda n, t: ["inspect", bad(t, "b.nnet", b"\xff\xfe\x00"), "--domain", "0,1"], 1, "b.nnet"),
+    "a folder": (lambda n, t: ["inspect", t, "--domain", "0,1"], 1, "suffix"),
+    "suffix": (lambda n, t: ["inspect", bad(t, "x.abc", b""), "--domain", "0,1"], 1, ".abc"),
+    "wrong box shape": (lambda n, t: ["inspect", n, "--domain", bad(t, "d.json", b'{"lower":[0],"upper":[1]}')], 1,
+                        "d.json"),
+    "box upside down": (lambda n, t: ["inspect", n, "--domain", "1,0"], 1, "input 0"),
+    "box of nan": (lambda n, t: ["inspect", n, "--domain", "nan,0"], 1, "input 0"),
+    "no box": (lambda n, t: ["inspect", n, "--domain", "all"], 1, "LO,HI"),
+    "no domain": (lambda n, t: ["inspect", n], 2, "--domain"),
+    "solver": (lambda n, t: ["inspect", n, "--domain", "0,1", "--solver", "cplex"], 1, "cplex"),
+    "strategy": (lambda n, t: ["inspect", n, "--domain", "0,1", "--strategy", "magic"], 2, "magic"),
+    "trust": (lambda n, t: ["inspect", n, "--domain", "0,1", "--trust", "me"], 2, "me"),
+    "jobs": (lambda n, t: ["inspect", n, "--domain", "0,1", "--jobs", "0"], 2, "jobs"),
+    "jobs text": (lambda n, t: ["inspect", n, "--domain", "0,1", "--jobs", "many"], 2, "many"),
+    "negative time": (lambda n, t: ["inspect", n, "--domain", "0,1", "--time-limit", "-1"], 2, "time limit"),
+    "tolerance": (lambda n, t: ["compress", n, t / "o.leo", "--domain", "0,1", "--tolerance", "some"], 2, "tolerance"),
+    "output suffix": (lambda n, t: ["compress", n, t / "o.abc", "--domain", "0,1"], 1, ".abc"),
+    "output folder": (lambda n, t: ["compress", n, t / "no" / "o.leo", "--domain", "0,1"], 1, "no folder"),
+    "output is input": (lambda n, t: ["compress", n, n, "--domain", "0,1"], 2, "same file"),
+    "certificate": (lambda n, t: ["compress", n, t / "o.leo", "--domain", "0,1", "--certificate", "c"], 1, "certific"),
+    "check": (lambda n, t: ["check", "c", n, n], 1, "certific"),
+    "unknown option": (lambda n, t: ["inspect", n, "--domain", "0,1", "--fast"], 2, "--fast"),
+    "unknown command": (lambda n, t: ["shrink", n], 2, "shrink"),
+    "damaged leo file": (lambda n, t: ["inspect", bad(t, "n.leo", b"PK\x03\x04 no"), "--domain", "0,1"], 1, "n.leo"),
+    "format that cannot hold it": (lambda n, t: ["convert", leo_core.convert(_residual(), t / "r.leo"), t / "r.nnet"],
+                                   1, ".onnx"),
+}  # fmt: skip
+
+
+def _residual():
+    from leo_core.testing.networks import residual
+
+    return residual()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_is_one_message_and_an_exit_code(case, net, tmp_path):
+    build, code, said = CASES[case]
+    done = leo(*build(net, tmp_path))
+    assert done.exit_code == code, done.output
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert not list(tmp_path.glob("o.*"))
+
+
+def test_nan_weights_through_the_command(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    path = leo_core.convert(chain(3, 4, 2), tmp_path / "n.onnx")
+    model = onnx.load(path)
+    tensor = model.graph.initializer[0]
+    array = onnx.numpy_helper.to_array(tensor).copy()
+    array.flat[0] = np.nan
+    tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    onnx.save(model, path)
+    done = process("inspect", path, "--domain", "0,1")
+    assert done.returncode == 1
+    assert "NaN" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_time_limit_of_zero_writes_a_valid_file(net, tmp_path):
+    done = process("compress", net, tmp_path / "o.onnx", "--domain", "-1,1", "--time-limit", "0", "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["deviation"] >= 0
+    assert (tmp_path / "o.onnx").exists()
+
+
+@pytest.mark.slow
+def test_ctrl_c_writes_a_valid_partial_result(tmp_path):
+    # dense and unstable: minutes of work, so that the signal falls into it
+    net = leo_core.convert(chain(20, 40, 40, 40, 2, seed=1), tmp_path / "net.onnx")
+    out = tmp_path / "o.onnx"
+    running = subprocess.Popen(
+        [sys.executable, "-m", "leo_core", "compress", str(net), str(out), "--domain", "-1,1", "--json"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    assert running.stderr is not None
+    running.stderr.readline()  # the first layer is on its way
+    time.sleep(2)
+    running.send_signal(signal.SIGINT)
+    stdout, stderr = running.communicate(timeout=60)
+    assert running.returncode == 0, stderr
+    assert "Traceback" not in stderr
+    content = json.loads(stdout)
+    assert content["interrupted"]
+    assert out.exists()
+    assert sum(layer["undecided"] for layer in content["layers"]) > 0

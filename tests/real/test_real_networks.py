@@ -1,0 +1,159 @@
+"""Real networks made by others: known counts, compressed models that agree, readers that cope."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+
+import leo_core
+from leo_core import Affine, Box, Dense, Network, Relu, State
+from leo_core.errors import LeoError
+
+pytestmark = pytest.mark.real
+
+#: Complete counts, at most 150 ReLUs: (active, inactive).
+COUNTED = {
+    "hello_world/hello_world.onnx": (8, 13),
+    "gurobi_ml/diabetes.keras": (5, 9),
+    "gurobi_ml/diabetes_v2.keras": (8, 10),
+    "pyscipopt_ml/sk_relu.onnx": (9, 4),
+    "sb3/sac_MountainCarContinuous-v0_mu.onnx": (33, 49),
+}
+
+
+@pytest.fixture
+def onnx_of(nets, tmp_path):
+    """The path of a network as ONNX; Keras files become copies, by their weights."""
+
+    def get(file):
+        if not file.endswith(".keras"):
+            return nets / file
+        return leo_core.convert(keras_network(nets / file), tmp_path / "copy.onnx")
+
+    return get
+
+
+def keras_network(path) -> Network:
+    """A Sequential of Dense and ReLU layers, read from the archive without Keras."""
+    h5py = pytest.importorskip("h5py")
+    with zipfile.ZipFile(path) as archive:
+        layers = json.loads(archive.read("config.json"))["config"]["layers"]
+        weights = h5py.File(io.BytesIO(archive.read("model.weights.h5")))
+    nodes, at, dense = [], "input", 0
+    for layer in layers:
+        kind, config = layer["class_name"], layer["config"]
+        if kind == "Dense":
+            group = weights[f"layers/dense{f'_{dense}' if dense else ''}/vars"]
+            kernel, bias = np.array(group["0"]), np.array(group["1"])
+            nodes.append(Affine(f"z{dense}", (at,), (Dense(kernel.T),), bias))
+            at, dense = nodes[-1].name, dense + 1
+        if kind == "ReLU" or config.get("activation") == "relu":
+            nodes.append(Relu(f"relu{dense}", at, np.zeros(nodes[-1].size)))
+            at = nodes[-1].name
+    first = next(node for node in nodes if isinstance(node, Affine))
+    return Network(first.maps[0].columns, tuple(nodes), at)
+
+
+def find(index, file):
+    entry = index.get(file)
+    if entry is None:
+        pytest.skip(f"{file} is not in INDEX.json")
+    return entry
+
+
+@pytest.mark.parametrize("trust", ["proved", "solver"])
+@pytest.mark.parametrize("file", COUNTED)
+def test_known_counts(file, trust, onnx_of, nets, index):
+    entry = find(index, file)
+    done = subprocess.run(
+        [sys.executable, "-m", "leo_core", "inspect", str(onnx_of(file)), "--domain", str(nets / entry["domain"]),
+         "--strategy", "paper", "--trust", trust, "--json"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    layers = json.loads(done.stdout)["layers"]
+    total = {key: sum(layer[key] for layer in layers) for key in ("active", "inactive", "undecided")}
+    assert (total["active"], total["inactive"], total["undecided"]) == (*COUNTED[file], 0)
+    assert (entry["expect"]["active"], entry["expect"]["inactive"]) == COUNTED[file]
+
+
+@pytest.mark.parametrize("file", COUNTED)
+def test_compressed_models_agree(file, onnx_of, nets, index, tmp_path):
+    domain = nets / find(index, file)["domain"]
+    result = leo_core.compress(onnx_of(file), domain)
+    path = result.export(tmp_path / "smaller.onnx")
+    box = Box.of(str(domain), result.original.input_size)
+    points = np.vstack([box.sample(np.random.default_rng(0), 10_000), box.corners(2**12)])
+    smaller = leo_core.compress(path, domain, time_limit=0).original
+    was, now = result.original.evaluate(points), smaller.evaluate(points)
+    scale = max(1.0, float(np.abs(was).max()))
+    worst = float(np.abs(was - now).max())
+    assert worst <= 1e-6 * scale
+    assert worst <= result.deviation + 1e-13 * scale
+    assert result.deviation <= result.tolerance
+    assert result.network.connections < result.original.connections
+    ort = pytest.importorskip("onnxruntime")
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    kind = np.float64 if "double" in session.get_inputs()[0].type else np.float32
+    ran = session.run(None, {session.get_inputs()[0].name: points[:50].astype(kind)})[0]
+    assert np.allclose(ran.reshape(50, -1), was[:50], rtol=1e-4, atol=1e-4 * scale)
+
+
+def readable(index):
+    return [file for file in index if file.endswith((".onnx", ".nnet"))]
+
+
+def test_every_file_is_read_with_the_widths_it_has_or_refused_cleanly(nets, index):
+    for file in readable(index):
+        entry = index[file]
+        domain = nets / entry["domain"]
+        try:
+            found = leo_core.compress(nets / file, domain, time_limit=0)
+        except LeoError as error:
+            assert "conv" in file, f"{file}: {error}"
+            assert "Conv" in str(error)
+            continue
+        assert list(found.original.widths) == entry["widths"], file
+        box = Box.of(str(domain), found.original.input_size)
+        points = box.sample(np.random.default_rng(0), 20)
+        was, now = found.original.evaluate(points), found.network.evaluate(points)
+        assert np.abs(was - now).max() <= found.deviation + 1e-12 * max(1.0, np.abs(was).max()), file
+
+
+@pytest.mark.parametrize(
+    "file", ["overt/single_pendulum_small_controller.onnx", "overt/tora_smallest_controller.onnx",
+             "coav/reluBenchmark0.00491881370544s_UNSAT.nnet"],
+)  # fmt: skip
+def test_no_count_contradicts_what_is_known(file, nets, index):
+    entry = find(index, file)
+    found = leo_core.analyze(nets / file, nets / entry["domain"], time_limit=20)
+    known = entry["expect"]
+    counts = (found.count(State.ACTIVE), found.count(State.INACTIVE))
+    if known.get("complete"):
+        assert counts[0] <= known["active"]
+        assert counts[1] <= known["inactive"]
+    elif "at_most" in known:
+        assert all(got <= most for got, most in zip(counts, known["at_most"], strict=True))
+
+
+@pytest.mark.slow
+def test_an_l1_trained_mnist_classifier(nets, index):
+    file = "mnist_l1/mnist_100-100_0.0005.onnx"
+    entry = find(index, file)
+    result = leo_core.compress(nets / file, nets / entry["domain"], time_limit=120)
+    assert result.stability.count(State.ACTIVE) <= entry["expect"]["active"]
+    assert result.network.connections < 0.4 * result.original.connections
+    data = nets.parent / "data" / "mnist.npz"
+    if data.exists():
+        arrays = np.load(data)
+        name = next(key for key in arrays.files if "test" in key and arrays[key].ndim >= 2)
+        images = arrays[name].reshape(len(arrays[name]), -1)[:2000].astype(np.float64)
+        images = images / 255.0 if float(Box.of(str(nets / entry["domain"]), 784).upper.max()) <= 1.5 else images
+        before, after = result.original.evaluate(images), result.network.evaluate(images)
+        assert np.abs(before - after).max() <= result.deviation + 1e-10
+        assert (before.argmax(axis=1) == after.argmax(axis=1)).all()
