@@ -91,7 +91,7 @@ class _LayerOracle:
             if method is not Method.NONE:
                 tally.stable(self._target, unit, active=False, method=method)
                 continue
-            if positive is None:
+            if positive is None or self._budget.expired:
                 continue
             method, negative = self._never(unit, -1, tally)
             if method is not Method.NONE:
@@ -129,6 +129,8 @@ class _LayerOracle:
         objective, factor, offset = self._encoding.objective(unit, sign)
         zero = -offset * factor
         for margin in _MARGINS:
+            if self._budget.expired:
+                break
             answer = self._session.maximize(
                 objective, stop_above=zero + margin, stop_below=zero, time_limit=min(self._budget.remaining, 1e9)
             )
@@ -141,8 +143,6 @@ class _LayerOracle:
                 return False, point
             if answer.dual_bound is not None and answer.dual_bound <= zero + CLAIM_TOLERANCE:
                 return True, None
-            if self._budget.expired:
-                return False, None
         return False, None
 
     def _learn(self, unit: int, sign: int, bound: float) -> None:
