@@ -8,6 +8,8 @@ printed unless output is off before the first callback is enabled; ``run()`` fre
 
 from __future__ import annotations
 
+import atexit
+import threading
 import time
 from typing import Any
 
@@ -33,6 +35,10 @@ def leo_solver() -> SolverSpec:
         packages=("highspy",),
         extra="highs",
     )
+
+
+#: Seconds a solve has to end after Ctrl-C.
+PATIENCE = 5.0
 
 
 class HighsSolver:
@@ -100,16 +106,33 @@ class HighsSession:
         # HiGHS counts its time limit from the object's first run, not from this one.
         limit = np.inf if time_limit is None else highs.getRunTime() + max(0.0, time_limit)
         self._option("time_limit", float(limit))
-        self._watch = _Watch(stop_above, stop_below)
+        self._watch = _Watch(stop_above, stop_below, np.inf if time_limit is None else begun + time_limit)
         try:
-            highs.run()
+            self._run(self._watch)
             if self._watch.raised is not None:
                 raise self._watch.raised
             return self._answer(objective, self._watch, (low, high), time.monotonic() - begun)
         finally:
             self._watch = None
-            if bounded:
+            if bounded and self._highs is not None:
                 highs.changeColsBounds(len(self._columns), self._columns, problem.lower, problem.upper)
+
+    def _run(self, watch: _Watch) -> None:
+        """Solve; a MIP in a thread of its own, so that Ctrl-C is heard here and not lost inside HiGHS."""
+        if not self._is_mip:
+            self._highs.run()
+            return
+        thread = threading.Thread(target=self._highs.run, name="highs", daemon=True)
+        thread.start()
+        try:
+            thread.join()
+        except BaseException:
+            watch.cancelled = True
+            thread.join(PATIENCE)
+            if thread.is_alive():  # it listens late: go on without it, but do not tear HiGHS down under it at exit
+                self._highs = None
+                atexit.register(thread.join)
+            raise
 
     def close(self) -> None:
         """Free the HiGHS object."""
@@ -240,8 +263,9 @@ class HighsSession:
 class _Watch:
     """What the callbacks of one solve have seen."""
 
-    def __init__(self, stop_above: float | None, stop_below: float | None) -> None:
-        self.stop_above, self.stop_below = stop_above, stop_below
+    def __init__(self, stop_above: float | None, stop_below: float | None, deadline: float) -> None:
+        self.stop_above, self.stop_below, self.deadline = stop_above, stop_below, deadline
+        self.cancelled = False
         self.point: Array | None = None
         self.value = -np.inf
         self.bound = np.inf
@@ -251,7 +275,7 @@ class _Watch:
     def decided(self) -> bool:
         above = self.stop_above is not None and self.value > self.stop_above
         below = self.stop_below is not None and self.bound <= self.stop_below
-        return above or below
+        return above or below or self.cancelled or time.monotonic() > self.deadline  # HiGHS overruns its own limit
 
 
 def _finite(values: Array) -> Array | None:
@@ -261,7 +285,7 @@ def _finite(values: Array) -> Array | None:
 def _watched_events(is_mip: bool) -> tuple[Any, ...]:
     names = _highspy().cb.HighsCallbackType
     if is_mip:
-        return names.kCallbackMipImprovingSolution, names.kCallbackMipInterrupt
+        return names.kCallbackMipImprovingSolution, names.kCallbackMipInterrupt, names.kCallbackSimplexInterrupt
     return ()
 
 
