@@ -8,9 +8,11 @@ printed unless output is off before the first callback is enabled; ``run()`` fre
 
 from __future__ import annotations
 
-import atexit
+import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -35,10 +37,6 @@ def leo_solver() -> SolverSpec:
         packages=("highspy",),
         extra="highs",
     )
-
-
-#: Seconds a solve has to end after Ctrl-C.
-PATIENCE = 5.0
 
 
 class HighsSolver:
@@ -108,7 +106,8 @@ class HighsSession:
         self._option("time_limit", float(limit))
         self._watch = _Watch(stop_above, stop_below, np.inf if time_limit is None else begun + time_limit)
         try:
-            self._run(self._watch)
+            with _ctrl_c_noted(self._watch):
+                highs.run()
             if self._watch.raised is not None:
                 raise self._watch.raised
             return self._answer(objective, self._watch, (low, high), time.monotonic() - begun)
@@ -116,23 +115,6 @@ class HighsSession:
             self._watch = None
             if bounded and self._highs is not None:
                 highs.changeColsBounds(len(self._columns), self._columns, problem.lower, problem.upper)
-
-    def _run(self, watch: _Watch) -> None:
-        """Solve; a MIP in a thread of its own, so that Ctrl-C is heard here and not lost inside HiGHS."""
-        if not self._is_mip:
-            self._highs.run()
-            return
-        thread = threading.Thread(target=self._highs.run, name="highs", daemon=True)
-        thread.start()
-        try:
-            thread.join()
-        except BaseException:
-            watch.cancelled = True
-            thread.join(PATIENCE)
-            if thread.is_alive():  # it listens late: go on without it, but do not tear HiGHS down under it at exit
-                self._highs = None
-                atexit.register(thread.join)
-            raise
 
     def close(self) -> None:
         """Free the HiGHS object."""
@@ -166,6 +148,8 @@ class HighsSession:
         if model_status not in known:
             return result(Stop.FAILED)
         stop = known[model_status]
+        if stop is Stop.INTERRUPTED and time.monotonic() > watch.deadline:
+            stop = Stop.TIME_LIMIT
         point = self._point(info, watch, optimal=stop is Stop.OPTIMAL)
         bound = self._bound(info, watch, optimal=stop is Stop.OPTIMAL)
         if stop is Stop.OPTIMAL and (point is None or bound is None):
@@ -265,7 +249,6 @@ class _Watch:
 
     def __init__(self, stop_above: float | None, stop_below: float | None, deadline: float) -> None:
         self.stop_above, self.stop_below, self.deadline = stop_above, stop_below, deadline
-        self.cancelled = False
         self.point: Array | None = None
         self.value = -np.inf
         self.bound = np.inf
@@ -275,7 +258,33 @@ class _Watch:
     def decided(self) -> bool:
         above = self.stop_above is not None and self.value > self.stop_above
         below = self.stop_below is not None and self.bound <= self.stop_below
-        return above or below or self.cancelled or time.monotonic() > self.deadline  # HiGHS overruns its own limit
+        return (
+            above or below or self.raised is not None or time.monotonic() > self.deadline
+        )  # HiGHS overruns its own limit
+
+
+@contextmanager
+def _ctrl_c_noted(watch: _Watch) -> Iterator[None]:
+    """Ctrl-C during a solve is noted, seen by the next callback, and raised once HiGHS has returned.
+
+    Python's own handler raises at the first instruction of a callback, where HiGHS would swallow it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def note(_signal: int, _frame: Any) -> None:
+        watch.raised = KeyboardInterrupt()
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:  # the host has its own way with Ctrl-C
+        yield
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _finite(values: Array) -> Array | None:
