@@ -258,9 +258,8 @@ class _Watch:
     def decided(self) -> bool:
         above = self.stop_above is not None and self.value > self.stop_above
         below = self.stop_below is not None and self.bound <= self.stop_below
-        return (
-            above or below or self.raised is not None or time.monotonic() > self.deadline
-        )  # HiGHS overruns its own limit
+        late = time.monotonic() > self.deadline  # HiGHS overruns its own limit by seconds
+        return above or below or late or self.raised is not None
 
 
 @contextmanager

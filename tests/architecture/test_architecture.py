@@ -16,6 +16,7 @@ SOURCES = sorted(p for room in ("leo_core", "leo_backends", "leo_frontends") for
 
 #: From top to bottom: a room may import only rooms below its own line, or on it.
 FLOORS = (
+    {"__main__"},
     {"cli"},
     {"api"},
     {"report"},

@@ -22,8 +22,8 @@ COUNTED = {
     "hello_world/hello_world.onnx": (8, 13),
     "gurobi_ml/diabetes.keras": (5, 9),
     "gurobi_ml/diabetes_v2.keras": (8, 10),
-    "pyscipopt_ml/sk_relu.onnx": (9, 4),
-    "sb3/sac_MountainCarContinuous-v0_mu.onnx": (33, 49),
+    "pyscipopt_ml/sk_3_42_0_0_relu.onnx": (9, 4),
+    "sb3/sac_MountainCarContinuous.onnx": (33, 49),
 }
 
 
@@ -112,12 +112,11 @@ def test_every_file_is_read_with_the_widths_it_has_or_refused_cleanly(nets, inde
     for file in readable(index):
         entry = index[file]
         domain = nets / entry["domain"]
-        try:
-            found = leo_core.compress(nets / file, domain, time_limit=0)
-        except LeoError as error:
-            assert "conv" in file, f"{file}: {error}"
-            assert "Conv" in str(error)
+        if "conv" in file:
+            with pytest.raises(LeoError, match="Conv"):
+                leo_core.compress(nets / file, domain, time_limit=0)
             continue
+        found = leo_core.compress(nets / file, domain, time_limit=0)
         assert list(found.original.widths) == entry["widths"], file
         box = Box.of(str(domain), found.original.input_size)
         points = box.sample(np.random.default_rng(0), 20)
