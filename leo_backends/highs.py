@@ -113,7 +113,7 @@ class HighsSession:
             return self._answer(objective, self._watch, (low, high), time.monotonic() - begun)
         finally:
             self._watch = None
-            if bounded and self._highs is not None:
+            if bounded:
                 highs.changeColsBounds(len(self._columns), self._columns, problem.lower, problem.upper)
 
     def close(self) -> None:
@@ -293,7 +293,7 @@ def _finite(values: Array) -> Array | None:
 def _watched_events(is_mip: bool) -> tuple[Any, ...]:
     names = _highspy().cb.HighsCallbackType
     if is_mip:
-        return names.kCallbackMipImprovingSolution, names.kCallbackMipInterrupt, names.kCallbackSimplexInterrupt
+        return names.kCallbackMipImprovingSolution, names.kCallbackMipInterrupt
     return ()
 
 

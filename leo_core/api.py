@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from leo_core.arithmetic import round_up
+from leo_core.arithmetic import round_down, round_up
 from leo_core.bounds.interval import bound_network
 from leo_core.compare import Comparison, compare
 from leo_core.domain import Box
@@ -24,7 +24,7 @@ from leo_core.network import Network
 from leo_core.options import Options
 from leo_core.plugins import FrontendSpec, Imported, registry
 from leo_core.report.json import network_json, number_json, stability_json
-from leo_core.report.table import as_text, before_after_table, scientific, stability_table
+from leo_core.report.table import as_text, before_after_table, how_decided, scientific, stability_table
 from leo_core.rewrite import Refusal, Step, rewrite
 from leo_core.rewrite.deviation import import_deviation
 from leo_core.rewrite.facts import Facts
@@ -100,9 +100,8 @@ class CompressionResult:
     def lines(self) -> list[str]:
         """The guarantee in words."""
         decided = f"{self.stability.strategy} strategy, solver {self.stability.solver}, {self.seconds:.1f} s"
-        word = "claimed by the solver, not proved (--trust solver)" if self.stability.trusted else "proved"
         lines = [
-            f"largest change of any output on the domain: {scientific(self.deviation)} ({word})",
+            f"largest change of any output on the domain: {scientific(self.deviation)} ({how_decided(self.stability)})",
             f"error the original itself was seen to make in {self.original.dtype}: {scientific(self.float_noise)}",
             decided,
         ]
@@ -170,7 +169,10 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
         noise = float_noise(original, stability, settings.seed)
     except KeyboardInterrupt:
         interrupted = True
-    imprecise = import_deviation(original, Facts.of(original, stability).region(original), imported.rounding)
+    imprecise = 0.0
+    if imported.rounding:
+        region = Facts.of(original, stability).region(original)
+        imprecise = import_deviation(original, region, imported.rounding)
     tolerance = {"exact": 0.0, "float": noise}.get(str(settings.tolerance))
     tolerance = float(settings.tolerance) if tolerance is None else tolerance
     if imprecise > tolerance:
@@ -214,7 +216,7 @@ def verify(
             apart = _sum_up(apart, import_deviation(imported.network, region, imported.rounding))
     if apart == 0.0:
         return found
-    return Comparison(max(0.0, found.lower - 1.001 * apart), _sum_up(found.upper, apart), found.witness)
+    return Comparison(max(0.0, float(round_down(found.lower - apart))), _sum_up(found.upper, apart), found.witness)
 
 
 def convert(source: Any, target: str | Path, *, listener: Listener = silent) -> Path:

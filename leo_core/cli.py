@@ -174,18 +174,18 @@ def inspect(source: str, domain: str, as_json: bool, quiet: bool, **options: Any
     """Count the ReLUs of IN that never change state on the domain; write nothing."""
     from leo_core import api
     from leo_core.report.json import stability_json
-    from leo_core.report.table import as_text, stability_table
+    from leo_core.report.table import as_text, how_decided, stability_table
 
-    Options(**options)
     with _progress(quiet) as listener:
         stability = api.analyze(source, domain, listener=listener, **options)
     if as_json:
         _print_json(stability_json(stability))
         return
-    word = "claimed by the solver, not proved (--trust solver)" if stability.trusted else "proved"
-    early = "\nstopped early: what is undecided was not settled" if stability.interrupted else ""
     click.echo(as_text(stability_table(stability)))
-    click.echo(f"\n{word}; {stability.strategy} strategy, solver {stability.solver}, {stability.seconds:.1f} s{early}")
+    how = f"{stability.strategy} strategy, solver {stability.solver}, {stability.seconds:.1f} s"
+    click.echo(f"\n{how_decided(stability)}; {how}")
+    if stability.interrupted:
+        click.echo("stopped early: what is undecided was not settled")
 
 
 @main.command()

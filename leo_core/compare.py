@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.arithmetic import float_down
-from leo_core.bounds.dual import adaptive, bound_above
+from leo_core.bounds.dual import backward_interval
 from leo_core.bounds.interval import bound_affine
 from leo_core.bounds.region import Region
 from leo_core.domain import Box
@@ -96,10 +96,7 @@ def _bounds(joint: Network, box: Box, budget: Budget) -> tuple[Array, Array]:
             continue
         region = region.tightened(node.name, *bound_affine(joint, node, region))
         if not budget.expired or node.name == _DIFFERENCE:
-            rows = np.eye(node.size)
-            upper = bound_above(joint, node.name, rows, region, adaptive).upper
-            lower = -bound_above(joint, node.name, -rows, region, adaptive).upper
-            region = region.tightened(node.name, lower, upper)
+            region = region.tightened(node.name, *backward_interval(joint, node.name, region))
     return region.intervals[_DIFFERENCE]
 
 

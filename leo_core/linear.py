@@ -169,6 +169,11 @@ class Sparse(_Rebuilt):
             raise ValueError(f"a sparse map's column index lies outside 0..{columns - 1}")
 
     @staticmethod
+    def zero(rows: int, columns: int, dtype: Any = np.float32) -> Sparse:
+        """The map that is 0 everywhere and stores nothing."""
+        return Sparse(np.zeros(0, dtype), np.zeros(0, np.int64), np.zeros(rows + 1, np.int64), columns=columns)
+
+    @staticmethod
     def of(matrix: Any) -> Sparse:
         """From a dense or scipy sparse matrix."""
         compressed = sp.csr_array(matrix)

@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.arithmetic import TINY, gamma, round_up, to_integers
-from leo_core.bounds.region import Region
-from leo_core.network import INPUT, Affine, Network, Relu
+from leo_core.bounds.region import Interval, Region
+from leo_core.network import INPUT, Affine, Network, Relu, sources_of
 
 Array = NDArray[np.float64]
 
@@ -128,6 +128,13 @@ def bound_above(network: Network, target: str, objectives: Array, region: Region
     return DualBound(np.where(np.isnan(upper), np.inf, upper), rounding, used, slope)
 
 
+def backward_interval(network: Network, target: str, region: Region) -> Interval:
+    """(lower, upper) of an affine node by backward linear bounds (CROWN), each of shape (units,)."""
+    rows = np.eye(network.size(target))
+    upper = bound_above(network, target, rows, region, adaptive).upper
+    return -bound_above(network, target, -rows, region, adaptive).upper, upper
+
+
 def bound_above_exact(
     network: Network, target: str, objective: Array, region: Region, multipliers: Multipliers
 ) -> Fraction:
@@ -181,7 +188,7 @@ def prefix(network: Network, target: str) -> list[tuple[Affine, tuple[Relu, ...]
     needed = {target}
     for node in reversed(network.nodes):
         if node.name in needed:
-            needed.update(node.sources if isinstance(node, Affine) else (node.source,))
+            needed.update(sources_of(node))
     result = []
     for node in network.nodes:
         if isinstance(node, Affine) and node.name in needed:

@@ -47,6 +47,11 @@ def before_after_table(before: Network, after: Network) -> Table:
     return table
 
 
+def how_decided(stability: StabilityMap) -> str:
+    """What the verdicts rest on."""
+    return "claimed by the solver, not proved (--trust solver)" if stability.trusted else "proved"
+
+
 def as_text(*parts: RenderableType, width: int = 100) -> str:
     """Rich things as plain text without colour, as ``print`` needs it."""
     import io

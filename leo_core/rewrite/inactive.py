@@ -5,6 +5,8 @@ With a leak it computes slope · z instead, a line, and belongs to :mod:`~leo_co
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from leo_core.arithmetic import Array, product_error, round_up
@@ -44,5 +46,5 @@ def drop_inactive(network: Network, facts: Facts, name: str, fits: Fits) -> Rewr
         else:
             nodes.append(node)
     what = f"{name}: {int(off.sum())} inactive unit(s) dropped"
-    result = Rewrite(Network(network.input_size, tuple(nodes), network.output, network.signature), facts, what, errors)
+    result = Rewrite(replace(network, nodes=tuple(nodes)), facts, what, errors)
     return result if fits(result) else Refusal(what, "their state is only known up to a rounding of earlier layers")

@@ -23,7 +23,7 @@ def restrict(linear: LinearMap, rows: Mask, columns: Mask) -> LinearMap:
         if columns[wanted].all():
             return Select(places[wanted], columns=int(columns.sum()))
     matrix = linear.matrix()[np.ix_(rows, columns)]
-    return Dense(matrix) if isinstance(linear, Dense) else Sparse.of(matrix)
+    return _as_stored_in(matrix, linear)
 
 
 def without_columns(linear: LinearMap, columns: Mask) -> LinearMap:
@@ -31,7 +31,7 @@ def without_columns(linear: LinearMap, columns: Mask) -> LinearMap:
     if not columns.any():
         return linear
     matrix = np.where(columns, linear.matrix().dtype.type(0), linear.matrix())
-    return Dense(matrix) if isinstance(linear, Dense) else Sparse.of(matrix)
+    return _as_stored_in(matrix, linear)
 
 
 def without_rows(linear: LinearMap, rows: Mask) -> LinearMap:
@@ -39,12 +39,7 @@ def without_rows(linear: LinearMap, rows: Mask) -> LinearMap:
     if not rows.any():
         return linear
     matrix = np.where(rows[:, None], linear.matrix().dtype.type(0), linear.matrix())
-    return Dense(matrix) if isinstance(linear, Dense) else Sparse.of(matrix)
-
-
-def nothing(rows: int, columns: int, dtype: Any) -> Sparse:
-    """The zero map."""
-    return Sparse(np.zeros(0, dtype), np.zeros(0, np.int64), np.zeros(rows + 1, np.int64), columns=columns)
+    return _as_stored_in(matrix, linear)
 
 
 def stored(matrix: Array, dtype: Any, like: LinearMap) -> LinearMap:
@@ -63,7 +58,7 @@ def select_columns(linear: LinearMap, select: Select) -> LinearMap:
         return Select(select.indices[linear.indices], columns=select.columns)
     matrix = np.zeros((linear.rows, select.columns), linear.matrix().dtype)
     matrix[:, select.indices] = linear.matrix()
-    return Dense(matrix) if isinstance(linear, Dense) else Sparse.of(matrix)
+    return _as_stored_in(matrix, linear)
 
 
 def select_rows(select: Select, linear: LinearMap) -> LinearMap:
@@ -71,4 +66,9 @@ def select_rows(select: Select, linear: LinearMap) -> LinearMap:
     if isinstance(linear, Select):
         return Select(linear.indices[select.indices], columns=linear.columns)
     matrix = linear.matrix()[select.indices]
+    return _as_stored_in(matrix, linear)
+
+
+def _as_stored_in(matrix: NDArray[Any], linear: LinearMap) -> LinearMap:
+    """A matrix full where ``linear`` is, else by its entries."""
     return Dense(matrix) if isinstance(linear, Dense) else Sparse.of(matrix)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.linear import LinearMap, Select
+from leo_core.linear import LinearMap, Select, Sparse
 from leo_core.network import INPUT, Affine, Network, Node, Relu
 from leo_core.rewrite import maps
 from leo_core.rewrite.facts import Facts, Units
@@ -70,7 +70,7 @@ def _restricted_affine(network: Network, node: Affine, live: dict[str, Mask]) ->
         if live[source].any() and used_columns(linear, rows).any():
             parts.append((source, maps.restrict(linear, rows, live[source])))
     if not parts:
-        parts = [(INPUT, maps.nothing(int(rows.sum()), network.input_size, node.bias.dtype))]
+        parts = [(INPUT, Sparse.zero(int(rows.sum()), network.input_size, node.bias.dtype))]
     sources, linears = (tuple(part) for part in zip(*parts, strict=True))
     same = sources == node.sources and all(a is b for a, b in zip(linears, node.maps, strict=True))
     return node if same else Affine(node.name, sources, linears, node.bias[rows], node.origin)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.bounds.dual import adaptive, bound_above
+from leo_core.bounds.dual import backward_interval
 from leo_core.bounds.interval import bound_affine
 from leo_core.bounds.region import Region
 from leo_core.domain import Box
@@ -153,7 +153,5 @@ class _LayerOracle:
 
     def _tighten(self) -> None:
         """Backward bounds for the prover's own region, of this node and those before it: proved, so free to use."""
-        size = self._network.size(self._target)
-        upper = bound_above(self._network, self._target, np.eye(size), self.proved, adaptive).upper
-        lower = -bound_above(self._network, self._target, -np.eye(size), self.proved, adaptive).upper
-        self.proved = self.proved.tightened(self._target, lower, upper)
+        interval = backward_interval(self._network, self._target, self.proved)
+        self.proved = self.proved.tightened(self._target, *interval)

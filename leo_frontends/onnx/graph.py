@@ -122,7 +122,7 @@ class Graph:
 
     def constant(self, onnx_node: Any, array: Array) -> Value:
         """A node that is the same for every input."""
-        nothing = Sparse(np.zeros(0, np.float32), [], np.zeros(array.size + 1, np.int64), columns=self.input_size)
+        nothing = Sparse.zero(array.size, self.input_size)
         return self.affine(onnx_node, [Value(INPUT, np.zeros(0))], [nothing], array.ravel(), array.shape)
 
     def whole(self, onnx_node: Any, value: Value) -> str:

@@ -11,7 +11,7 @@ from typing import Any, final
 import numpy as np
 
 from leo_core.errors import FormatError, UnsupportedModelError
-from leo_core.network import INPUT, Affine, Network, Node, Signature
+from leo_core.network import INPUT, Network, Node, Signature, sources_of
 from leo_core.plugins import Imported
 from leo_frontends.onnx.graph import Graph, Refused, Tensor, Value
 from leo_frontends.onnx.lowerings import LOWERINGS, number_array
@@ -161,5 +161,5 @@ def _reachable(nodes: Sequence[Node], output: str) -> tuple[Node, ...]:
     needed = {output}
     for node in reversed(nodes):
         if node.name in needed:
-            needed.update(node.sources if isinstance(node, Affine) else (node.source,))
+            needed.update(sources_of(node))
     return tuple(node for node in nodes if node.name in needed)

@@ -159,9 +159,8 @@ def test_a_positive_sliver_is_not_called_inactive():
         Affine("z2", ("h1",), (Dense([[1.0, 1.0]]),), np.array([-1.0 + 2.0**-40])),
         Relu("h2", "z2", np.zeros(1)),
     )
-    for trust in ("proved",):
-        found = paper(Network(1, nodes, "h2"), Box.uniform(-1, 1, 1), trust=trust)
-        assert found.layers["h2"].state[0] in (State.UNSTABLE, State.UNDECIDED)
+    found = paper(Network(1, nodes, "h2"), Box.uniform(-1, 1, 1))
+    assert found.layers["h2"].state[0] in (State.UNSTABLE, State.UNDECIDED)
 
 
 @pytest.mark.parametrize("make", [residual, skip, leaky, lambda: chain(2, 4, 4, 1)])
@@ -215,7 +214,7 @@ def test_ctrl_c_keeps_what_was_found():
     assert found.interrupted
     assert_sound(network, box, found, complete=False)
     first, second = found.layers.values()
-    assert first.count(State.UNDECIDED) == 0 < second.count(State.UNDECIDED) + 1
+    assert first.count(State.UNDECIDED) == 0 < second.count(State.UNDECIDED)
 
 
 def test_a_crashing_solver_is_reported_once():
