@@ -90,7 +90,7 @@ def _renamed(network: Network, prefix: str) -> list[Node]:
 
 
 def _bounds(joint: Network, box: Box, budget: Budget) -> tuple[Array, Array]:
-    region = Region(box)
+    region = Region.of(box)
     for node in joint.nodes:
         if not isinstance(node, Affine):
             continue

@@ -308,13 +308,20 @@ class Network:
         """The network's value on a batch (…, input_size) → (…, output_size), all sums in ``dtype``."""
         return self.evaluate_nodes(x, dtype)[self.output]
 
-    def evaluate_nodes(self, x: Any, dtype: Any = np.float64) -> dict[str, FloatArray]:
-        """Every node's value on a batch, by name."""
+    def evaluate_nodes(
+        self, x: Any, dtype: Any = np.float64, only: Container[str] | None = None
+    ) -> dict[str, FloatArray]:
+        """Every node's value on a batch, by name.
+
+        ``only`` names the nodes wanted; it must hold whatever they depend on.
+        """
         points = np.asarray(x, dtype=dtype)
         if points.shape[-1:] != (self.input_size,):
             raise NetworkError(f"the network takes {self.input_size} inputs, the data has shape {points.shape}")
         values: dict[str, FloatArray] = {INPUT: points}
         for node in self.nodes:
+            if only is not None and node.name not in only:
+                continue
             if isinstance(node, Relu):
                 z = values[node.source]
                 values[node.name] = np.where(z >= 0, z, node.slope.astype(dtype) * z)

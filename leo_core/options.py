@@ -8,7 +8,7 @@ from typing import Any, final
 
 from leo_core.errors import UsageError
 
-STRATEGIES = ("paper",)
+STRATEGIES = ("cascade", "paper")
 TRUST = ("proved", "solver")
 
 
@@ -37,7 +37,7 @@ class Options:
 
     tolerance: str | float = "float"
     solver: str = "auto"
-    strategy: str = "paper"
+    strategy: str = "cascade"
     time_limit: float | None = None
     jobs: int = 1
     trust: str = "proved"

@@ -72,8 +72,15 @@ def given(multipliers: Multipliers) -> Policy:
     return choose
 
 
-def bound_above(network: Network, target: str, objectives: Array, region: Region, policy: Policy) -> DualBound:
-    """Bound objectives·a_target from above on a region.
+def bound_above(
+    network: Network,
+    target: str,
+    objectives: Array,
+    region: Region,
+    policy: Policy,
+    rows: NDArray[np.int64] | None = None,
+) -> DualBound:
+    """Bound objectives·a_target from above on a region, or each on its own region of a stack.
 
     Parameters
     ----------
@@ -83,6 +90,8 @@ def bound_above(network: Network, target: str, objectives: Array, region: Region
         Shape (objectives, units of the target), float64.
     policy:
         How y is chosen, going backwards.
+    rows:
+        For a stack: the region of each objective.
     """
     objectives = np.asarray(objectives, dtype=np.float64)
     count = objectives.shape[0]
@@ -93,22 +102,28 @@ def bound_above(network: Network, target: str, objectives: Array, region: Region
     magnitude = np.zeros(count)
     terms = network.input_size
     scale = 1.0
+
+    def own(array: Array) -> Array:
+        return array if rows is None else array[rows]
+
     with np.errstate(invalid="ignore", over="ignore"):
         for affine, relus in reversed(plan):
             direct = collected.pop(affine.name, None)
             ahead, leaked = _collect(relus, collected, count, affine.size)
-            node_price = before = leaked if direct is None else direct + leaked
+            node_price = before = _sum(direct, leaked)
             if relus:
-                low, high = region.intervals[affine.name]
+                low, high = (own(side) for side in region.intervals[affine.name])
                 y = policy(affine.name, ahead, low, high)
                 used[affine.name] = y
-                node_price = node_price + y
-                corner = np.maximum(_term(ahead, y, low), _term(ahead, y, high))
-                corner = np.where((low < 0) & (high > 0), np.maximum(corner, 0.0), corner)
-                reach = np.maximum(np.abs(low), np.abs(high))
-                total = total + corner.sum(axis=1)
-                magnitude = magnitude + (np.abs(ahead) + np.abs(y) + np.abs(before)) @ reach
+                total = total + _corner_terms(ahead, y, low, high).sum(axis=1)
+                reach = region.reach(network, affine.name)
+                size = np.abs(ahead) + np.abs(y)
+                if before is not None:
+                    size += np.abs(before)
+                magnitude = magnitude + size @ reach
                 scale += float(reach.sum())
+                node_price = y if before is None else before + y
+            assert node_price is not None
             total = total + node_price @ affine.bias.astype(np.float64)
             weight, reach_sum, columns = _weight(network, affine, region)
             magnitude = magnitude + np.abs(node_price) @ weight
@@ -117,10 +132,11 @@ def bound_above(network: Network, target: str, objectives: Array, region: Region
             for source, linear in zip(affine.sources, affine.maps, strict=True):
                 flow = linear.apply_transposed(node_price)
                 collected[source] = collected[source] + flow if source in collected else flow
-        slope = collected.get(INPUT, np.zeros((count, network.input_size)))
-        box = region.box
-        total = total + np.maximum(slope * box.lower, slope * box.upper).sum(axis=1)
-        reach = np.maximum(np.abs(box.lower), np.abs(box.upper))
+        slope = collected.get(INPUT)
+        if slope is None:
+            slope = np.zeros((count, network.input_size))
+        total = total + np.maximum(slope * own(region.lower), slope * own(region.upper)).sum(axis=1)
+        reach = region.reach(network, INPUT)
         magnitude = magnitude + np.abs(slope) @ reach
         scale += float(reach.sum())
         rounding = magnitude * gamma(terms + 16) + terms * TINY * (scale + magnitude)
@@ -128,11 +144,28 @@ def bound_above(network: Network, target: str, objectives: Array, region: Region
     return DualBound(np.where(np.isnan(upper), np.inf, upper), rounding, used, slope)
 
 
-def backward_interval(network: Network, target: str, region: Region) -> Interval:
-    """(lower, upper) of an affine node by backward linear bounds (CROWN), each of shape (units,)."""
-    rows = np.eye(network.size(target))
-    upper = bound_above(network, target, rows, region, adaptive).upper
-    return -bound_above(network, target, -rows, region, adaptive).upper, upper
+def backward_interval(
+    network: Network, target: str, region: Region, units: NDArray[np.int64] | None = None
+) -> Interval:
+    """(lower, upper) of an affine node's units, or of some, on one region by backward linear bounds (CROWN)."""
+    size = network.size(target)
+    units = np.arange(size) if units is None else units
+    sides = []
+    for sign in (-1.0, 1.0):
+        parts = [np.zeros(0)]
+        for chunk in chunks(network, target, len(units)):
+            objectives = np.zeros((chunk.stop - chunk.start, size))
+            objectives[np.arange(len(objectives)), units[chunk]] = sign
+            parts.append(bound_above(network, target, objectives, region, adaptive).upper)
+        sides.append(np.concatenate(parts))
+    return -sides[0], sides[1]
+
+
+def chunks(network: Network, target: str, count: int) -> list[slice]:
+    """Slices of so many objectives that one array of theirs, at the widest node, stays near 16 MB."""
+    widest = max([network.input_size, *(node.size for node, _ in prefix(network, target))])
+    step = max(1, 2_000_000 // widest)
+    return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
 
 def bound_above_exact(
@@ -178,7 +211,7 @@ def bound_above_exact(
             collected[source] = flow
     for j, coefficient in enumerate(collected.get(INPUT, [])):
         if coefficient:
-            end = region.box.upper[j] if coefficient > 0 else region.box.lower[j]
+            end = region.upper[j] if coefficient > 0 else region.lower[j]
             total += coefficient * Fraction(float(end))
     return total
 
@@ -201,21 +234,33 @@ def prefix(network: Network, target: str) -> list[tuple[Affine, tuple[Relu, ...]
     return result
 
 
-def _collect(relus: tuple[Relu, ...], collected: dict[str, Array], count: int, size: int) -> tuple[Array, Array]:
-    """Λ_p and the part of Λ_a that leaky slopes pass on."""
-    ahead = np.zeros((count, size))
-    leaked = np.zeros((count, size))
+def _collect(relus: tuple[Relu, ...], collected: dict[str, Array], count: int, size: int) -> tuple[Array, Array | None]:
+    """Λ_p and the part of Λ_a that leaky slopes pass on (None: nothing)."""
+    ahead: Array | None = None
+    leaked: Array | None = None
     for relu in relus:
         flow = collected.pop(relu.name, None)
-        if flow is not None:
-            ahead += (1.0 - relu.slope) * flow
-            leaked += relu.slope * flow
-    return ahead, leaked
+        if flow is None:
+            continue
+        if relu.slope.any():
+            leaked = _sum(leaked, relu.slope * flow)
+            flow = (1.0 - relu.slope) * flow
+        ahead = _sum(ahead, flow)
+    return np.zeros((count, size)) if ahead is None else ahead, leaked
 
 
-def _term(ahead: Array, y: Array, at: Array) -> Array:
-    """Λ_p max(u, 0) − y u, for one corner u per unit."""
-    return np.asarray(ahead * np.maximum(at, 0.0) - y * at)
+def _sum(left: Array | None, right: Array | None) -> Array | None:
+    if left is None or right is None:
+        return right if left is None else left
+    return left + right
+
+
+def _corner_terms(ahead: Array, y: Array, low: Array, high: Array) -> Array:
+    """The largest Λ_p max(u, 0) − y u over u in {L, 0, U} ∩ [L, U], per unit."""
+    at_low = ahead * np.maximum(low, 0.0) - y * low
+    at_high = ahead * np.maximum(high, 0.0) - y * high
+    corner = np.maximum(at_low, at_high)
+    return np.where((low < 0) & (high > 0), np.maximum(corner, 0.0), corner)
 
 
 def _weight(network: Network, affine: Affine, region: Region) -> tuple[Array, float, int]:
@@ -223,8 +268,7 @@ def _weight(network: Network, affine: Affine, region: Region) -> tuple[Array, fl
     weight = np.abs(affine.bias.astype(np.float64))
     reach_sum, columns = 0.0, 0
     for source, linear in zip(affine.sources, affine.maps, strict=True):
-        low, high = region.value(network, source)
-        reach = np.maximum(np.abs(low), np.abs(high))
+        reach = region.reach(network, source)
         weight = weight + linear.absolute().apply(reach)
         reach_sum += float(reach.sum())
         columns += linear.columns

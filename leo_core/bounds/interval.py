@@ -21,7 +21,23 @@ Array = NDArray[np.float64]
 
 
 def bound_affine(network: Network, node: Affine, region: Region) -> Interval:
-    """(lower, upper) of a node, each of shape (units,), from the region's bounds of its sources."""
+    """(lower, upper) of a node, each of shape (units,), from one region's bounds of its sources."""
+    lower, upper, error = _rounded(network, node, region)
+    for unit in np.flatnonzero((lower < 0) & (lower + 4 * error >= 0)):
+        lower[unit] = max(lower[unit], float_down(_exact_extreme(network, node, region, int(unit), -1)))
+    for unit in np.flatnonzero((upper > 0) & (upper - 4 * error <= 0)):
+        upper[unit] = min(upper[unit], float_up(_exact_extreme(network, node, region, int(unit), +1)))
+    return lower, upper
+
+
+def bound_affine_stack(network: Network, node: Affine, region: Region) -> Interval:
+    """The same for a stack of regions, each of shape (regions, units), without the exact answers."""
+    lower, upper, _ = _rounded(network, node, region)
+    return lower, upper
+
+
+def _rounded(network: Network, node: Affine, region: Region) -> tuple[Array, Array, Array]:
+    """Outward-rounded (lower, upper), and the rounding that is in them."""
     centre_sum = node.bias.astype(np.float64)
     radius_sum = np.zeros(node.size)
     magnitude = np.abs(centre_sum)
@@ -43,16 +59,12 @@ def bound_affine(network: Network, node: Affine, region: Region) -> Interval:
         upper = round_up(centre_sum + radius_sum + error)
     lower = np.where(np.isnan(lower), -np.inf, lower)
     upper = np.where(np.isnan(upper), np.inf, upper)
-    for unit in np.flatnonzero((lower < 0) & (lower + 4 * error >= 0)):
-        lower[unit] = max(lower[unit], float_down(_exact_extreme(network, node, region, int(unit), -1)))
-    for unit in np.flatnonzero((upper > 0) & (upper - 4 * error <= 0)):
-        upper[unit] = min(upper[unit], float_up(_exact_extreme(network, node, region, int(unit), +1)))
-    return lower, upper
+    return lower, upper, error
 
 
 def bound_network(network: Network, box: Box) -> Region:
     """Intervals for every affine node of a network on a box."""
-    region = Region(box)
+    region = Region.of(box)
     for node in network.nodes:
         if isinstance(node, Affine):
             region = region.tightened(node.name, *bound_affine(network, node, region))

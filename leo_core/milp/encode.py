@@ -111,7 +111,7 @@ def encode(network: Network, target: str, region: Region) -> Encoding:
     """The MILP of everything up to ``target``; the region needs an interval for every node before it."""
     plan = prefix(network, target)
     total = network.input_size + sum(2 * len(_open(node, region)) for node, relus in plan if relus)
-    columns = _Columns(total, region.box.lower, region.box.upper)
+    columns = _Columns(total, region.lower, region.upper)
     values: dict[str, tuple[Array, Array]] = {INPUT: (np.eye(network.input_size, total), np.zeros(network.input_size))}
     blocks: list[Array] = []
     row_lower: list[Array] = []

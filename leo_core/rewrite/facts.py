@@ -77,7 +77,7 @@ class Facts:
 
     def region(self, network: Network) -> Region:
         """Proved intervals for every affine node of a network these facts describe."""
-        region = Region(self.box)
+        region = Region.of(self.box)
         for node in network.nodes:
             if isinstance(node, Affine):
                 region = region.tightened(node.name, *bound_affine(network, node, region))

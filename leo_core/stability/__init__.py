@@ -11,11 +11,15 @@ from leo_core.execution.events import Listener, Note, silent
 from leo_core.milp.checked import CheckedSolver
 from leo_core.milp.solver import Solver
 from leo_core.network import Network
+from leo_core.stability.cascade import decide_by_cascade
 from leo_core.stability.paper import decide_by_milp
 from leo_core.stability.tally import Tally
 from leo_core.stability.verdict import LayerStability, Method, StabilityMap, State
 
 __all__ = ["LayerStability", "Method", "StabilityMap", "State", "decide"]
+
+
+_STRATEGIES = {"cascade": decide_by_cascade, "paper": decide_by_milp}
 
 
 def decide(
@@ -40,7 +44,7 @@ def decide(
     checked = CheckedSolver(solver, lambda text: listener(Note(text)))
     try:
         _intervals(network, box, tally)
-        decide_by_milp(network, box, checked, trust, budget or Budget(), tally, seed)
+        _STRATEGIES[strategy](network, box, checked, trust, budget or Budget(), tally, seed)
     except KeyboardInterrupt:
         interrupted = True
     return StabilityMap(

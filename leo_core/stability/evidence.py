@@ -1,7 +1,10 @@
-"""Evidence of a stable verdict: a tree of splits on ReLU phases whose leaves hold multipliers.
+"""Evidence of a stable verdict: a tree of splits, on ReLU phases or of the input box.
 
-It can be re-checked without the engine: put each leaf's multipliers into the safe dual bound
-(:mod:`leo_core.bounds.dual`) of the region its splits cut out, and see that no bound is positive.
+It can be re-checked without the engine. A leaf below ReLU splits holds multipliers: put them into the safe
+dual bound (:mod:`leo_core.bounds.dual`) of the region its splits cut out, and see that the bound is not
+positive. A bisection of the box holds none: on the way down, bound each layer of each box by intervals
+and backward linear bounds with adaptive slopes, keep what the box around it had where that is better, and
+see that no leaf's bound is positive.
 """
 
 from __future__ import annotations
@@ -38,7 +41,31 @@ class Split:
     off: Tree
 
 
-Tree: TypeAlias = "Leaf | Split"
+@final
+@dataclass(frozen=True, eq=False)
+class Bisection:
+    """The input box, halved again and again. Node 0 is the whole box.
+
+    Node k is a leaf where ``axis[k]`` is −1; else its input ``axis[k]`` is cut at ``at[k]``, and nodes
+    ``child[k]`` and ``child[k] + 1`` are the parts below and above.
+    """
+
+    axis: NDArray[np.int32]
+    at: NDArray[np.float64]
+    child: NDArray[np.int64]
+
+    def boxes(self, lower: NDArray[np.float64], upper: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+        """(lower, upper) of every leaf, each of shape (leaves, inputs), for the whole box given."""
+        low, high = np.tile(lower, (len(self.axis), 1)), np.tile(upper, (len(self.axis), 1))
+        for k in np.flatnonzero(self.axis >= 0):  # parents come before their children
+            j, first = self.axis[k], self.child[k]
+            low[first : first + 2], high[first : first + 2] = low[k], high[k]
+            high[first, j] = low[first + 1, j] = self.at[k]
+        leaf = self.axis < 0
+        return low[leaf], high[leaf]
+
+
+Tree: TypeAlias = "Leaf | Split | Bisection"
 
 
 def leaves(tree: Tree) -> int:
@@ -48,6 +75,8 @@ def leaves(tree: Tree) -> int:
         at = stack.pop()
         if isinstance(at, Leaf):
             count += 1
+        elif isinstance(at, Bisection):
+            count += int(np.count_nonzero(at.axis < 0))
         else:
             stack += [at.on, at.off]
     return count

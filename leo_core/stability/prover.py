@@ -129,7 +129,7 @@ class Prover:
             if leaf is not None:
                 return leaf
         if relaxed.inputs is not None:
-            point = self._region.box.clip(relaxed.inputs)
+            point = np.clip(relaxed.inputs, self._region.lower, self._region.upper)
             if sign * sign_at(self._network, self._target, unit, point) > 0:
                 return point
         return self._branch(item, relaxed.gaps)

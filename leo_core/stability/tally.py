@@ -9,7 +9,7 @@ from leo_core.bounds.region import Region
 from leo_core.execution.events import Listener, Progress
 from leo_core.network import Affine, Network, Relu
 from leo_core.stability.evidence import Leaf, Tree
-from leo_core.stability.verdict import LayerStability, Method, State
+from leo_core.stability.verdict import Claim, LayerStability, Method, State
 
 Array = NDArray[np.float64]
 
@@ -28,7 +28,7 @@ class Tally:
         self._method = {name: np.full(size, Method.NONE, np.int8) for name, size in sizes.items()}
         self._lower = {name: np.full(size, -np.inf) for name, size in sizes.items()}
         self._upper = {name: np.full(size, np.inf) for name, size in sizes.items()}
-        self._witnesses: dict[str, dict[int, Array]] = {name: {} for name in sizes}
+        self._seen: dict[str, dict[tuple[int, int], Array]] = {name: {} for name in sizes}
         self._trees: dict[str, dict[int, Tree]] = {name: {} for name in sizes}
         self._at = ""
 
@@ -52,40 +52,47 @@ class Tally:
         self._method[name][off | on] = Method.BOUND
         self._tell()
 
-    def open_units(self, name: str) -> list[int]:
-        """The units not decided yet."""
-        return [int(unit) for unit in np.flatnonzero(self._state[name] == State.UNDECIDED)]
+    def open_claims(self, name: str) -> list[Claim]:
+        """The claims (unit, sign) that would settle an undecided unit and that no point refutes yet.
 
-    def stable(self, name: str, unit: int, *, active: bool, method: Method) -> None:
-        """Record a stable verdict; a proved one sharpens the bounds too."""
-        tree = self._trees[name].get(unit)
-        if method is Method.TREE and isinstance(tree, Leaf):
-            method = Method.BOUND
-        self._state[name][unit] = State.ACTIVE if active else State.INACTIVE
-        self._method[name][unit] = method
-        if active:
+        The claim (u, +1), 'u is never positive', comes before (u, −1), 'u is never negative'.
+        """
+        undecided = np.flatnonzero(self._state[name] == State.UNDECIDED).tolist()
+        return [(unit, sign) for unit in undecided for sign in (1, -1) if (unit, sign) not in self._seen[name]]
+
+    def prove(self, name: str, unit: int, sign: int, tree: Tree) -> None:
+        """Record evidence that sign·a is never positive; it sharpens the bounds too."""
+        self._trees[name][unit] = tree
+        if sign < 0:
             self._lower[name][unit] = max(self._lower[name][unit], 0.0)
         else:
             self._upper[name][unit] = min(self._upper[name][unit], 0.0)
+        self._settle(name, unit, sign, Method.BOUND if isinstance(tree, Leaf) else Method.TREE)
+
+    def trust(self, name: str, unit: int, sign: int) -> None:
+        """Record a solver's word that sign·a is never positive: no proof, so no bound."""
+        self._settle(name, unit, sign, Method.SOLVER)
+
+    def _settle(self, name: str, unit: int, sign: int, method: Method) -> None:
+        self._state[name][unit] = State.INACTIVE if sign > 0 else State.ACTIVE
+        self._method[name][unit] = method
         self._tell()
 
-    def prove(self, name: str, unit: int, tree: Tree) -> None:
-        """Keep the evidence of a stable verdict."""
-        self._trees[name][unit] = tree
-
-    def unstable(self, name: str, unit: int, negative: Array, positive: Array) -> None:
-        """Record an unstable verdict with its two witness inputs."""
-        self._state[name][unit] = State.UNSTABLE
-        self._method[name][unit] = Method.WITNESS
-        self._witnesses[name][unit] = np.stack([negative, positive])
-        self._tell()
+    def refute(self, name: str, unit: int, sign: int, point: Array) -> None:
+        """Record an input at which sign·a is positive, evaluated exactly; two signs make a unit unstable."""
+        seen = self._seen[name]
+        seen.setdefault((unit, sign), point)
+        if (unit, -sign) in seen and self._state[name][unit] == State.UNDECIDED:
+            self._state[name][unit] = State.UNSTABLE
+            self._method[name][unit] = Method.WITNESS
+            self._tell()
 
     def settled(self, name: str, region: Region) -> Region:
         """The region with the node's intervals cut by its verdicts."""
         lower, upper = (array.copy() for array in region.intervals[name])
         on, off = self._state[name] == State.ACTIVE, self._state[name] == State.INACTIVE
         lower[on], upper[off] = np.maximum(lower[on], 0.0), np.minimum(upper[off], 0.0)
-        return Region(region.box, {**region.intervals, name: (lower, upper)})
+        return Region(region.lower, region.upper, {**region.intervals, name: (lower, upper)})
 
     def layers(self) -> dict[str, LayerStability]:
         """The verdicts so far, by ReLU node, in topological order."""
@@ -96,7 +103,10 @@ class Tally:
                 method=self._method[name],
                 lower=self._lower[name],
                 upper=self._upper[name],
-                witnesses=dict(self._witnesses[name]),
+                witnesses={
+                    unit: np.stack([self._seen[name][unit, -1], self._seen[name][unit, 1]])
+                    for unit in np.flatnonzero(self._state[name] == State.UNSTABLE).tolist()
+                },
                 trees=dict(self._trees[name]),
             )
             for name in self._order

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, final
+from typing import Any, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from leo_core.domain import Box
 from leo_core.stability.evidence import Tree
 
 Array = NDArray[np.float64]
+#: (unit, sign): 'sign·a_unit is never positive'.
+Claim: TypeAlias = tuple[int, int]
 
 
 class State(IntEnum):

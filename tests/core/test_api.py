@@ -63,7 +63,9 @@ def test_noise_is_never_more_than_the_arithmetic_really_errs(case):
 def test_events_come_in_order_and_notes_are_kept():
     events = []
     data = np.random.default_rng(0).random((20, 3))
-    result = leo_core.compress(chain(3, 6, 6, 2), Box.from_data(data), listener=events.append, trust="solver", jobs=2)
+    result = leo_core.compress(
+        chain(3, 6, 6, 2), Box.from_data(data), listener=events.append, trust="solver", jobs=2, strategy="paper"
+    )
     progress = [event for event in events if isinstance(event, Progress)]
     assert [p.decided for p in progress] == sorted(p.decided for p in progress)
     assert progress[-1].decided <= progress[-1].total == 12

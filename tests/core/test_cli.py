@@ -60,7 +60,7 @@ def test_inspect_json(net):
     for layer in content["layers"]:
         assert layer.keys() == {"name", "units", "active", "inactive", "unstable", "undecided"}
         assert sum(layer[k] for k in ("active", "inactive", "unstable", "undecided")) == layer["units"]
-    assert content["strategy"] == "paper"
+    assert content["strategy"] == "cascade"
     assert content["trust"] == "proved"
 
 
@@ -188,7 +188,8 @@ def test_ctrl_c_writes_a_valid_partial_result(tmp_path):
     net = leo_core.convert(chain(20, 40, 40, 40, 2, seed=1), tmp_path / "net.onnx")
     out = tmp_path / "o.onnx"
     running = subprocess.Popen(
-        [sys.executable, "-m", "leo_core", "compress", str(net), str(out), "--domain", "-1,1", "--json"],
+        [sys.executable, "-m", "leo_core", "compress", str(net), str(out), "--domain", "-1,1", "--json",
+         "--strategy", "paper"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )  # fmt: skip
     assert running.stderr is not None

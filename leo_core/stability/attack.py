@@ -1,0 +1,81 @@
+"""Where a pre-activation may have the sign not seen yet: points to look at, none of them a proof.
+
+Ascent by sign gradients (as in Goodfellow et al. 2015, Madry et al. 2018): each input moves by a share
+of its range towards the side the gradient points to. The share begins at one, so that the first step
+is to the corner which the linear piece around the start favours, and halves whenever a step gains nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leo_core.bounds.dual import prefix
+from leo_core.domain import Box
+from leo_core.network import INPUT, Affine, Network, Relu
+
+Array = NDArray[np.float64]
+_Plan = list[tuple[Affine, tuple[Relu, ...]]]
+
+
+def scatter(box: Box, count: int, seed: int) -> Array:
+    """Points all over a box: its centre, corners, and ``count`` at random, shape (points, inputs)."""
+    rng = np.random.default_rng(seed)
+    inside = box.sample(rng, count)
+    edges = np.where(rng.random((count, box.size)) < 0.5, box.lower, box.upper)
+    return box.clip(np.vstack([0.5 * box.lower + 0.5 * box.upper, box.corners(64), inside, edges]))
+
+
+def ascend(
+    network: Network, target: str, units: NDArray[np.int64], signs: Array, starts: Array, box: Box, steps: int
+) -> Array:
+    """From ``starts[k]``, points at which signs[k]·a of unit ``units[k]`` is larger; shape as ``starts``.
+
+    Each climb ends early once its float64 value is positive.
+    """
+    plan = prefix(network, target)
+    objectives = np.zeros((len(units), network.size(target)))
+    objectives[np.arange(len(units)), units] = signs
+    width = box.upper - box.lower
+    best = starts.copy()
+    values, gradients = _value_and_gradient(plan, objectives, best)
+    share = np.ones(len(units))
+    for _ in range(steps):
+        rows = np.flatnonzero(~(values > 0))
+        if len(rows) == 0:
+            break
+        step = share[rows, None] * width * np.sign(gradients[rows])
+        tried = np.clip(best[rows] + step, box.lower, box.upper)
+        value, gradient = _value_and_gradient(plan, objectives[rows], tried)
+        better = value > values[rows]
+        kept = rows[better]
+        best[kept], values[kept], gradients[kept] = tried[better], value[better], gradient[better]
+        share[rows[~better]] *= 0.5
+    return best
+
+
+def _value_and_gradient(plan: _Plan, objectives: Array, points: Array) -> tuple[Array, Array]:
+    """objectives·a_target at each point, and its gradient there."""
+    values: dict[str, Array] = {INPUT: points}
+    for node, relus in plan:
+        a = node.bias.astype(np.float64)
+        for source, linear in zip(node.sources, node.maps, strict=True):
+            a = a + linear.apply(values[source])
+        values[node.name] = a
+        for relu in relus:
+            values[relu.name] = np.where(a >= 0, a, relu.slope * a)
+    reached = (objectives * values[plan[-1][0].name]).sum(axis=1)
+    flows: dict[str, Array] = {plan[-1][0].name: objectives}
+    for node, relus in reversed(plan):
+        price = flows.pop(node.name, None)
+        for relu in relus:
+            flow = flows.pop(relu.name, None)
+            if flow is not None:
+                passed = flow * np.where(values[node.name] >= 0, 1.0, relu.slope)
+                price = passed if price is None else price + passed
+        if price is None:
+            continue
+        for source, linear in zip(node.sources, node.maps, strict=True):
+            flow = linear.apply_transposed(price)
+            flows[source] = flows[source] + flow if source in flows else flow
+    return reached, flows.get(INPUT, np.zeros_like(points))

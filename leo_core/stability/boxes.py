@@ -1,0 +1,285 @@
+"""Splitting the input box: with few inputs, small boxes settle what no bound on the whole box can.
+
+All boxes of a batch are bounded at once. On each, backward linear bounds go layer by layer (as in
+ReluVal and Neurify, Wang et al. 2018, which bisect the input too); a box drops out of a claim as soon as its
+bound is not positive there. The input along which the linear bounds vary most is halved. Bounds of a
+box hold for its halves, so they only get better on the way down.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leo_core.bounds.descend import descend, leaning
+from leo_core.bounds.dual import adaptive, bound_above, prefix
+from leo_core.bounds.region import Region
+from leo_core.domain import Box
+from leo_core.execution.budget import Budget
+from leo_core.network import Network
+from leo_core.stability.attack import ascend
+from leo_core.stability.evidence import Bisection
+from leo_core.stability.verdict import Claim
+from leo_core.stability.witness import signs_at
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+#: Boxes bounded at once: enough to keep numpy busy, few enough to stay in the cache.
+BATCH = 256
+#: An input is halved at most this often; then a claim that is still open stays so.
+HALVINGS = 30
+#: After this many boxes a claim must look as if it could end …
+TRIAL = 8_192
+#: … within this many.
+LIMIT = 8_000_000
+#: A box whose bound is positive, but by less than this share of the unit's range, hides a maximum of zero.
+NEARLY_ZERO = 1e-9
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """What came of the claims: evidence for some, a witness against others; the rest stays open."""
+
+    proved: dict[Claim, Bisection]
+    refuted: dict[Claim, Array]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class _Boxes:
+    """Boxes still to be worked on: a stack of regions, ``open`` (boxes × claims), and each one's node in the tree."""
+
+    region: Region
+    open: NDArray[np.bool_]
+    node: Indices
+    depth: Indices
+
+    def __len__(self) -> int:
+        return len(self.node)
+
+    def take(self, rows: NDArray[np.int64]) -> _Boxes:
+        return _Boxes(self.region.take(rows), self.open[rows], self.node[rows], self.depth[rows])
+
+
+def split_box(network: Network, target: str, claims: list[Claim], region: Region, box: Box, budget: Budget) -> Cut:
+    """Prove or refute claims about the units of one affine node, whose region holds intervals up to it."""
+    search = _Search(network, target, claims, region, box)
+    while len(search.pending) and not budget.expired:
+        search.step()
+    return search.result()
+
+
+class _Search:
+    """The frontier and the tree so far; depth first, so that the frontier stays small."""
+
+    def __init__(self, network: Network, target: str, claims: list[Claim], region: Region, box: Box) -> None:
+        self._network, self._target, self._claims, self._box = network, target, claims, box
+        self._units = np.array([unit for unit, _ in claims], dtype=np.int64)
+        self._signs = np.array([sign for _, sign in claims], dtype=np.float64)
+        plan = prefix(network, target)
+        self._names = {node.name for node, _ in plan} | {relu.name for _, relus in plan for relu in relus}
+        known = {node.name: region.intervals[node.name] for node, _ in plan if node.name in region.intervals}
+        start = Region(region.lower, region.upper, known).take(np.zeros(1, dtype=np.int64))
+        lower, upper = region.intervals[target]
+        self._reach = np.maximum(np.abs(lower), np.abs(upper))[self._units]
+        first = np.zeros(1, dtype=np.int64)
+        self.pending: list[_Boxes] = [_Boxes(start, np.ones((1, len(claims)), dtype=bool), first, first)]
+        self._tree = _Tree()
+        self._alive = np.ones(len(claims), dtype=bool)
+        self._closed: list[list[Indices]] = [[] for _ in claims]
+        self._left = np.ones(len(claims), dtype=np.int64)  # boxes on which the claim is open
+        self._share = np.zeros(len(claims))  # of the root's volume on which it is closed: only a progress measure
+        self._best = np.full(len(claims), -np.inf)
+        self._point = np.tile(0.5 * region.lower + 0.5 * region.upper, (len(claims), 1))
+        self._refuted: dict[Claim, Array] = {}
+        self._work = np.zeros(len(claims))
+
+    def step(self) -> None:
+        """Bound one batch of boxes, close what closes, and halve the rest."""
+        boxes = self._batch()
+        if boxes is None:
+            return
+        self._work += boxes.open.sum(axis=0)
+        region, lean = descend(self._network, self._target, boxes.region)
+        rows, columns = np.nonzero(boxes.open)
+        objectives = np.zeros((len(rows), self._network.size(self._target)))
+        objectives[np.arange(len(rows)), self._units[columns]] = self._signs[columns]
+        bound = bound_above(self._network, self._target, objectives, region, adaptive, rows)
+        low, high = (side[rows, self._units[columns]] for side in region.intervals[self._target])
+        upper = np.minimum(bound.upper, np.where(self._signs[columns] > 0, high, -low))
+        closed = upper <= 0
+        self._close(boxes, rows[closed], columns[closed])
+        left = ~closed
+        lean = lean + leaning(bound, region, rows, left)
+        self._look(bound.slope_at_input[left], region, rows[left], columns[left])
+        ties = left & (upper <= NEARLY_ZERO * self._reach[columns])
+        self._alive[columns[ties]] = False
+        still = boxes.open.copy()
+        still[rows[closed], columns[closed]] = False
+        self._judge()
+        still &= self._alive
+        self._halve(_Boxes(region, still, boxes.node, boxes.depth), lean)
+
+    def result(self) -> Cut:
+        """What is shown so far."""
+        proved = {}
+        for column, claim in enumerate(self._claims):
+            if self._left[column] == 0 and claim not in self._refuted:
+                proved[claim] = self._tree.pruned(np.concatenate(self._closed[column]))
+        return Cut(proved, dict(self._refuted))
+
+    def _batch(self) -> _Boxes | None:
+        taken: list[_Boxes] = []
+        count = 0
+        while self.pending and count < BATCH:
+            boxes = self.pending.pop()
+            useful = np.flatnonzero((boxes.open & self._alive).any(axis=1))
+            if len(useful) > BATCH - count:
+                self.pending.append(boxes.take(useful[: len(useful) - (BATCH - count)]))
+                useful = useful[len(useful) - (BATCH - count) :]
+            if len(useful):
+                boxes = boxes.take(useful)
+                taken.append(_Boxes(boxes.region, boxes.open & self._alive, boxes.node, boxes.depth))
+                count += len(useful)
+        return _joined(taken) if taken else None
+
+    def _close(self, boxes: _Boxes, rows: Indices, columns: Indices) -> None:
+        np.add.at(self._left, columns, -1)
+        np.add.at(self._share, columns, 0.5 ** boxes.depth[rows])
+        for column in np.unique(columns):
+            self._closed[column].append(boxes.node[rows[columns == column]])
+
+    def _look(self, slopes: Array, region: Region, rows: Indices, columns: Indices) -> None:
+        """Try the corners at which the linear bounds are attained, and climb from the best."""
+        if len(rows) == 0:
+            return
+        points = np.where(slopes > 0, region.upper[rows], region.lower[rows])
+        values = self._values(points, columns)
+        order = np.lexsort((values, columns))
+        last = order[np.append(np.flatnonzero(np.diff(columns[order])), len(order) - 1)]
+        gained = last[values[last] > self._best[columns[last]]]
+        if len(gained) == 0:
+            return
+        which = columns[gained]
+        climbed = ascend(
+            self._network, self._target, self._units[which], self._signs[which], points[gained], self._box, 10
+        )
+        reached = self._values(climbed, which)
+        self._best[which] = np.maximum(values[gained], reached)
+        for column, value, point in zip(which.tolist(), reached.tolist(), climbed, strict=True):
+            unit, sign = self._claims[column]
+            if value > 0 and sign * signs_at(self._network, self._target, np.array([unit]), point[None])[0] > 0:
+                self._refuted[unit, sign] = point
+                self._alive[column] = False
+
+    def _values(self, points: Array, columns: Indices) -> Array:
+        values = self._network.evaluate_nodes(points, only=self._names)[self._target]
+        return np.asarray(values[np.arange(len(columns)), self._units[columns]] * self._signs[columns])
+
+    def _judge(self) -> None:
+        """Stop on claims that are proved or would take too long."""
+        hopeless = (self._work > TRIAL) & (self._work > LIMIT * self._share)
+        self._alive &= ~(hopeless | (self._left == 0))
+
+    def _halve(self, boxes: _Boxes, lean: Array) -> None:
+        boxes_left = np.flatnonzero(boxes.open.any(axis=1))
+        if len(boxes_left) == 0:
+            return
+        boxes, lean = boxes.take(boxes_left), lean[boxes_left]
+        lower, upper = boxes.region.lower, boxes.region.upper
+        middle = 0.5 * lower + 0.5 * upper
+        whole = self._box.upper - self._box.lower
+        splittable = (lower < middle) & (middle < upper) & (upper - lower > whole * 2.0**-HALVINGS)
+        axis = np.argmax(np.where(splittable, lean + 1e-12 * (upper - lower), -1.0), axis=1)
+        each = np.arange(len(boxes))
+        stuck = ~splittable.any(axis=1)
+        if stuck.any():
+            self._alive &= ~boxes.open[stuck].any(axis=0)
+            self._halve(_Boxes(boxes.region, boxes.open & self._alive, boxes.node, boxes.depth), lean)
+            return
+        self._left += boxes.open.sum(axis=0)
+        at = middle[each, axis]
+        children = self._tree.split(boxes.node, axis, at)
+        below, above = upper.copy(), lower.copy()
+        below[each, axis] = above[each, axis] = at
+        twice = {
+            name: (np.vstack([low, low]), np.vstack([high, high]))
+            for name, (low, high) in boxes.region.intervals.items()
+        }
+        region = Region(np.vstack([lower, above]), np.vstack([below, upper]), twice)
+        self.pending.append(
+            _Boxes(
+                region,
+                np.vstack([boxes.open, boxes.open]),
+                np.concatenate([children, children + 1]),
+                np.concatenate([boxes.depth, boxes.depth]) + 1,
+            )
+        )
+
+
+class _Tree:
+    """The halvings so far, in flat lists of arrays; node k's halves are ``child[k]`` and ``child[k] + 1``."""
+
+    def __init__(self) -> None:
+        self._count = 1
+        self._node: list[Indices] = []
+        self._axis: list[Indices] = []
+        self._at: list[Array] = []
+        self._child: list[Indices] = []
+
+    def split(self, node: Indices, axis: Indices, at: Array) -> Indices:
+        """Halve nodes; the first child of each."""
+        child = self._count + 2 * np.arange(len(node))
+        self._count += 2 * len(node)
+        for kept, new in ((self._node, node), (self._axis, axis), (self._at, at), (self._child, child)):
+            kept.append(np.asarray(new))
+        return child
+
+    def pruned(self, leaves: Indices) -> Bisection:
+        """The part of the tree whose leaves are the given nodes."""
+        axis, at = np.full(self._count, -1, dtype=np.int64), np.zeros(self._count)
+        child, parent = np.zeros(self._count, dtype=np.int64), np.full(self._count, -1, dtype=np.int64)
+        if self._node:
+            node, first = np.concatenate(self._node), np.concatenate(self._child)
+            axis[node], at[node], child[node] = np.concatenate(self._axis), np.concatenate(self._at), first
+            parent[first] = parent[first + 1] = node
+        needed = np.zeros(self._count, dtype=bool)
+        level = np.unique(leaves)
+        while len(level):
+            needed[level] = True
+            level = np.unique(parent[level])
+            level = level[level >= 0]
+            level = level[~needed[level]]
+        axis[leaves] = -1
+        kept = np.flatnonzero(needed)
+        inner = axis[kept] >= 0
+        children = np.where(inner, np.searchsorted(kept, child[kept]), 0)
+        return Bisection(axis[kept].astype(np.int32), np.where(inner, at[kept], 0.0), children)
+
+
+def _joined(stacks: list[_Boxes]) -> _Boxes:
+    if len(stacks) == 1:
+        return stacks[0]
+    intervals = {
+        name: (
+            np.vstack([boxes.region.intervals[name][0] for boxes in stacks]),
+            np.vstack([boxes.region.intervals[name][1] for boxes in stacks]),
+        )
+        for name in stacks[0].region.intervals
+    }
+    region = Region(
+        np.vstack([boxes.region.lower for boxes in stacks]),
+        np.vstack([boxes.region.upper for boxes in stacks]),
+        intervals,
+    )
+    return _Boxes(
+        region,
+        np.vstack([boxes.open for boxes in stacks]),
+        np.concatenate([boxes.node for boxes in stacks]),
+        np.concatenate([boxes.depth for boxes in stacks]),
+    )

@@ -1,0 +1,223 @@
+"""The default strategy: for all units of a layer at once, the cheapest proof or witness first.
+
+Interval → backward linear bounds → points from a sample of the box, corners and gradient ascent → bounds with
+optimised slopes, whose corners are tried too → splitting the input box, where inputs are few → the prover →
+the MILP, which says where to look. What one layer proves makes the bounds of the next tighter.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leo_core.bounds.dual import backward_interval, chunks
+from leo_core.bounds.interval import bound_affine
+from leo_core.bounds.region import Region
+from leo_core.bounds.slopes import improved
+from leo_core.domain import Box
+from leo_core.execution.budget import Budget
+from leo_core.milp.solver import Solver
+from leo_core.network import Affine, Network
+from leo_core.stability.attack import ascend, scatter
+from leo_core.stability.boxes import split_box
+from leo_core.stability.evidence import Leaf
+from leo_core.stability.oracle import Oracle
+from leo_core.stability.prover import Prover
+from leo_core.stability.tally import Tally
+from leo_core.stability.verdict import Claim
+from leo_core.stability.witness import signs_at
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+#: Points, and for each unit of an affine node the number of the one where it is smallest, and largest.
+Sample: TypeAlias = tuple[Array, Indices, Indices]
+
+#: Points at random, and as many corners, looked at before anything else.
+SAMPLES = 500
+#: Steps of gradient ascent per claim, and of descent on slopes.
+CLIMB, SLOPES = 20, 30
+#: With more inputs than this that are not fixed, halving the box is not tried.
+FEW_INPUTS = 16
+
+
+def decide_by_cascade(
+    network: Network, box: Box, solver: Solver, trust: str, budget: Budget, tally: Tally, seed: int
+) -> None:
+    """Decide every ReLU of a network, recording verdicts and bounds in ``tally`` as they are found."""
+    region = Region.of(box)
+    starts = _Starts(network, box, seed)
+    for node in network.nodes:
+        if not isinstance(node, Affine):
+            continue
+        region = region.tightened(node.name, *bound_affine(network, node, region))
+        if not tally.follows(node.name):
+            continue
+        layer = _Layer(network, node.name, region, box, solver, trust, budget, tally, seed)
+        try:
+            layer.decide(starts.of(node.name))
+        finally:
+            layer.close()
+        region = tally.settled(node.name, layer.region)
+
+
+class _Starts:
+    """For every unit, the sampled point at which it is smallest and the one at which it is largest."""
+
+    def __init__(self, network: Network, box: Box, seed: int) -> None:
+        self._points = scatter(box, SAMPLES, seed)
+        self._extreme: dict[str, tuple[Indices, Indices]] = {}
+        values = network.evaluate_nodes(self._points)
+        for node in network.nodes:
+            if isinstance(node, Affine):
+                self._extreme[node.name] = values[node.name].argmin(axis=0), values[node.name].argmax(axis=0)
+
+    def of(self, name: str) -> Sample:
+        return self._points, *self._extreme[name]
+
+
+class _Layer:
+    """One affine node that a ReLU reads, and what is proved of it so far (``region``)."""
+
+    def __init__(
+        self,
+        network: Network,
+        target: str,
+        region: Region,
+        box: Box,
+        solver: Solver,
+        trust: str,
+        budget: Budget,
+        tally: Tally,
+        seed: int,
+    ) -> None:
+        self._network, self._target, self._box = network, target, box
+        self.region = region
+        self._trust, self._budget, self._tally, self._seed = trust, budget, tally, seed
+        self._solver = solver
+        self._prover: Prover | None = None
+        self._oracle: Oracle | None = None
+
+    def decide(self, sample: Sample) -> None:
+        """From the cheapest proof to the dearest, as long as claims are open and time is left."""
+        self._tally.begin(self._target, *self.region.intervals[self._target])
+        self._bound_backward()
+        self._look_at(sample)
+        self._climb(sample)
+        self._improve_slopes()
+        if int(np.count_nonzero(self._box.lower < self._box.upper)) <= FEW_INPUTS:
+            self._halve_the_box()
+        for unit, sign in self._claims():
+            if (unit, sign) in self._claims():  # the unit's other claim may have settled it
+                self._ask_and_prove(unit, sign)
+
+    def close(self) -> None:
+        """Free the prover's LP and the solver's session."""
+        for open_thing in (self._prover, self._oracle):
+            if open_thing is not None:
+                open_thing.close()
+
+    def _claims(self) -> list[Claim]:
+        return [] if self._budget.expired else self._tally.open_claims(self._target)
+
+    def _bound_backward(self) -> None:
+        low, high = self.region.intervals[self._target]
+        units = np.flatnonzero((low < 0) & (high > 0))
+        if len(units) and not self._budget.expired:
+            low, high = low.copy(), high.copy()
+            low[units], high[units] = backward_interval(self._network, self._target, self.region, units)
+            self._tighten(low, high)
+
+    def _look_at(self, sample: Sample) -> None:
+        points, smallest, largest = sample
+        claims = self._claims()
+        units, signs = _columns(claims)
+        self._refute(units, signs, points[np.where(signs > 0, largest[units], smallest[units])])
+
+    def _climb(self, sample: Sample) -> None:
+        points, smallest, largest = sample
+        units, signs = _columns(self._claims())
+        self._attack(units, signs, points[np.where(signs > 0, largest[units], smallest[units])])
+
+    def _improve_slopes(self) -> None:
+        claims = self._claims()
+        low, high = (side.copy() for side in self.region.intervals[self._target])
+        corners = np.zeros((len(claims), self._box.size))
+        for chunk in chunks(self._network, self._target, len(claims)):
+            if self._budget.expired:
+                return
+            units, signs = _columns(claims[chunk])
+            bound = improved(self._network, self._target, self._objectives(units, signs), self.region, SLOPES)
+            up = signs > 0
+            high[units[up]] = np.minimum(high[units[up]], bound.upper[up])
+            low[units[~up]] = np.maximum(low[units[~up]], -bound.upper[~up])
+            corners[chunk] = np.where(bound.slope_at_input > 0, self._box.upper, self._box.lower)
+            for row in np.flatnonzero(bound.upper <= 0):
+                leaf = Leaf({name: y[row] for name, y in bound.multipliers.items()})
+                self._tally.prove(self._target, int(units[row]), int(signs[row]), leaf)
+        self._tighten(low, high)
+        still = self._claims()
+        rows = np.array([row for row, claim in enumerate(claims) if claim in set(still)], dtype=np.int64)
+        units, signs = _columns([claims[row] for row in rows])
+        self._attack(units, signs, corners[rows])
+
+    def _halve_the_box(self) -> None:
+        claims = self._claims()
+        if claims:
+            cut = split_box(self._network, self._target, claims, self.region, self._box, self._budget)
+            for (unit, sign), point in cut.refuted.items():
+                self._tally.refute(self._target, unit, sign, point)
+            for (unit, sign), tree in cut.proved.items():
+                self._tally.prove(self._target, unit, sign, tree)
+
+    def _ask_and_prove(self, unit: int, sign: int) -> None:
+        if self._oracle is None:
+            self._oracle = Oracle(self._network, self._target, self.region, self._solver, self._seed)
+        hint = self._oracle.ask(unit, sign, self._budget)
+        if hint.witness is not None:
+            self._tally.refute(self._target, unit, sign, hint.witness)
+            return
+        if self._trust == "solver":
+            if hint.claimed:
+                self._tally.trust(self._target, unit, sign)
+            return
+        if self._prover is None:
+            self._prover = Prover(self._network, self._target, self.region, self._solver, self._seed)
+        outcome = self._prover.never_positive(unit, sign, self._budget)
+        if outcome.tree is not None:
+            self._tally.prove(self._target, unit, sign, outcome.tree)
+        elif outcome.witness is not None:
+            self._tally.refute(self._target, unit, sign, outcome.witness)
+
+    def _objectives(self, units: Indices, signs: Array) -> Array:
+        objectives = np.zeros((len(units), self._network.size(self._target)))
+        objectives[np.arange(len(units)), units] = signs
+        return objectives
+
+    def _attack(self, units: Indices, signs: Array, starts: Array) -> None:
+        for chunk in chunks(self._network, self._target, len(units)):
+            if not self._budget.expired:
+                reached = ascend(
+                    self._network, self._target, units[chunk], signs[chunk], starts[chunk], self._box, CLIMB
+                )
+                self._refute(units[chunk], signs[chunk], reached)
+
+    def _refute(self, units: Indices, signs: Array, points: Array) -> None:
+        """Record those points that are witnesses, beyond doubt."""
+        for chunk in chunks(self._network, self._target, len(units)):
+            if self._budget.expired:
+                return
+            found = signs_at(self._network, self._target, units[chunk], points[chunk])
+            for row in np.flatnonzero(found * signs[chunk] > 0) + chunk.start:
+                self._tally.refute(self._target, int(units[row]), int(signs[row]), points[row])
+
+    def _tighten(self, low: Array, high: Array) -> None:
+        self.region = self.region.tightened(self._target, low, high)
+        self._tally.bound(self._target, *self.region.intervals[self._target])
+
+
+def _columns(claims: list[Claim]) -> tuple[Indices, Array]:
+    units = np.array([unit for unit, _ in claims], dtype=np.int64)
+    return units, np.array([sign for _, sign in claims], dtype=np.float64)
