@@ -42,12 +42,14 @@ Policy: TypeAlias = Callable[[str, Array, Array, Array], Array]
 class DualBound:
     """``upper[k]`` proves c_k·a ≤ upper[k] on the region.
 
-    ``rounding[k]`` is the part of it that only covers rounding; ``slope_at_input`` is λ, the linear part.
+    ``rounding[k]`` is the part of it that only covers rounding; ``slope_at_input`` is λ, the linear part;
+    ``prices`` is Λ_p and ``multipliers`` y, by node, each of shape (objectives, units).
     """
 
     upper: Array
     rounding: Array
     multipliers: dict[str, Array]
+    prices: dict[str, Array]
     slope_at_input: Array
 
 
@@ -98,6 +100,7 @@ def bound_above(
     plan = prefix(network, target)
     collected: dict[str, Array] = {target: objectives}
     used: dict[str, Array] = {}
+    prices: dict[str, Array] = {}
     total = np.zeros(count)
     magnitude = np.zeros(count)
     terms = network.input_size
@@ -114,7 +117,7 @@ def bound_above(
             if relus:
                 low, high = (own(side) for side in region.intervals[affine.name])
                 y = policy(affine.name, ahead, low, high)
-                used[affine.name] = y
+                used[affine.name], prices[affine.name] = y, ahead
                 total = total + _corner_terms(ahead, y, low, high).sum(axis=1)
                 reach = region.reach(network, affine.name)
                 size = np.abs(ahead) + np.abs(y)
@@ -141,7 +144,7 @@ def bound_above(
         scale += float(reach.sum())
         rounding = magnitude * gamma(terms + 16) + terms * TINY * (scale + magnitude)
         upper = round_up(total + rounding)
-    return DualBound(np.where(np.isnan(upper), np.inf, upper), rounding, used, slope)
+    return DualBound(np.where(np.isnan(upper), np.inf, upper), rounding, used, prices, slope)
 
 
 def backward_interval(

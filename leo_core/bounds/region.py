@@ -64,6 +64,20 @@ class Region:
         intervals = {name: (pick(low), pick(high)) for name, (low, high) in self.intervals.items()}
         return Region(pick(self.lower), pick(self.upper), intervals)
 
+    def one(self, row: int) -> Region:
+        """A single region of a stack."""
+        intervals = {name: (low[row], high[row]) for name, (low, high) in self.intervals.items()}
+        return Region(self.lower[row], self.upper[row], intervals)
+
+    @staticmethod
+    def joined(stacks: list[Region]) -> Region:
+        """Stacks with intervals for the same nodes, one after the other; single regions count as stacks of one."""
+        intervals = {
+            name: (np.vstack([s.intervals[name][0] for s in stacks]), np.vstack([s.intervals[name][1] for s in stacks]))
+            for name in stacks[0].intervals
+        }
+        return Region(np.vstack([s.lower for s in stacks]), np.vstack([s.upper for s in stacks]), intervals)
+
     @property
     def empty(self) -> bool:
         """Whether an interval of a single region is reversed, which proves that no input is in it."""

@@ -36,6 +36,7 @@ def improved(
     now = bound_above(network, target, objectives, region, _policy(slopes, np.arange(len(objectives))), rows)
     upper, rounding, slope = now.upper.copy(), now.rounding.copy(), now.slope_at_input.copy()
     used = {name: y.copy() for name, y in now.multipliers.items()}
+    prices = {name: price.copy() for name, price in now.prices.items()}
     at = np.arange(len(objectives))
     for step in range(steps):
         kept = np.flatnonzero(upper[at] > 0)
@@ -49,8 +50,8 @@ def improved(
         won = at[better]
         upper[won], rounding[won], slope[won] = now.upper[better], now.rounding[better], now.slope_at_input[better]
         for name, y in now.multipliers.items():
-            used[name][won] = y[better]
-    return DualBound(upper, rounding, used, slope)
+            used[name][won], prices[name][won] = y[better], now.prices[name][better]
+    return DualBound(upper, rounding, used, prices, slope)
 
 
 @dataclass(eq=False)
@@ -62,7 +63,6 @@ class _Slopes:
     scale: Array  # of β, per objective
     first: Array
     second: Array
-    ahead: Array = field(default_factory=lambda: np.zeros((0, 0)))
     gain: Array = field(default_factory=lambda: np.zeros((0, 0)))
     lift: Array = field(default_factory=lambda: np.zeros((0, 0)))
 
@@ -84,7 +84,6 @@ def _policy(slopes: dict[str, _Slopes], at: Indices) -> Policy:
             chord = high / (high - low)
         chord = np.where(crossing & np.isfinite(chord), chord, 0.0)
         rising = ahead > 0
-        mine.ahead = ahead
         mine.gain = np.where(crossing, np.where(rising, chord, mine.alpha[at]), (low >= 0).astype(np.float64))
         mine.lift = np.where(crossing & rising & np.isfinite(low), -chord * low, 0.0)
         price = np.where(crossing, 0.0, mine.beta[at] * mine.scale[at])
@@ -123,7 +122,8 @@ def _gradients(
         crossing = np.broadcast_to((low < 0) & (high > 0), a.shape)
         beta = mine.beta[at]
         end = np.where(beta > 0, low, np.where(beta < 0, high, np.clip(a, low, high)))
-        falling = np.where(mine.ahead < 0, mine.ahead * a, 0.0)
+        price = now.prices[node.name]
+        falling = np.where(price < 0, price * a, 0.0)
         result[node.name] = np.where(crossing, falling, (a - end) * mine.scale[at]), crossing
     return result
 

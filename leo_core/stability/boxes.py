@@ -265,20 +265,8 @@ class _Tree:
 def _joined(stacks: list[_Boxes]) -> _Boxes:
     if len(stacks) == 1:
         return stacks[0]
-    intervals = {
-        name: (
-            np.vstack([boxes.region.intervals[name][0] for boxes in stacks]),
-            np.vstack([boxes.region.intervals[name][1] for boxes in stacks]),
-        )
-        for name in stacks[0].region.intervals
-    }
-    region = Region(
-        np.vstack([boxes.region.lower for boxes in stacks]),
-        np.vstack([boxes.region.upper for boxes in stacks]),
-        intervals,
-    )
     return _Boxes(
-        region,
+        Region.joined([boxes.region for boxes in stacks]),
         np.vstack([boxes.open for boxes in stacks]),
         np.concatenate([boxes.node for boxes in stacks]),
         np.concatenate([boxes.depth for boxes in stacks]),

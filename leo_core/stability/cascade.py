@@ -40,7 +40,7 @@ SAMPLES = 500
 #: Steps of gradient ascent per claim, and of descent on slopes.
 CLIMB, SLOPES = 20, 30
 #: With more inputs than this that are not fixed, halving the box is not tried.
-FEW_INPUTS = 16
+FEW_INPUTS = 8
 
 
 def decide_by_cascade(
@@ -175,6 +175,15 @@ class _Layer:
     def _ask_and_prove(self, unit: int, sign: int) -> None:
         if self._oracle is None:
             self._oracle = Oracle(self._network, self._target, self.region, self._solver, self._seed)
+        if self._trust == "proved":
+            if self._prover is None:
+                self._prover = Prover(self._network, self._target, self.region, self._solver, self._seed)
+            outcome = self._prover.never_positive(unit, sign, self._budget)
+            if outcome.tree is not None:
+                self._tally.prove(self._target, unit, sign, outcome.tree)
+            elif outcome.witness is not None:
+                self._tally.refute(self._target, unit, sign, outcome.witness)
+            return
         hint = self._oracle.ask(unit, sign, self._budget)
         if hint.witness is not None:
             self._tally.refute(self._target, unit, sign, hint.witness)

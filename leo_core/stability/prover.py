@@ -1,11 +1,12 @@
-"""Branch and bound that proves or refutes 'this unit is never positive': the disposer of DESIGN §5.
+"""Branch and bound on ReLU phases that proves or refutes 'this unit is never positive': the disposer of DESIGN §5.
 
-A node of the tree is a region cut out by ReLU phases. It is closed only by the safe dual bound, with
-multipliers from backward linear bounds first and from the LP relaxation next; the LP's word is never
-taken. The LP's optimal input, evaluated on the real network, may refute the claim at once. Otherwise
-the tree splits on the ReLU with the largest gap between p and max(a, 0) at that point.
+A node of the tree is a region cut out by phases. Many nodes are bounded at once: the layers behind the last
+split anew, then the claim with optimised slopes. A node is closed only by the safe dual bound; the LP
+relaxation is asked at the root and where no phase is left to split, for multipliers and for points, and its word
+is never taken. The unit to split on is the one whose two halves, bounded on trial, come out lowest (filtered
+strong branching, as in De Palma et al. 2021).
 
-Source: safe bounds as in Neumaier and Shcherbina, Math. Program. 99 (2004).
+Sources: safe bounds as in Neumaier and Shcherbina, Math. Program. 99 (2004).
 """
 
 from __future__ import annotations
@@ -16,20 +17,34 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.bounds.dual import DualBound, adaptive, bound_above, bound_above_exact, given
+from leo_core.bounds.descend import descend
+from leo_core.bounds.dual import DualBound, adaptive, bound_above, bound_above_exact, given, prefix
 from leo_core.bounds.region import Region
+from leo_core.bounds.slopes import improved
+from leo_core.domain import Box
 from leo_core.execution.budget import Budget
 from leo_core.milp.encode import encode
 from leo_core.milp.relaxation import Relaxation
 from leo_core.milp.solver import Solver
 from leo_core.network import Network
+from leo_core.stability.attack import ascend
 from leo_core.stability.evidence import Leaf, Split, Tree
-from leo_core.stability.witness import sign_at
+from leo_core.stability.witness import signs_at
 
 Array = NDArray[np.float64]
+Indices = NDArray[np.int64]
+Phases = dict[tuple[str, int], bool]
 
-#: A claim that needs a larger tree stays undecided.
-NODE_LIMIT = 200_000
+#: Nodes bounded at once.
+BATCH = 32
+#: After this many nodes a claim must look as if it could end …
+TRIAL = 512
+#: … within this many.
+LIMIT = 100_000
+#: Steps of descent on slopes per node, and of ascent from the point it hands back.
+SLOPES, CLIMB = 16, 4
+#: Units tried per node before one is split on.
+CANDIDATES = 6
 #: Bounds this close to zero, relative to the unit's own range, are tried in exact arithmetic.
 NEARLY_ZERO = 1e-6
 #: Bits that exact attempts round multipliers to: LP duals are often simple numbers, slightly off.
@@ -46,20 +61,11 @@ class Outcome:
     nodes: int = 0
 
 
-@final
-@dataclass(frozen=True, eq=False)
-class _Open:
-    """A node to be worked on: the phases that cut it out, and the region they leave."""
-
-    phases: dict[tuple[str, int], bool]
-    region: Region
-
-
 class Prover:
     """Proves claims about the units of one affine node over one region; ``close`` frees its LP."""
 
     def __init__(self, network: Network, target: str, region: Region, solver: Solver, seed: int = 0) -> None:
-        self._network, self._target, self._region = network, target, region
+        self.network, self.target, self.region = network, target, region
         self._solver, self._seed = solver, seed
         self._relaxation: Relaxation | None = None
 
@@ -71,41 +77,19 @@ class Prover:
         sign:
             +1 for 'never positive' (inactive), −1 for 'never negative' (active).
         """
-        lower, upper = self._region.intervals[self._target]
-        reach = max(abs(float(lower[unit])), abs(float(upper[unit])))
-        objective = np.zeros((1, self._network.size(self._target)))
-        objective[0, unit] = sign
-        # Post-order over an explicit stack: trees get deeper than Python's own.
-        stack: list[_Open | tuple[str, int]] = [_Open({}, self._region)]
-        closed: list[Tree] = []
-        nodes = 0
-        while stack:
-            item = stack.pop()
-            if isinstance(item, tuple):
-                off, on = closed.pop(), closed.pop()
-                closed.append(Split(item[0], item[1], on, off))
-                continue
-            nodes += 1
-            if nodes > NODE_LIMIT or budget.expired:
-                return Outcome(nodes=nodes)
-            result = self._close(item, objective, unit, sign, reach, budget)
-            if isinstance(result, Leaf):
-                closed.append(result)
-            elif isinstance(result, np.ndarray):
-                return Outcome(witness=result, nodes=nodes)
-            elif result is None:
-                return Outcome(nodes=nodes)
-            else:
-                name, split_unit = result
-                stack.append(result)
-                for active in (False, True):  # 'on' is popped, and closed, first
-                    stack.append(
-                        _Open(
-                            {**item.phases, result: active},
-                            item.region.split(name, split_unit, active=active),
-                        )
-                    )
-        return Outcome(tree=closed.pop(), nodes=nodes)
+        search = _Search(self, unit, sign)
+        while search.frontier and search.witness is None and not search.stuck and not budget.expired:
+            search.step(budget)
+        if search.witness is not None:
+            return Outcome(witness=search.witness, nodes=search.nodes)
+        return Outcome(tree=None if search.frontier or search.stuck else search.tree(), nodes=search.nodes)
+
+    @property
+    def relaxation(self) -> Relaxation:
+        """The LP relaxation over the whole region, loaded when first asked for."""
+        if self._relaxation is None:
+            self._relaxation = Relaxation(encode(self.network, self.target, self.region), self._solver, self._seed)
+        return self._relaxation
 
     def close(self) -> None:
         """Free the LP."""
@@ -113,69 +97,258 @@ class Prover:
             self._relaxation.close()
             self._relaxation = None
 
-    def _close(
-        self, item: _Open, objective: Array, unit: int, sign: int, reach: float, budget: Budget
-    ) -> Leaf | Array | tuple[str, int] | None:
-        """A leaf, a witness, the unit to split on, or None when nothing is left to try."""
-        bound = bound_above(self._network, self._target, objective, item.region, adaptive)
-        if bound.upper[0] <= 0:
-            return Leaf({name: y[0] for name, y in bound.multipliers.items()})
-        leaf = self._exactly({name: y[0] for name, y in bound.multipliers.items()}, bound, item, objective, reach)
-        if leaf is not None:
-            return leaf
-        relaxed = self._lp().maximize(unit, sign, item.phases, min(budget.remaining, 1e6))
-        if relaxed.multipliers is not None:
-            leaf = self._by_duals(relaxed.multipliers, relaxed.infeasible, item, objective, reach)
-            if leaf is not None:
-                return leaf
-        if relaxed.inputs is not None:
-            point = np.clip(relaxed.inputs, self._region.lower, self._region.upper)
-            if sign * sign_at(self._network, self._target, unit, point) > 0:
-                return point
-        return self._branch(item, relaxed.gaps)
 
-    def _by_duals(
-        self, multipliers: dict[str, Array], infeasible: bool, item: _Open, objective: Array, reach: float
-    ) -> Leaf | None:
-        if infeasible:
-            empty = bound_above(self._network, self._target, 0.0 * objective, item.region, given(multipliers))
-            return Leaf(multipliers, infeasible=True) if empty.upper[0] < 0 else None
-        bound = bound_above(self._network, self._target, objective, item.region, given(multipliers))
-        if bound.upper[0] <= 0:
+@dataclass(frozen=True, eq=False)
+class _Nodes:
+    """Open nodes: their regions as a stack, number in the tree, depth, and position of the last split."""
+
+    region: Region
+    number: Indices
+    depth: Indices
+    since: Indices
+
+    def take(self, rows: Indices) -> _Nodes:
+        return _Nodes(self.region.take(rows), self.number[rows], self.depth[rows], self.since[rows])
+
+
+class _Search:
+    """One claim's tree: what is closed, what was split, what is open."""
+
+    def __init__(self, prover: Prover, unit: int, sign: int) -> None:
+        self._prover, self._unit, self._sign = prover, unit, sign
+        self._network, self._target = prover.network, prover.target
+        region = prover.region
+        lower, upper = region.intervals[self._target]
+        self._reach = max(abs(float(lower[unit])), abs(float(upper[unit])))
+        self._objective = np.zeros((1, self._network.size(self._target)))
+        self._objective[0, unit] = sign
+        plan = prefix(self._network, self._target)
+        self._position = {node.name: position for position, (node, _) in enumerate(plan)}
+        self._branching = [node.name for node, relus in plan if relus]
+        known = {name: region.intervals[name] for name in self._position if name in region.intervals}
+        zero = np.zeros(1, dtype=np.int64)
+        start = Region(region.lower, region.upper, known).take(zero)
+        self.frontier = [_Nodes(start, zero, zero, zero + len(plan))]
+        self.nodes = 0
+        self.witness: Array | None = None
+        self.stuck = False
+        self._share = 0.0
+        self._leaves: dict[int, Leaf] = {}
+        self._splits: dict[int, tuple[str, int, int]] = {}  # node, unit, number of the 'on' child
+        self._parent: list[tuple[int, str, int, bool]] = [(-1, "", 0, False)]
+
+    def step(self, budget: Budget) -> None:
+        """Bound a batch of nodes, close what closes, split the rest."""
+        batch = self._batch()
+        self.nodes += len(batch.number)
+        region, _ = descend(self._network, self._target, batch.region, batch.since)
+        batch = _Nodes(region, batch.number, batch.depth, batch.since)
+        empty = _empty(region)
+        rows = np.flatnonzero(~empty)
+        for row in np.flatnonzero(empty).tolist():
+            self._close(batch, row, Leaf({}, infeasible=True))
+        if len(rows) == 0:
+            return
+        batch = batch.take(rows)
+        each = np.arange(len(rows))
+        objectives = np.repeat(self._objective, len(rows), axis=0)
+        bound = improved(self._network, self._target, objectives, batch.region, SLOPES, each)
+        left = []
+        for row in each.tolist():
+            leaf = self._leaf(batch.region, row, bound)
+            if leaf is None:
+                left.append(row)
+            else:
+                self._close(batch, row, leaf)
+        if not left:
+            return
+        still = np.array(left)
+        self._look(batch.region, bound, still)
+        if self.witness is None:
+            self._split(batch.take(still), bound, still, budget)
+
+    def tree(self) -> Tree:
+        """The evidence, once nothing is open."""
+        built: dict[int, Tree] = dict(self._leaves)
+        for number in sorted(self._splits, reverse=True):  # children have larger numbers
+            name, unit, on = self._splits[number]
+            built[number] = Split(name, unit, built.pop(on), built.pop(on + 1))
+        return built[0]
+
+    def _batch(self) -> _Nodes:
+        nodes = self.frontier.pop()
+        while len(nodes.number) < BATCH and self.frontier:
+            nodes = _joined(self.frontier.pop(), nodes)
+        if len(nodes.number) > BATCH:
+            count = len(nodes.number) - BATCH
+            self.frontier.append(nodes.take(np.arange(count)))
+            nodes = nodes.take(np.arange(count, count + BATCH))
+        return nodes
+
+    def _close(self, batch: _Nodes, row: int, leaf: Leaf) -> None:
+        self._leaves[int(batch.number[row])] = leaf
+        self._share += 0.5 ** int(batch.depth[row])
+
+    def _leaf(self, region: Region, row: int, bound: DualBound) -> Leaf | None:
+        multipliers = {name: y[row] for name, y in bound.multipliers.items()}
+        if bound.upper[row] <= 0:
             return Leaf(multipliers)
-        return self._exactly(multipliers, bound, item, objective, reach)
+        if bound.upper[row] - 2 * bound.rounding[row] <= NEARLY_ZERO * self._reach:
+            return self._exactly(region.one(row), multipliers)
+        return None
 
-    def _exactly(
-        self, multipliers: dict[str, Array], bound: DualBound, item: _Open, objective: Array, reach: float
-    ) -> Leaf | None:
+    def _exactly(self, region: Region, multipliers: dict[str, Array]) -> Leaf | None:
         """Where rounding may be all that is missing: simple multipliers, in rational arithmetic."""
-        if not bound.upper[0] - 2 * bound.rounding[0] <= NEARLY_ZERO * reach:
-            return None
         for bits in _SNAP_BITS:
             snapped = {name: _snap(y, bits) for name, y in multipliers.items()}
-            if bound_above_exact(self._network, self._target, objective[0], item.region, snapped) <= 0:
+            if bound_above_exact(self._network, self._target, self._objective[0], region, snapped) <= 0:
                 return Leaf(snapped, exact=True)
         return None
 
-    def _branch(self, item: _Open, gaps: dict[str, Array]) -> tuple[str, int] | None:
-        best, choice = -1.0, None
-        for name, group in self._lp().encoding.open_units.items():
-            low, high = item.region.intervals[name]
-            gap = gaps.get(name)
-            for position, unit in enumerate(group.units.tolist()):
-                if (name, unit) in item.phases:
-                    continue
-                # Without a point, or where it has no gap, the wider triangle goes first.
-                width = 1e-12 * min(-low[unit], high[unit])
-                score = width if gap is None else float(gap[position]) + width
-                if score > best:
-                    best, choice = score, (name, unit)
-        return choice
+    def _look(self, region: Region, bound: DualBound, rows: Indices) -> None:
+        """Climb from the corners at which the nodes' bounds are attained."""
+        whole = self._prover.region
+        corners = np.where(bound.slope_at_input[rows] > 0, region.upper[rows], region.lower[rows])
+        units, signs = np.full(len(rows), self._unit), np.full(len(rows), float(self._sign))
+        box = Box(whole.lower, whole.upper)
+        self._test(ascend(self._network, self._target, units, signs, corners, box, CLIMB))
 
-    def _lp(self) -> Relaxation:
-        if self._relaxation is None:
-            self._relaxation = Relaxation(encode(self._network, self._target, self._region), self._solver, self._seed)
-        return self._relaxation
+    def _test(self, points: Array) -> None:
+        values = self._sign * self._network.evaluate_nodes(points)[self._target][:, self._unit]
+        best = int(np.argmax(values))
+        if values[best] > 0 or abs(values[best]) <= NEARLY_ZERO * self._reach:
+            found = signs_at(self._network, self._target, np.array([self._unit]), points[best : best + 1])
+            if self._sign * found[0] > 0:
+                self.witness = points[best]
+
+    def _split(self, batch: _Nodes, bound: DualBound, rows: Indices, budget: Budget) -> None:
+        names, units = self._choose(batch.region, bound, rows)
+        final = np.flatnonzero(units < 0)
+        for row in final.tolist():
+            if not self._by_lp(batch, row, budget):
+                self.stuck = True
+                return
+        if self.nodes == 1 and len(final) == 0 and self._by_lp(batch, 0, budget):
+            return
+        if self.witness is not None:
+            return
+        if self.nodes > TRIAL and self.nodes > LIMIT * self._share:
+            self.stuck = True
+            return
+        on: list[tuple[Region, int, int]] = []
+        off: list[tuple[Region, int, int]] = []
+        for row in np.flatnonzero(units >= 0).tolist():
+            name, unit = names[row], int(units[row])
+            number = len(self._parent)
+            self._splits[int(batch.number[row])] = (name, unit, number)
+            for active in (True, False):
+                self._parent.append((int(batch.number[row]), name, unit, active))
+            one = batch.region.one(row)
+            for active, kept in ((True, on), (False, off)):
+                kept.append((one.split(name, unit, active=active), number + (not active), row))
+        if on:
+            self.frontier.append(self._children(on + off, batch, names))
+
+    def _children(self, parts: list[tuple[Region, int, int]], batch: _Nodes, names: list[str]) -> _Nodes:
+        rows = np.array([row for _, _, row in parts])
+        return _Nodes(
+            Region.joined([region for region, _, _ in parts]),
+            np.array([number for _, number, _ in parts]),
+            batch.depth[rows] + 1,
+            np.array([self._position[names[row]] for row in rows]),
+        )
+
+    def _choose(self, region: Region, bound: DualBound, rows: Indices) -> tuple[list[str], Indices]:
+        """Per node, the unit to split on; −1 where every sign is known."""
+        scores = []
+        for name in self._branching:
+            low, high = region.intervals[name]
+            crossing = (low < 0) & (high > 0)
+            price = bound.prices[name][rows]
+            with np.errstate(invalid="ignore", divide="ignore"):
+                height = np.where(crossing, -low * high / (high - low), 0.0)
+            gap = np.where(price > 0, price * height, -price * np.minimum(-low, high) * 0.5)
+            scores.append(np.where(crossing, gap + 1e-12 * height, -1.0))
+        flat = np.concatenate(scores, axis=1)
+        count = min(CANDIDATES, flat.shape[1])
+        best = np.argsort(-flat, axis=1)[:, :count]
+        starts = np.cumsum([0, *(score.shape[1] for score in scores)])
+        layer = np.searchsorted(starts, best, side="right") - 1
+        unit = best - starts[layer]
+        valid = np.take_along_axis(flat, best, axis=1) >= 0
+        gain = self._trial(region, layer, unit, valid)
+        pick = np.argmax(np.where(valid, gain, -np.inf), axis=1)
+        each = np.arange(len(rows))
+        units = np.where(valid[each, pick], unit[each, pick], -1)
+        return [self._branching[k] for k in layer[each, pick]], units
+
+    def _trial(self, region: Region, layer: Indices, unit: Indices, valid: NDArray[np.bool_]) -> Array:
+        """How much each candidate split lowers the worse of its two halves (and a little, the better)."""
+        nodes, column = np.nonzero(valid)
+        gain = np.full(layer.shape, -np.inf)
+        if len(nodes) == 0:
+            return gain
+        halves = []
+        for active in (True, False):
+            cut = region.take(nodes)
+            intervals = {name: (low.copy(), high.copy()) for name, (low, high) in cut.intervals.items()}
+            for k, name in enumerate(self._branching):
+                mine = np.flatnonzero(layer[nodes, column] == k)
+                intervals[name][0 if active else 1][mine, unit[nodes[mine], column[mine]]] = 0.0
+            cut = Region(cut.lower, cut.upper, intervals)
+            objectives = np.repeat(self._objective, len(nodes), axis=0)
+            halves.append(
+                bound_above(self._network, self._target, objectives, cut, adaptive, np.arange(len(nodes))).upper
+            )
+        worse, better = np.maximum(*halves), np.minimum(*halves)
+        gain[nodes, column] = -np.maximum(worse, 0.0) - 0.1 * np.maximum(better, 0.0)
+        return gain
+
+    def _by_lp(self, batch: _Nodes, row: int, budget: Budget) -> bool:
+        """Whether the LP settles a node: its multipliers close it, or its point is a witness."""
+        phases = self._phases(int(batch.number[row]))
+        answer = self._prover.relaxation.maximize(self._unit, self._sign, phases, min(budget.remaining, 1e6))
+        if answer.multipliers is not None:
+            region = batch.region.one(row)
+            objective = 0.0 * self._objective if answer.infeasible else self._objective
+            bound = bound_above(self._network, self._target, objective, region, given(answer.multipliers))
+            leaf: Leaf | None = None
+            if answer.infeasible:
+                leaf = Leaf(answer.multipliers, infeasible=True) if bound.upper[0] < 0 else None
+            elif bound.upper[0] <= 0:
+                leaf = Leaf(answer.multipliers)
+            elif bound.upper[0] - 2 * bound.rounding[0] <= NEARLY_ZERO * self._reach:
+                leaf = self._exactly(region, answer.multipliers)
+            if leaf is not None:
+                self._close(batch, row, leaf)
+                return True
+        if answer.inputs is not None:
+            whole = self._prover.region
+            self._test(np.clip(answer.inputs, whole.lower, whole.upper)[None])
+        return self.witness is not None
+
+    def _phases(self, number: int) -> Phases:
+        phases: Phases = {}
+        while number > 0:
+            number, name, unit, active = self._parent[number]
+            phases[name, unit] = active
+        return phases
+
+
+def _empty(region: Region) -> NDArray[np.bool_]:
+    empty = np.zeros(len(region.lower), dtype=bool)
+    for low, high in region.intervals.values():
+        empty |= (low > high).any(axis=1)
+    return empty
+
+
+def _joined(first: _Nodes, second: _Nodes) -> _Nodes:
+    return _Nodes(
+        Region.joined([first.region, second.region]),
+        np.concatenate([first.number, second.number]),
+        np.concatenate([first.depth, second.depth]),
+        np.concatenate([first.since, second.since]),
+    )
 
 
 def _snap(values: Array, bits: int) -> Array:
