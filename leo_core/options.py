@@ -8,7 +8,7 @@ from typing import Any, final
 
 from leo_core.errors import UsageError
 
-STRATEGIES = ("cascade", "paper")
+STRATEGIES = ("cascade", "isa", "paper")
 TRUST = ("proved", "solver")
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.bounds.dual import DualBound, adaptive, bound_above, prefix
+from leo_core.bounds.crown import LinearBound, Lines, bound_linearly
+from leo_core.bounds.dual import prefix
 from leo_core.bounds.interval import bound_affine_stack
 from leo_core.bounds.region import Region
-from leo_core.network import Network
+from leo_core.network import INPUT, Network
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -34,12 +35,13 @@ def descend(network: Network, target: str, region: Region, since: Indices | None
     """
     count = len(region.lower)
     variation = np.zeros((count, network.input_size))
+    lines: dict[str, Lines] = {}
     for position, (node, relus) in enumerate(prefix(network, target)):
         changed = np.ones(count, dtype=bool) if since is None else since < position
         if not changed.any():
             continue
         region = region.tightened(node.name, *bound_affine_stack(network, node, region))
-        if not relus:
+        if not relus or node.sources == (INPUT,):  # of an affine map of the input the interval is exact
             continue
         low, high = (side.copy() for side in region.intervals[node.name])
         rows, units = np.nonzero((low < 0) & (high > 0) & changed[:, None])
@@ -48,7 +50,7 @@ def descend(network: Network, target: str, region: Region, since: Indices | None
         for sign in (1.0, -1.0):
             objectives = np.zeros((len(rows), node.size))
             objectives[np.arange(len(rows)), units] = sign
-            bound = bound_above(network, node.name, objectives, region, adaptive, rows)
+            bound = bound_linearly(network, node.name, objectives, region, lines, rows)
             if sign > 0:
                 high[rows, units] = np.minimum(high[rows, units], bound.upper)
             else:
@@ -58,7 +60,7 @@ def descend(network: Network, target: str, region: Region, since: Indices | None
     return region, variation / np.maximum(variation.sum(axis=1, keepdims=True), 1e-300)
 
 
-def leaning(bound: DualBound, region: Region, rows: Indices, used: NDArray[np.bool_] | None = None) -> Array:
+def leaning(bound: LinearBound, region: Region, rows: Indices, used: NDArray[np.bool_] | None = None) -> Array:
     """Per region of a stack, the share of each input in the variation of its linear bounds, over (used) rows."""
     variation = np.abs(bound.slope_at_input) * (region.upper - region.lower)[rows]
     if used is not None:

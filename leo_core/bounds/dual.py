@@ -8,10 +8,20 @@ after them, put ν = Λ_a + y for a free y. Then (weak duality, DESIGN §5; Neum
                      + Σ_inputs max(λ lo, λ hi).
 
 The maximum over {L, 0, U} is exact, since the term is linear on both sides of 0. Backward linear bounds
-(CROWN, Zhang et al. 2018; DeepPoly, Singh et al. 2019) are one choice of y, the duals of the LP
-relaxation the best one; both are bounded here, by the same few lines, so a wrong y costs
-tightness and never truth. Rounding: the float64 Λ are sums of products; all that their error can do is
-bounded through |A|·max|h|, once per node (`_weight`), and added at the end.
+(:mod:`leo_core.bounds.crown`) are one choice of y, the duals of the LP relaxation the best one; both are
+bounded here, by the same few lines, so a wrong y costs tightness and never truth.
+
+A *tilt* prices the values h that enter a unit instead of their sum a = w·h + b. For any share s ≥ 0 of Λ_p and
+any vector t, s·max(a, 0) = (s·max(a, 0) − t·h) + t·h, and the bracket is convex in h, so over the box of h it is
+at most
+
+    max(Σ_j max((s w − t)_j h_j) + s b,  Σ_j max(−t_j h_j)),      each h_j at one of its two ends.
+
+This reaches the hull of a unit over the box that it reads, which no line over [L, U] does (Anderson et al. 2020,
+Tjandraatmadja et al. 2020); what is left, Λ_p − s, is priced by y as before.
+
+Rounding: the float64 Λ are sums of products; all that their error can do is bounded through |A|·max|h|, once
+per node (`one_rounding`), and added at the end.
 """
 
 from __future__ import annotations
@@ -26,7 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.arithmetic import TINY, gamma, round_up, to_integers
-from leo_core.bounds.region import Interval, Region
+from leo_core.bounds.region import Region
 from leo_core.network import INPUT, Affine, Network, Relu, sources_of
 
 Array = NDArray[np.float64]
@@ -35,6 +45,20 @@ Array = NDArray[np.float64]
 Multipliers: TypeAlias = Mapping[str, Array]
 #: From a node's name, Λ_p (objectives × units) and its interval, the y to use.
 Policy: TypeAlias = Callable[[str, Array, Array, Array], Array]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Tilt:
+    """For some units of one affine node: ``share`` s ≥ 0 (units,) and ``slope`` t (units, columns of its maps)."""
+
+    units: NDArray[np.int64]
+    share: Array
+    slope: Array
+
+
+Tilts: TypeAlias = Mapping[str, Tilt]
+NO_TILTS: Tilts = {}
 
 
 @final
@@ -51,16 +75,6 @@ class DualBound:
     multipliers: dict[str, Array]
     prices: dict[str, Array]
     slope_at_input: Array
-
-
-def adaptive(_name: str, ahead: Array, lower: Array, upper: Array) -> Array:
-    """CROWN's choice: the chord above, and below the one of slopes 0 and 1 that is nearer."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        chord = np.where(upper > lower, upper / (upper - lower), 0.0)
-    chord = np.where(np.isfinite(chord), chord, 0.0)
-    slope = np.where(ahead > 0, chord, (upper > -lower).astype(np.float64))
-    slope = np.where(lower >= 0, 1.0, np.where(upper <= 0, 0.0, slope))
-    return np.asarray(ahead * slope)
 
 
 def given(multipliers: Multipliers) -> Policy:
@@ -81,6 +95,7 @@ def bound_above(
     region: Region,
     policy: Policy,
     rows: NDArray[np.int64] | None = None,
+    tilts: Tilts = NO_TILTS,
 ) -> DualBound:
     """Bound objectives·a_target from above on a region, or each on its own region of a stack.
 
@@ -94,6 +109,8 @@ def bound_above(
         How y is chosen, going backwards.
     rows:
         For a stack: the region of each objective.
+    tilts:
+        Used for every objective, where a unit is not settled in its region.
     """
     objectives = np.asarray(objectives, dtype=np.float64)
     count = objectives.shape[0]
@@ -112,10 +129,17 @@ def bound_above(
     with np.errstate(invalid="ignore", over="ignore"):
         for affine, relus in reversed(plan):
             direct = collected.pop(affine.name, None)
-            ahead, leaked = _collect(relus, collected, count, affine.size)
-            node_price = before = _sum(direct, leaked)
+            ahead, leaked = collect(relus, collected, count, affine.size)
+            node_price = before = add(direct, leaked)
             if relus:
                 low, high = (own(side) for side in region.intervals[affine.name])
+                if affine.name in tilts:
+                    tilt = _Tilted(network, affine, tilts[affine.name], region, rows, (low < 0) & (high > 0), count)
+                    ahead = tilt.rest(ahead)
+                    total, magnitude = total + tilt.total, magnitude + tilt.magnitude
+                    for source, flow in zip(affine.sources, tilt.flows, strict=True):
+                        collected[source] = collected[source] + flow if source in collected else flow
+                    terms += 2 * tilt.columns + affine.size
                 y = policy(affine.name, ahead, low, high)
                 used[affine.name], prices[affine.name] = y, ahead
                 total = total + _corner_terms(ahead, y, low, high).sum(axis=1)
@@ -128,7 +152,7 @@ def bound_above(
                 node_price = y if before is None else before + y
             assert node_price is not None
             total = total + node_price @ affine.bias.astype(np.float64)
-            weight, reach_sum, columns = _weight(network, affine, region)
+            weight, reach_sum, columns = one_rounding(network, affine, region)
             magnitude = magnitude + np.abs(node_price) @ weight
             terms += columns + 2 * affine.size
             scale += reach_sum
@@ -147,21 +171,51 @@ def bound_above(
     return DualBound(np.where(np.isnan(upper), np.inf, upper), rounding, used, prices, slope)
 
 
-def backward_interval(
-    network: Network, target: str, region: Region, units: NDArray[np.int64] | None = None
-) -> Interval:
-    """(lower, upper) of an affine node's units, or of some, on one region by backward linear bounds (CROWN)."""
-    size = network.size(target)
-    units = np.arange(size) if units is None else units
-    sides = []
-    for sign in (-1.0, 1.0):
-        parts = [np.zeros(0)]
-        for chunk in chunks(network, target, len(units)):
-            objectives = np.zeros((chunk.stop - chunk.start, size))
-            objectives[np.arange(len(objectives)), units[chunk]] = sign
-            parts.append(bound_above(network, target, objectives, region, adaptive).upper)
-        sides.append(np.concatenate(parts))
-    return -sides[0], sides[1]
+class _Tilted:
+    """What a tilt adds to a bound: its terms, what their rounding can cost, and the flow t to each source."""
+
+    def __init__(
+        self,
+        network: Network,
+        affine: Affine,
+        tilt: Tilt,
+        region: Region,
+        rows: NDArray[np.int64] | None,
+        crossing: NDArray[np.bool_],
+        count: int,
+    ) -> None:
+        self._units = tilt.units
+        self._share = np.broadcast_to(crossing, (count, affine.size))[:, tilt.units] * np.maximum(tilt.share, 0.0)
+        used = (self._share > 0).astype(np.float64)
+        share, slope = np.maximum(tilt.share, 0.0)[:, None], tilt.slope
+        on = np.maximum(tilt.share, 0.0)[:, None] * affine.bias[tilt.units, None].astype(np.float64)
+        off = np.zeros((1, 1))
+        cost = np.abs(on[:, 0])
+        self.flows = []
+        self.columns = 0
+        for source, linear in zip(affine.sources, affine.maps, strict=True):
+            mine = slice(self.columns, self.columns + linear.columns)
+            self.columns += linear.columns
+            t, weight = slope[:, mine], linear.matrix()[tilt.units].astype(np.float64)
+            lower, upper = (side if rows is None else side[rows] for side in region.value(network, source))
+            on = on + _largest(share * weight - t, lower, upper)
+            off = off + _largest(-t, lower, upper)
+            cost = cost + (share * np.abs(weight) + 2 * np.abs(t)) @ region.reach(network, source)
+            self.flows.append(used @ t)
+        self.total = (used * np.maximum(on, off).T).sum(axis=1)
+        self.magnitude = used @ (2.0 * cost)
+
+    def rest(self, ahead: Array) -> Array:
+        """Λ_p without the shares."""
+        rest = ahead.copy()
+        rest[:, self._units] -= self._share
+        return rest
+
+
+def _largest(coefficients: Array, lower: Array, upper: Array) -> Array:
+    """max Σ_j c_j h_j over each box, shape (coefficients, boxes or 1)."""
+    result = np.maximum(coefficients, 0.0) @ upper.T + np.minimum(coefficients, 0.0) @ lower.T
+    return np.asarray(result.reshape(len(coefficients), -1))
 
 
 def chunks(network: Network, target: str, count: int) -> list[slice]:
@@ -172,7 +226,7 @@ def chunks(network: Network, target: str, count: int) -> list[slice]:
 
 
 def bound_above_exact(
-    network: Network, target: str, objective: Array, region: Region, multipliers: Multipliers
+    network: Network, target: str, objective: Array, region: Region, multipliers: Multipliers, tilts: Tilts = NO_TILTS
 ) -> Fraction:
     """The same bound for one objective (units,) with no rounding at all, for given y (units,) per node."""
     plan = prefix(network, target)
@@ -192,6 +246,8 @@ def bound_above_exact(
                     ahead[i] += (1 - slope) * coefficient
                     price[i] += slope * coefficient
             low, high = region.intervals[affine.name]
+            if affine.name in tilts:
+                total += _tilt_exactly(network, affine, tilts[affine.name], region, ahead, collected)
             known = multipliers.get(affine.name)
             for i in range(affine.size):
                 if known is not None and not np.isnan(known[i]):
@@ -209,13 +265,44 @@ def bound_above_exact(
                 total += coefficient * Fraction(float(affine.bias[i]))
         for source, linear in zip(affine.sources, affine.maps, strict=True):
             flow = _transposed_exact(linear.matrix(), price)
-            if source in collected:
+            if source in collected:  # a tilt's, or another reader's
                 flow = [left + right for left, right in zip(collected[source], flow, strict=True)]
             collected[source] = flow
     for j, coefficient in enumerate(collected.get(INPUT, [])):
         if coefficient:
             end = region.upper[j] if coefficient > 0 else region.lower[j]
             total += coefficient * Fraction(float(end))
+    return total
+
+
+def _tilt_exactly(
+    network: Network,
+    affine: Affine,
+    tilt: Tilt,
+    region: Region,
+    ahead: list[Fraction],
+    collected: dict[str, list[Fraction]],
+) -> Fraction:
+    """The terms of a tilt; takes its shares from ``ahead`` and adds its flow to ``collected``."""
+    low, high = region.intervals[affine.name]
+    total = zero = Fraction(0)
+    for k, unit in enumerate(tilt.units.tolist()):
+        share = Fraction(float(tilt.share[k]))
+        if share <= 0 or not low[unit] < 0 < high[unit]:
+            continue
+        ahead[unit] -= share
+        on, off, first = share * Fraction(float(affine.bias[unit])), zero, 0
+        for source, linear in zip(affine.sources, affine.maps, strict=True):
+            ends = [[Fraction(float(v)) for v in side] for side in region.value(network, source)]
+            flow = collected.setdefault(source, [zero] * linear.columns)
+            for j, weight in enumerate(linear.matrix()[unit]):
+                t = Fraction(float(tilt.slope[k, first + j]))
+                c = share * Fraction(float(weight)) - t
+                on += c * (ends[1][j] if c > 0 else ends[0][j])
+                off -= t * (ends[0][j] if t > 0 else ends[1][j])
+                flow[j] += t
+            first += linear.columns
+        total += max(on, off)
     return total
 
 
@@ -237,7 +324,7 @@ def prefix(network: Network, target: str) -> list[tuple[Affine, tuple[Relu, ...]
     return result
 
 
-def _collect(relus: tuple[Relu, ...], collected: dict[str, Array], count: int, size: int) -> tuple[Array, Array | None]:
+def collect(relus: tuple[Relu, ...], collected: dict[str, Array], count: int, size: int) -> tuple[Array, Array | None]:
     """Λ_p and the part of Λ_a that leaky slopes pass on (None: nothing)."""
     ahead: Array | None = None
     leaked: Array | None = None
@@ -246,13 +333,14 @@ def _collect(relus: tuple[Relu, ...], collected: dict[str, Array], count: int, s
         if flow is None:
             continue
         if relu.slope.any():
-            leaked = _sum(leaked, relu.slope * flow)
+            leaked = add(leaked, relu.slope * flow)
             flow = (1.0 - relu.slope) * flow
-        ahead = _sum(ahead, flow)
+        ahead = add(ahead, flow)
     return np.zeros((count, size)) if ahead is None else ahead, leaked
 
 
-def _sum(left: Array | None, right: Array | None) -> Array | None:
+def add(left: Array | None, right: Array | None) -> Array | None:
+    """The sum of two flows, None being none."""
     if left is None or right is None:
         return right if left is None else left
     return left + right
@@ -266,7 +354,7 @@ def _corner_terms(ahead: Array, y: Array, low: Array, high: Array) -> Array:
     return np.where((low < 0) & (high > 0), np.maximum(corner, 0.0), corner)
 
 
-def _weight(network: Network, affine: Affine, region: Region) -> tuple[Array, float, int]:
+def one_rounding(network: Network, affine: Affine, region: Region) -> tuple[Array, float, int]:
     """|A|·max|h| + |b| per unit, and the sum of max|h|: what one rounding can cost, per unit of price."""
     weight = np.abs(affine.bias.astype(np.float64))
     reach_sum, columns = 0.0, 0

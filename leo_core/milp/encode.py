@@ -45,7 +45,8 @@ class OpenUnits:
 class Encoding:
     """A MILP whose columns are scaled: real value = ``column_scale`` · column.
 
-    ``target_rows`` (units × columns, in scaled columns) and ``target_offset`` give the target's units.
+    ``target_rows`` (units × columns, in scaled columns) and ``target_offset`` give the target's units;
+    ``entering`` likewise, for each node with open units, the values that its maps read, one after the other.
     """
 
     problem: MilpProblem
@@ -56,6 +57,7 @@ class Encoding:
     target_rows: Array
     target_offset: Array
     sizes: Mapping[str, int]
+    entering: Mapping[str, tuple[Array, Array]]
 
     def objective(self, unit: int, sign: int) -> tuple[Array, float, float]:
         """(objective, factor, offset): sign·a_unit = objective·columns / factor + offset."""
@@ -66,25 +68,6 @@ class Encoding:
     def inputs_of(self, point: Array) -> Array:
         """The network input a point of the MILP stands for."""
         return point[: self.inputs] * self.column_scale[: self.inputs]
-
-    def gaps(self, point: Array) -> dict[str, Array]:
-        """For each node, |p − max(a, 0)| at a point, one entry per open unit, in real units."""
-        activity = self.problem.matrix @ point
-        result = {}
-        for name, group in self.open_units.items():
-            count = len(group.units)
-            rows = slice(group.first_row, group.first_row + count)
-            p = (
-                point[group.p_column : group.p_column + count]
-                * self.column_scale[group.p_column : group.p_column + count]
-            )
-            a = p - activity[rows] / self.row_scale[rows] - self._row_offset(group)
-            result[name] = np.abs(p - np.maximum(a, 0.0))
-        return result
-
-    def _row_offset(self, group: OpenUnits) -> Array:
-        rows = slice(group.first_row, group.first_row + len(group.units))
-        return np.asarray(-self.problem.row_lower[rows] / self.row_scale[rows])
 
     def multipliers(self, row_duals: Array, factor: float) -> dict[str, Array]:
         """The y of :mod:`leo_core.bounds.dual` that row duals of an objective scaled by ``factor`` give."""
@@ -97,13 +80,18 @@ class Encoding:
             result[name] = y
         return result
 
-    def phase_bounds(self, phases: Mapping[tuple[str, int], bool]) -> tuple[Array, Array]:
-        """Column bounds with the z of each given (node, unit) fixed on or off."""
+    def bounds_in(self, region: Region) -> tuple[Array, Array]:
+        """Column bounds for a part of the region: p within the unit's interval there, z fixed where it is settled."""
         lower, upper = self.problem.lower.copy(), self.problem.upper.copy()
-        for (name, unit), active in phases.items():
-            group = self.open_units[name]
-            column = group.z_column + int(np.searchsorted(group.units, unit))
-            lower[column] = upper[column] = 1.0 if active else 0.0
+        for name, group in self.open_units.items():
+            count = len(group.units)
+            p, z = (slice(first, first + count) for first in (group.p_column, group.z_column))
+            low, high = (side[group.units] for side in region.intervals[name])
+            scale = self.column_scale[p]
+            lower[p] = np.maximum(lower[p], low / scale)
+            upper[p] = np.minimum(upper[p], np.maximum(high, 0.0) / scale)
+            lower[z][low >= 0] = 1.0
+            upper[z][(high <= 0) & (low < 0)] = 0.0
         return lower, upper
 
 
@@ -117,6 +105,7 @@ def encode(network: Network, target: str, region: Region) -> Encoding:
     row_lower: list[Array] = []
     row_upper: list[Array] = []
     groups: dict[str, OpenUnits] = {}
+    entering: dict[str, tuple[Array, Array]] = {}
     rows = 0
     for node, relus in plan:
         matrix, offset = _affine(node, values, total)
@@ -134,6 +123,8 @@ def encode(network: Network, target: str, region: Region) -> Encoding:
         p[units, p_column + np.arange(count)] = 1.0
         if count:
             groups[node.name] = OpenUnits(units, p_column, z_column, rows)
+            read = [values[source] for source in node.sources]
+            entering[node.name] = np.vstack([m for m, _ in read]), np.concatenate([o for _, o in read])
             unit_p, unit_a, unit_e = p[units], matrix[units], offset[units]
             z = np.zeros((count, total))
             z[np.arange(count), z_column + np.arange(count)] = 1.0
@@ -148,11 +139,10 @@ def encode(network: Network, target: str, region: Region) -> Encoding:
                 slope[:, None] * matrix + (1.0 - slope)[:, None] * p,
                 slope * offset + (1.0 - slope) * p_offset,
             )
-    target_rows, target_offset = values[target]
     sizes = {node.name: node.size for node, _ in plan}
     stacked = np.vstack(blocks) if blocks else np.zeros((0, total))
     ends = (np.concatenate([*row_lower, np.zeros(0)]), np.concatenate([*row_upper, np.zeros(0)]))
-    return _equilibrated(network.input_size, stacked, ends, columns, groups, target_rows, target_offset, sizes)
+    return _equilibrated(network.input_size, stacked, ends, columns, groups, values[target], sizes, entering)
 
 
 def power_of_two(value: float) -> float:
@@ -202,9 +192,9 @@ def _equilibrated(
     ends: tuple[Array, Array],
     columns: _Columns,
     groups: Mapping[str, OpenUnits],
-    target_rows: Array,
-    target_offset: Array,
+    targets: tuple[Array, Array],
     sizes: Mapping[str, int],
+    entering: Mapping[str, tuple[Array, Array]],
 ) -> Encoding:
     reach = np.maximum(np.abs(columns.lower), np.abs(columns.upper))
     column_scale = np.array([power_of_two(value) for value in reach])
@@ -219,4 +209,14 @@ def _equilibrated(
         upper=columns.upper / column_scale,
         integer=columns.integer,
     )
-    return Encoding(problem, inputs, column_scale, row_scale, groups, target_rows * column_scale, target_offset, sizes)
+    return Encoding(
+        problem,
+        inputs,
+        column_scale,
+        row_scale,
+        groups,
+        targets[0] * column_scale,
+        targets[1],
+        sizes,
+        {name: (matrix * column_scale, offset) for name, (matrix, offset) in entering.items()},
+    )

@@ -12,6 +12,7 @@ from leo_core.milp.checked import CheckedSolver
 from leo_core.milp.solver import Solver
 from leo_core.network import Network
 from leo_core.stability.cascade import decide_by_cascade
+from leo_core.stability.isa import decide_by_one_milp
 from leo_core.stability.paper import decide_by_milp
 from leo_core.stability.tally import Tally
 from leo_core.stability.verdict import LayerStability, Method, StabilityMap, State
@@ -19,7 +20,7 @@ from leo_core.stability.verdict import LayerStability, Method, StabilityMap, Sta
 __all__ = ["LayerStability", "Method", "StabilityMap", "State", "decide"]
 
 
-_STRATEGIES = {"cascade": decide_by_cascade, "paper": decide_by_milp}
+_STRATEGIES = {"cascade": decide_by_cascade, "isa": decide_by_one_milp, "paper": decide_by_milp}
 
 
 def decide(

@@ -27,11 +27,19 @@ def scatter(box: Box, count: int, seed: int) -> Array:
 
 
 def ascend(
-    network: Network, target: str, units: NDArray[np.int64], signs: Array, starts: Array, box: Box, steps: int
+    network: Network,
+    target: str,
+    units: NDArray[np.int64],
+    signs: Array,
+    starts: Array,
+    box: Box,
+    steps: int,
+    share: float | Array = 1.0,
 ) -> Array:
     """From ``starts[k]``, points at which signs[k]·a of unit ``units[k]`` is larger; shape as ``starts``.
 
-    Each climb ends early once its float64 value is positive.
+    The first step is ``share`` (one number, or one per start) of the box's width. Each climb ends early once its
+    float64 value is positive.
     """
     plan = prefix(network, target)
     objectives = np.zeros((len(units), network.size(target)))
@@ -39,7 +47,7 @@ def ascend(
     width = box.upper - box.lower
     best = starts.copy()
     values, gradients = _value_and_gradient(plan, objectives, best)
-    share = np.ones(len(units))
+    share = np.broadcast_to(share, len(units)).copy()
     for _ in range(steps):
         rows = np.flatnonzero(~(values > 0))
         if len(rows) == 0:

@@ -14,8 +14,9 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
+from leo_core.bounds.crown import bound_linearly
 from leo_core.bounds.descend import descend, leaning
-from leo_core.bounds.dual import adaptive, bound_above, prefix
+from leo_core.bounds.dual import prefix
 from leo_core.bounds.region import Region
 from leo_core.domain import Box
 from leo_core.execution.budget import Budget
@@ -30,10 +31,14 @@ Indices = NDArray[np.int64]
 
 #: Boxes bounded at once: enough to keep numpy busy, few enough to stay in the cache.
 BATCH = 256
+#: So many boxes are worked on breadth first, to see where over the whole box a claim may fail; then depth first.
+BROAD = 8_192
+#: Corners of each batch that a climb begins at, per claim, in either part; and its steps.
+BROAD_STARTS, STARTS, CLIMB = 64, 8, 12
 #: An input is halved at most this often; then a claim that is still open stays so.
 HALVINGS = 30
 #: After this many boxes a claim must look as if it could end …
-TRIAL = 8_192
+TRIAL = 65_536
 #: … within this many.
 LIMIT = 8_000_000
 #: A box whose bound is positive, but by less than this share of the unit's range, hides a maximum of zero.
@@ -75,7 +80,7 @@ def split_box(network: Network, target: str, claims: list[Claim], region: Region
 
 
 class _Search:
-    """The frontier and the tree so far; depth first, so that the frontier stays small."""
+    """The frontier and the tree so far; in the end depth first, so that the frontier stays small."""
 
     def __init__(self, network: Network, target: str, claims: list[Claim], region: Region, box: Box) -> None:
         self._network, self._target, self._claims, self._box = network, target, claims, box
@@ -94,8 +99,6 @@ class _Search:
         self._closed: list[list[Indices]] = [[] for _ in claims]
         self._left = np.ones(len(claims), dtype=np.int64)  # boxes on which the claim is open
         self._share = np.zeros(len(claims))  # of the root's volume on which it is closed: only a progress measure
-        self._best = np.full(len(claims), -np.inf)
-        self._point = np.tile(0.5 * region.lower + 0.5 * region.upper, (len(claims), 1))
         self._refuted: dict[Claim, Array] = {}
         self._work = np.zeros(len(claims))
 
@@ -109,7 +112,7 @@ class _Search:
         rows, columns = np.nonzero(boxes.open)
         objectives = np.zeros((len(rows), self._network.size(self._target)))
         objectives[np.arange(len(rows)), self._units[columns]] = self._signs[columns]
-        bound = bound_above(self._network, self._target, objectives, region, adaptive, rows)
+        bound = bound_linearly(self._network, self._target, objectives, region, {}, rows)
         low, high = (side[rows, self._units[columns]] for side in region.intervals[self._target])
         upper = np.minimum(bound.upper, np.where(self._signs[columns] > 0, high, -low))
         closed = upper <= 0
@@ -125,6 +128,10 @@ class _Search:
         still &= self._alive
         self._halve(_Boxes(region, still, boxes.node, boxes.depth), lean)
 
+    @property
+    def _broad(self) -> bool:
+        return self._tree.count < BROAD
+
     def result(self) -> Cut:
         """What is shown so far."""
         proved = {}
@@ -137,7 +144,7 @@ class _Search:
         taken: list[_Boxes] = []
         count = 0
         while self.pending and count < BATCH:
-            boxes = self.pending.pop()
+            boxes = self.pending.pop(0 if self._broad else -1)
             useful = np.flatnonzero((boxes.open & self._alive).any(axis=1))
             if len(useful) > BATCH - count:
                 self.pending.append(boxes.take(useful[: len(useful) - (BATCH - count)]))
@@ -155,27 +162,28 @@ class _Search:
             self._closed[column].append(boxes.node[rows[columns == column]])
 
     def _look(self, slopes: Array, region: Region, rows: Indices, columns: Indices) -> None:
-        """Try the corners at which the linear bounds are attained, and climb from the best."""
+        """Climb from the best of the corners at which the linear bounds are attained."""
         if len(rows) == 0:
             return
         points = np.where(slopes > 0, region.upper[rows], region.lower[rows])
-        values = self._values(points, columns)
-        order = np.lexsort((values, columns))
-        last = order[np.append(np.flatnonzero(np.diff(columns[order])), len(order) - 1)]
-        gained = last[values[last] > self._best[columns[last]]]
-        if len(gained) == 0:
-            return
-        which = columns[gained]
-        climbed = ascend(
-            self._network, self._target, self._units[which], self._signs[which], points[gained], self._box, 10
+        order = np.lexsort((-self._values(points, columns), columns))
+        rank = np.arange(len(order)) - np.searchsorted(columns[order], columns[order])
+        best = order[rank < (BROAD_STARTS if self._broad else STARTS)]
+        which = columns[best]
+        width = ((region.upper - region.lower)[rows[best]] / np.maximum(self._box.upper - self._box.lower, 1e-300)).max(
+            axis=1
         )
-        reached = self._values(climbed, which)
-        self._best[which] = np.maximum(values[gained], reached)
-        for column, value, point in zip(which.tolist(), reached.tolist(), climbed, strict=True):
-            unit, sign = self._claims[column]
-            if value > 0 and sign * signs_at(self._network, self._target, np.array([unit]), point[None])[0] > 0:
-                self._refuted[unit, sign] = point
-                self._alive[column] = False
+        climbed = ascend(
+            self._network, self._target, self._units[which], self._signs[which], points[best], self._box, CLIMB, width
+        )
+        values = self._values(climbed, which)
+        for row in np.flatnonzero(values > 0).tolist():
+            unit, sign = self._claims[which[row]]
+            if (unit, sign) not in self._refuted and (
+                sign * signs_at(self._network, self._target, np.array([unit]), climbed[row : row + 1])[0] > 0
+            ):
+                self._refuted[unit, sign] = climbed[row]
+                self._alive[which[row]] = False
 
     def _values(self, points: Array, columns: Indices) -> Array:
         values = self._network.evaluate_nodes(points, only=self._names)[self._target]
@@ -205,19 +213,16 @@ class _Search:
         self._left += boxes.open.sum(axis=0)
         at = middle[each, axis]
         children = self._tree.split(boxes.node, axis, at)
-        below, above = upper.copy(), lower.copy()
-        below[each, axis] = above[each, axis] = at
-        twice = {
-            name: (np.vstack([low, low]), np.vstack([high, high]))
-            for name, (low, high) in boxes.region.intervals.items()
-        }
-        region = Region(np.vstack([lower, above]), np.vstack([below, upper]), twice)
+        twice = np.repeat(each, 2)
+        region = boxes.region.take(twice)
+        lower, upper = region.lower.copy(), region.upper.copy()
+        upper[2 * each, axis] = lower[2 * each + 1, axis] = at
         self.pending.append(
             _Boxes(
-                region,
-                np.vstack([boxes.open, boxes.open]),
-                np.concatenate([children, children + 1]),
-                np.concatenate([boxes.depth, boxes.depth]) + 1,
+                Region(lower, upper, region.intervals),
+                boxes.open[twice],
+                np.stack([children, children + 1], axis=1).ravel(),
+                boxes.depth[twice] + 1,
             )
         )
 
@@ -226,7 +231,7 @@ class _Tree:
     """The halvings so far, in flat lists of arrays; node k's halves are ``child[k]`` and ``child[k] + 1``."""
 
     def __init__(self) -> None:
-        self._count = 1
+        self.count = 1
         self._node: list[Indices] = []
         self._axis: list[Indices] = []
         self._at: list[Array] = []
@@ -234,21 +239,21 @@ class _Tree:
 
     def split(self, node: Indices, axis: Indices, at: Array) -> Indices:
         """Halve nodes; the first child of each."""
-        child = self._count + 2 * np.arange(len(node))
-        self._count += 2 * len(node)
+        child = self.count + 2 * np.arange(len(node))
+        self.count += 2 * len(node)
         for kept, new in ((self._node, node), (self._axis, axis), (self._at, at), (self._child, child)):
             kept.append(np.asarray(new))
         return child
 
     def pruned(self, leaves: Indices) -> Bisection:
         """The part of the tree whose leaves are the given nodes."""
-        axis, at = np.full(self._count, -1, dtype=np.int64), np.zeros(self._count)
-        child, parent = np.zeros(self._count, dtype=np.int64), np.full(self._count, -1, dtype=np.int64)
+        axis, at = np.full(self.count, -1, dtype=np.int64), np.zeros(self.count)
+        child, parent = np.zeros(self.count, dtype=np.int64), np.full(self.count, -1, dtype=np.int64)
         if self._node:
             node, first = np.concatenate(self._node), np.concatenate(self._child)
             axis[node], at[node], child[node] = np.concatenate(self._axis), np.concatenate(self._at), first
             parent[first] = parent[first + 1] = node
-        needed = np.zeros(self._count, dtype=bool)
+        needed = np.zeros(self.count, dtype=bool)
         level = np.unique(leaves)
         while len(level):
             needed[level] = True

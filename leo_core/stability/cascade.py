@@ -12,7 +12,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.bounds.dual import backward_interval, chunks
+from leo_core.bounds.crown import backward_interval
+from leo_core.bounds.dual import chunks
 from leo_core.bounds.interval import bound_affine
 from leo_core.bounds.region import Region
 from leo_core.bounds.slopes import improved

@@ -10,22 +10,25 @@ see that no leaf's bound is positive.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from leo_core.bounds.dual import Tilts
+
 
 @final
 @dataclass(frozen=True, eq=False)
 class Leaf:
-    """Multipliers y per affine node (NaN: the natural one); ``exact`` if only exact arithmetic closes it.
+    """Multipliers y per affine node (NaN: the natural one) and tilts; ``exact`` if only exact arithmetic closes it.
 
     ``infeasible`` says that they show the region empty, by a negative bound on the zero objective.
     """
 
     multipliers: Mapping[str, NDArray[np.float64]]
+    tilts: Tilts = field(default_factory=dict)
     infeasible: bool = False
     exact: bool = False
 

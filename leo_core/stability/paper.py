@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.bounds.dual import backward_interval
+from leo_core.bounds.crown import backward_interval
 from leo_core.bounds.interval import bound_affine
 from leo_core.bounds.region import Region
 from leo_core.domain import Box

@@ -11,20 +11,21 @@ Sources: safe bounds as in Neumaier and Shcherbina, Math. Program. 99 (2004).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import final
+from typing import TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from leo_core.bounds.crown import bound_linearly
 from leo_core.bounds.descend import descend
-from leo_core.bounds.dual import DualBound, adaptive, bound_above, bound_above_exact, given, prefix
-from leo_core.bounds.region import Region
+from leo_core.bounds.dual import NO_TILTS, DualBound, Tilt, Tilts, bound_above, bound_above_exact, given, prefix
+from leo_core.bounds.region import Interval, Region
 from leo_core.bounds.slopes import improved
 from leo_core.domain import Box
 from leo_core.execution.budget import Budget
-from leo_core.milp.encode import encode
-from leo_core.milp.relaxation import Relaxation
+from leo_core.milp.relaxation import Relaxation, RelaxedAnswer
 from leo_core.milp.solver import Solver
 from leo_core.network import Network
 from leo_core.stability.attack import ascend
@@ -33,7 +34,7 @@ from leo_core.stability.witness import signs_at
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
-Phases = dict[tuple[str, int], bool]
+Multipliers: TypeAlias = dict[str, Array]
 
 #: Nodes bounded at once.
 BATCH = 32
@@ -45,6 +46,10 @@ LIMIT = 100_000
 SLOPES, CLIMB = 16, 4
 #: Units tried per node before one is split on.
 CANDIDATES = 6
+#: Rounds of cuts at the root.
+ROUNDS = 20
+#: An LP of at most so many columns is solved at every node, a larger one only at the root and where no sign is open.
+SMALL = 400
 #: Bounds this close to zero, relative to the unit's own range, are tried in exact arithmetic.
 NEARLY_ZERO = 1e-6
 #: Bits that exact attempts round multipliers to: LP duals are often simple numbers, slightly off.
@@ -88,7 +93,7 @@ class Prover:
     def relaxation(self) -> Relaxation:
         """The LP relaxation over the whole region, loaded when first asked for."""
         if self._relaxation is None:
-            self._relaxation = Relaxation(encode(self.network, self.target, self.region), self._solver, self._seed)
+            self._relaxation = Relaxation(self.network, self.target, self.region, self._solver, self._seed)
         return self._relaxation
 
     def close(self) -> None:
@@ -135,7 +140,8 @@ class _Search:
         self._share = 0.0
         self._leaves: dict[int, Leaf] = {}
         self._splits: dict[int, tuple[str, int, int]] = {}  # node, unit, number of the 'on' child
-        self._parent: list[tuple[int, str, int, bool]] = [(-1, "", 0, False)]
+        self._count = 1
+        self._tilts: Tilts = NO_TILTS
 
     def step(self, budget: Budget) -> None:
         """Bound a batch of nodes, close what closes, split the rest."""
@@ -152,20 +158,14 @@ class _Search:
         batch = batch.take(rows)
         each = np.arange(len(rows))
         objectives = np.repeat(self._objective, len(rows), axis=0)
-        bound = improved(self._network, self._target, objectives, batch.region, SLOPES, each)
-        left = []
-        for row in each.tolist():
-            leaf = self._leaf(batch.region, row, bound)
-            if leaf is None:
-                left.append(row)
-            else:
-                self._close(batch, row, leaf)
-        if not left:
-            return
-        still = np.array(left)
-        self._look(batch.region, bound, still)
-        if self.witness is None:
-            self._split(batch.take(still), bound, still, budget)
+        bound = improved(self._network, self._target, objectives, batch.region, SLOPES, each, self._tilts)
+        multipliers = [{name: y[row] for name, y in bound.multipliers.items()} for row in each.tolist()]
+        left = self._close_all(batch, each, lambda row: self._leaf(batch.region, row, bound, multipliers[row]))
+        if len(left):
+            self._look(batch.region, bound, left)
+        left = self._close_all(batch, left, lambda row: self._leaf_by_lp(batch, row, budget))
+        if len(left) and self.witness is None:
+            self._split(batch.take(left), bound, left)
 
     def tree(self) -> Tree:
         """The evidence, once nothing is open."""
@@ -189,20 +189,31 @@ class _Search:
         self._leaves[int(batch.number[row])] = leaf
         self._share += 0.5 ** int(batch.depth[row])
 
-    def _leaf(self, region: Region, row: int, bound: DualBound) -> Leaf | None:
-        multipliers = {name: y[row] for name, y in bound.multipliers.items()}
+    def _close_all(self, batch: _Nodes, rows: Indices, leaf_of: Callable[[int], Leaf | None]) -> Indices:
+        """Close the nodes that a leaf is found for; the rows of the others."""
+        left = []
+        for row in rows.tolist():
+            leaf = None if self.witness is not None else leaf_of(row)
+            if leaf is None:
+                left.append(row)
+            else:
+                self._close(batch, row, leaf)
+        return np.array(left, dtype=np.int64)
+
+    def _leaf(self, region: Region, row: int, bound: DualBound, multipliers: Multipliers) -> Leaf | None:
         if bound.upper[row] <= 0:
-            return Leaf(multipliers)
+            return Leaf(multipliers, self._tilts)
         if bound.upper[row] - 2 * bound.rounding[row] <= NEARLY_ZERO * self._reach:
-            return self._exactly(region.one(row), multipliers)
+            return self._exactly(region.one(row), multipliers, self._tilts)
         return None
 
-    def _exactly(self, region: Region, multipliers: dict[str, Array]) -> Leaf | None:
+    def _exactly(self, region: Region, multipliers: Multipliers, tilts: Tilts) -> Leaf | None:
         """Where rounding may be all that is missing: simple multipliers, in rational arithmetic."""
         for bits in _SNAP_BITS:
-            snapped = {name: _snap(y, bits) for name, y in multipliers.items()}
-            if bound_above_exact(self._network, self._target, self._objective[0], region, snapped) <= 0:
-                return Leaf(snapped, exact=True)
+            y = {name: _snap(values, bits) for name, values in multipliers.items()}
+            t = {n: Tilt(at.units, _snap(at.share, bits), _snap(at.slope, bits)) for n, at in tilts.items()}
+            if bound_above_exact(self._network, self._target, self._objective[0], region, y, t) <= 0:
+                return Leaf(y, t, exact=True)
         return None
 
     def _look(self, region: Region, bound: DualBound, rows: Indices) -> None:
@@ -221,42 +232,24 @@ class _Search:
             if self._sign * found[0] > 0:
                 self.witness = points[best]
 
-    def _split(self, batch: _Nodes, bound: DualBound, rows: Indices, budget: Budget) -> None:
+    def _split(self, batch: _Nodes, bound: DualBound, rows: Indices) -> None:
         names, units = self._choose(batch.region, bound, rows)
-        final = np.flatnonzero(units < 0)
-        for row in final.tolist():
-            if not self._by_lp(batch, row, budget):
-                self.stuck = True
-                return
-        if self.nodes == 1 and len(final) == 0 and self._by_lp(batch, 0, budget):
+        if (units < 0).any() or (self.nodes > TRIAL and self.nodes > LIMIT * self._share):
+            self.stuck = True  # every sign is known somewhere and still no proof; or it would take too long
             return
-        if self.witness is not None:
-            return
-        if self.nodes > TRIAL and self.nodes > LIMIT * self._share:
-            self.stuck = True
-            return
-        on: list[tuple[Region, int, int]] = []
-        off: list[tuple[Region, int, int]] = []
-        for row in np.flatnonzero(units >= 0).tolist():
-            name, unit = names[row], int(units[row])
-            number = len(self._parent)
-            self._splits[int(batch.number[row])] = (name, unit, number)
-            for active in (True, False):
-                self._parent.append((int(batch.number[row]), name, unit, active))
+        halves: tuple[list[Region], list[Region]] = ([], [])
+        numbers = self._count + 2 * np.arange(len(units))
+        self._count += 2 * len(units)
+        for row, (name, unit) in enumerate(zip(names, units.tolist(), strict=True)):
+            self._splits[int(batch.number[row])] = (name, unit, int(numbers[row]))
             one = batch.region.one(row)
-            for active, kept in ((True, on), (False, off)):
-                kept.append((one.split(name, unit, active=active), number + (not active), row))
-        if on:
-            self.frontier.append(self._children(on + off, batch, names))
-
-    def _children(self, parts: list[tuple[Region, int, int]], batch: _Nodes, names: list[str]) -> _Nodes:
-        rows = np.array([row for _, _, row in parts])
-        return _Nodes(
-            Region.joined([region for region, _, _ in parts]),
-            np.array([number for _, number, _ in parts]),
-            batch.depth[rows] + 1,
-            np.array([self._position[names[row]] for row in rows]),
+            for half, active in zip(halves, (True, False), strict=True):
+                half.append(one.split(name, unit, active=active))
+        since = np.array([self._position[name] for name in names])
+        on, off = (
+            _Nodes(Region.joined(half), numbers + which, batch.depth + 1, since) for which, half in enumerate(halves)
         )
+        self.frontier.append(_joined(on, off))
 
     def _choose(self, region: Region, bound: DualBound, rows: Indices) -> tuple[list[str], Indices]:
         """Per node, the unit to split on; −1 where every sign is known."""
@@ -297,42 +290,48 @@ class _Search:
                 intervals[name][0 if active else 1][mine, unit[nodes[mine], column[mine]]] = 0.0
             cut = Region(cut.lower, cut.upper, intervals)
             objectives = np.repeat(self._objective, len(nodes), axis=0)
-            halves.append(
-                bound_above(self._network, self._target, objectives, cut, adaptive, np.arange(len(nodes))).upper
-            )
+            each = np.arange(len(nodes))
+            halves.append(bound_linearly(self._network, self._target, objectives, cut, {}, each).upper)
         worse, better = np.maximum(*halves), np.minimum(*halves)
         gain[nodes, column] = -np.maximum(worse, 0.0) - 0.1 * np.maximum(better, 0.0)
         return gain
 
-    def _by_lp(self, batch: _Nodes, row: int, budget: Budget) -> bool:
-        """Whether the LP settles a node: its multipliers close it, or its point is a witness."""
-        phases = self._phases(int(batch.number[row]))
-        answer = self._prover.relaxation.maximize(self._unit, self._sign, phases, min(budget.remaining, 1e6))
-        if answer.multipliers is not None:
-            region = batch.region.one(row)
-            objective = 0.0 * self._objective if answer.infeasible else self._objective
-            bound = bound_above(self._network, self._target, objective, region, given(answer.multipliers))
-            leaf: Leaf | None = None
-            if answer.infeasible:
-                leaf = Leaf(answer.multipliers, infeasible=True) if bound.upper[0] < 0 else None
-            elif bound.upper[0] <= 0:
-                leaf = Leaf(answer.multipliers)
-            elif bound.upper[0] - 2 * bound.rounding[0] <= NEARLY_ZERO * self._reach:
-                leaf = self._exactly(region, answer.multipliers)
-            if leaf is not None:
-                self._close(batch, row, leaf)
-                return True
-        if answer.inputs is not None:
+    def _leaf_by_lp(self, batch: _Nodes, row: int, budget: Budget) -> Leaf | None:
+        """A leaf from the LP relaxation's duals, at the root with cuts; or its point is a witness."""
+        region, root = batch.region.one(row), batch.number[row] == 0
+        relaxation = self._prover.relaxation
+        settled = all(not ((low < 0) & (high > 0)).any() for low, high in self._open_intervals(region))
+        if not (root or settled or relaxation.encoding.problem.columns <= SMALL):
+            return None
+        for _ in range(ROUNDS if root else 1):
+            answer = relaxation.maximize(self._unit, self._sign, region, min(budget.remaining, 1e6))
+            leaf = self._leaf_of(answer, region)
+            if leaf is not None or answer.point is None:
+                return leaf
             whole = self._prover.region
-            self._test(np.clip(answer.inputs, whole.lower, whole.upper)[None])
-        return self.witness is not None
+            self._test(np.clip(relaxation.inputs_of(answer.point), whole.lower, whole.upper)[None])
+            if root:
+                self._tilts = answer.tilts
+            if self.witness is not None or budget.expired or not (root and relaxation.cut_off(answer.point)):
+                return None
+        return None
 
-    def _phases(self, number: int) -> Phases:
-        phases: Phases = {}
-        while number > 0:
-            number, name, unit, active = self._parent[number]
-            phases[name, unit] = active
-        return phases
+    def _leaf_of(self, answer: RelaxedAnswer, region: Region) -> Leaf | None:
+        if answer.multipliers is None:
+            return None
+        objective = 0.0 * self._objective if answer.infeasible else self._objective
+        policy = given(answer.multipliers)
+        bound = bound_above(self._network, self._target, objective, region, policy, tilts=answer.tilts)
+        if answer.infeasible:
+            return Leaf(answer.multipliers, answer.tilts, infeasible=True) if bound.upper[0] < 0 else None
+        if bound.upper[0] <= 0:
+            return Leaf(answer.multipliers, answer.tilts)
+        if bound.upper[0] - 2 * bound.rounding[0] <= NEARLY_ZERO * self._reach:
+            return self._exactly(region, answer.multipliers, answer.tilts)
+        return None
+
+    def _open_intervals(self, region: Region) -> list[Interval]:
+        return [region.intervals[name] for name in self._branching]
 
 
 def _empty(region: Region) -> NDArray[np.bool_]:

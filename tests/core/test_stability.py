@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from strategies import networks_and_boxes
 from truth import extremes, states
@@ -24,6 +25,7 @@ from leo_core.execution.events import Note, Progress
 from leo_core.linear import Dense
 from leo_core.network import INPUT, Affine, Network, Relu
 from leo_core.stability import Method, State, decide
+from leo_core.stability import isa as isa_module
 from leo_core.stability.evidence import Bisection, Leaf
 from leo_core.testing.networks import chain, leaky, residual, skip
 from leo_core.testing.reference import ReferenceSolver
@@ -32,6 +34,10 @@ from leo_core.testing.wrong import FAULTS, WrongSolver
 
 def paper(network, box, solver=None, **options):
     return decide(network, box, strategy="paper", solver=solver or HighsSolver(), **options)
+
+
+def isa(network, box, solver=None, **options):
+    return decide(network, box, strategy="isa", solver=solver or HighsSolver(), **options)
 
 
 def cascade(network, box, solver=None, **options):
@@ -79,7 +85,7 @@ def recheck(network, target, unit, state, tree, box):
     def walk(at, region):
         if isinstance(at, Leaf):
             zero = objective * 0 if at.infeasible else objective
-            bound = bound_above_exact(network, target, zero, region, at.multipliers)
+            bound = bound_above_exact(network, target, zero, region, at.multipliers, at.tilts)
             assert region.empty or (bound < 0 if at.infeasible else bound <= 0)
             return
         if isinstance(at, Bisection):
@@ -115,7 +121,7 @@ def down(value: Fraction) -> float:
     return -up(-value)
 
 
-@pytest.mark.parametrize("strategy", [paper, cascade], ids=lambda strategy: strategy.__name__)
+@pytest.mark.parametrize("strategy", [paper, isa, cascade], ids=lambda strategy: strategy.__name__)
 @given(case=networks_and_boxes())
 def test_verdicts_agree_with_the_truth(strategy, case):
     network, box = case
@@ -152,7 +158,7 @@ def test_trusting_the_solver_agrees_on_networks_this_small(case):
         assert (layer.state[decided] == proved.layers[name].state[decided]).all()
 
 
-@pytest.mark.parametrize("strategy", [paper, cascade], ids=lambda strategy: strategy.__name__)
+@pytest.mark.parametrize("strategy", [paper, isa, cascade], ids=lambda strategy: strategy.__name__)
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 @given(case=networks_and_boxes(layers=st.integers(1, 2)))
 def test_a_wrong_solver_costs_verdicts_but_never_truth(fault, strategy, case):
@@ -170,7 +176,8 @@ def test_a_maximum_of_exactly_zero_is_inactive_and_a_minimum_of_zero_active():
     assert found.layers["h"].state.tolist() == [State.INACTIVE, State.ACTIVE, State.INACTIVE, State.ACTIVE]
 
 
-def test_zero_behind_a_layer_needs_the_prover_and_is_found():
+@pytest.mark.parametrize("strategy", [paper, isa], ids=lambda strategy: strategy.__name__)
+def test_zero_behind_a_layer_needs_the_prover_and_is_found(strategy):
     # h1 + h2 − 1 = |x| − 1 on [−1, 1]: its maximum is exactly 0, an interval says 1
     nodes = (
         Affine("z1", (INPUT,), (Dense([[1.0], [-1.0]]),), np.zeros(2)),
@@ -178,12 +185,13 @@ def test_zero_behind_a_layer_needs_the_prover_and_is_found():
         Affine("z2", ("h1",), (Dense([[1.0, 1.0]]),), np.array([-1.0])),
         Relu("h2", "z2", np.zeros(1)),
     )
-    found = paper(Network(1, nodes, "h2"), Box.uniform(-1, 1, 1))
+    found = strategy(Network(1, nodes, "h2"), Box.uniform(-1, 1, 1))
     assert found.layers["h2"].state.tolist() == [State.INACTIVE]
     assert found.layers["h2"].method[0] in (Method.BOUND, Method.TREE)
 
 
-def test_a_positive_sliver_is_not_called_inactive():
+@pytest.mark.parametrize("strategy", [paper, isa], ids=lambda strategy: strategy.__name__)
+def test_a_positive_sliver_is_not_called_inactive(strategy):
     # the same, raised by 2**-40: positive at both ends, by less than any solver's tolerance
     nodes = (
         Affine("z1", (INPUT,), (Dense([[1.0], [-1.0]]),), np.zeros(2)),
@@ -191,15 +199,16 @@ def test_a_positive_sliver_is_not_called_inactive():
         Affine("z2", ("h1",), (Dense([[1.0, 1.0]]),), np.array([-1.0 + 2.0**-40])),
         Relu("h2", "z2", np.zeros(1)),
     )
-    found = paper(Network(1, nodes, "h2"), Box.uniform(-1, 1, 1))
+    found = strategy(Network(1, nodes, "h2"), Box.uniform(-1, 1, 1))
     assert found.layers["h2"].state[0] in (State.UNSTABLE, State.UNDECIDED)
 
 
+@pytest.mark.parametrize("strategy", [paper, isa], ids=lambda strategy: strategy.__name__)
 @pytest.mark.parametrize("make", [residual, skip, leaky, lambda: chain(2, 4, 4, 1)])
-def test_residual_skip_and_leaky_networks_are_decided(make):
+def test_residual_skip_and_leaky_networks_are_decided(make, strategy):
     network = make()
     box = Box.uniform(-0.5, 0.5, network.input_size)
-    found = paper(network, box)
+    found = strategy(network, box)
     assert found.count(State.UNDECIDED) == 0
     points = np.vstack([box.sample(np.random.default_rng(0), 500), box.corners()])
     values = network.evaluate_nodes(points)
@@ -227,9 +236,11 @@ def test_any_multipliers_bound_the_truth(case):
             assert truth[target][unit][1] <= exact <= bound[unit]
 
 
-def test_an_expired_budget_leaves_units_undecided_and_bounds_sound():
+@pytest.mark.parametrize("strategy", [paper, isa], ids=lambda strategy: strategy.__name__)
+def test_an_expired_budget_leaves_units_undecided_and_bounds_sound(strategy):
     network, box = chain(2, 6, 6, 1), Box.uniform(-1, 1, 2)
-    found = paper(network, box, budget=Budget.of(0))
+    found = strategy(network, box, budget=Budget.of(0))
+    assert found.count(State.UNDECIDED) > 0
     assert_sound(network, box, found, complete=False)
 
 
@@ -249,10 +260,11 @@ def test_ctrl_c_keeps_what_was_found():
     assert first.count(State.UNDECIDED) == 0 < second.count(State.UNDECIDED)
 
 
-def test_a_crashing_solver_is_reported_once():
+@pytest.mark.parametrize("strategy", [paper, isa], ids=lambda strategy: strategy.__name__)
+def test_a_crashing_solver_is_reported_once(strategy):
     notes = []
     crash = next(fault for fault in FAULTS if fault.__name__ == "crashes")
-    paper(chain(2, 5, 5, 1, seed=4), Box.uniform(-1, 1, 2), WrongSolver(ReferenceSolver(), crash),
+    strategy(chain(2, 5, 5, 1, seed=4), Box.uniform(-1, 1, 2), WrongSolver(ReferenceSolver(), crash),
           listener=lambda event: notes.append(event.text) if isinstance(event, Note) else None)  # fmt: skip
     assert len(notes) == 1
     assert "licence expired" in notes[0]
@@ -269,3 +281,86 @@ def test_verdicts_hold_on_samples_of_larger_boxes(case):
         slack = 1e-9
         assert (z[:, layer.state == State.ACTIVE] >= -slack).all()
         assert (z[:, layer.state == State.INACTIVE] <= slack).all()
+
+
+@pytest.mark.parametrize("strategy", [paper, isa, cascade], ids=lambda strategy: strategy.__name__)
+def test_a_node_with_two_relus_and_one_that_no_output_needs_are_decided(strategy):
+    # z is read by a ReLU and a leaky one; nothing needs 'beside', whose unit |x| − 2 is never positive on [−1, 1]
+    nodes = (
+        Affine("z", (INPUT,), (Dense([[1.0], [-1.0]]),), np.zeros(2)),
+        Relu("plain", "z", np.zeros(2)),
+        Relu("leaky", "z", np.full(2, 0.25)),
+        Affine("beside", ("plain",), (Dense([[1.0, 1.0], [1.0, -1.0]]),), np.array([-2.0, 0.0])),
+        Relu("unread", "beside", np.zeros(2)),
+        Affine("top", ("plain", "leaky"), (Dense([[1.0, 1.0]]), Dense([[1.0, 1.0]])), np.array([0.0])),
+        Relu("last", "top", np.zeros(1)),
+    )
+    network, box = Network(1, nodes, "last"), Box.uniform(-1, 1, 1)
+    found = strategy(network, box)
+    assert_sound(network, box, found)
+    assert found.layers["unread"].state.tolist() == [State.INACTIVE, State.UNSTABLE]
+    assert found.layers["last"].state.tolist() == [State.ACTIVE]
+
+
+class CountingSolver:
+    """A solver that knows how many programs with integer columns it was asked to solve."""
+
+    def __init__(self, inner):
+        self._inner, self.solves = inner, 0
+        self.name, self.capabilities = inner.name, inner.capabilities
+
+    def load(self, problem, *, seed=0):
+        session = self._inner.load(problem, seed=seed)
+
+        def maximize(*args, **options):
+            self.solves += bool(problem.integer.any())
+            return session.maximize(*args, **options)
+
+        return SimpleNamespace(maximize=maximize, close=session.close)
+
+
+@pytest.fixture
+def sample_of_one(monkeypatch):
+    """isa sees the centre of the box only, so that all else is left to its MILP."""
+    monkeypatch.setattr(isa_module, "scatter", lambda box, *_: 0.5 * (box.lower + box.upper)[None])
+
+
+ONCE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@ONCE
+@given(case=networks_and_boxes())
+def test_isa_claims_and_finds_what_is_true_on_networks_this_small(case, sample_of_one):
+    network, box = case
+    found, truth = isa(network, box, ReferenceSolver(), trust="solver"), states(network, box)
+    for name, layer in found.layers.items():
+        decided = layer.state != State.UNDECIDED
+        assert not in_quarters(network) or (layer.state == truth[name])[decided].all()
+
+
+@pytest.mark.parametrize("fault", [None, *FAULTS], ids=lambda fault: fault.__name__ if fault else "right")
+@ONCE
+@given(case=networks_and_boxes(layers=st.integers(1, 2)))
+def test_isa_solves_at_most_once_per_unit_and_once_more(fault, case, sample_of_one):
+    network, box = case
+    inner = ReferenceSolver()
+    solver = CountingSolver(inner if fault is None else WrongSolver(inner, fault))
+    found = isa(network, box, solver, trust="solver")
+    assert solver.solves <= sum(network.size(name) for name in {relu.source for relu in network.relus}) + 1
+    assert found.trusted
+
+
+def test_isa_asks_again_until_nothing_new_is_to_be_seen(sample_of_one):
+    # at the centre all is off, and no input turns units 0 and 2 on at once; 'far' is never positive
+    nodes = (
+        Affine("z", (INPUT,), (Dense([[1.0], [1.0], [-1.0], [-1.0]]),), np.array([-0.25, -0.75, -0.25, -0.75])),
+        Relu("h", "z", np.zeros(4)),
+        Affine("far", ("h",), (Dense([[1.0, 0.0, 1.0, 0.0]]),), np.array([-0.875])),
+        Relu("last", "far", np.zeros(1)),
+    )
+    solver = CountingSolver(HighsSolver())
+    found = isa(Network(1, nodes, "last"), Box.uniform(-1, 1, 1), solver, trust="solver")
+    assert found.layers["h"].state.tolist() == [State.UNSTABLE] * 4
+    assert found.layers["last"].state.tolist() == [State.INACTIVE]
+    assert found.layers["last"].method.tolist() == [Method.SOLVER]
+    assert 3 <= solver.solves <= 6

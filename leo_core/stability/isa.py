@@ -1,0 +1,190 @@
+"""ISA as published: one MILP over the whole network, solved again and again for states not seen yet.
+
+Serra, Yu, Kumar, Ramalingam, "Scaling Up Exact Neural Network Compression by ReLU Stability", NeurIPS 2021.
+A unit has two states, on (a > 0) and off (a < 0). One input shows a state of nearly every unit at once, so a
+sample shows most states, and the MILP is asked only for an input that shows others. When its bound says that
+none does, the states left are claimed impossible, all at once.
+
+In the encoding, z = 1 says that a unit of unknown sign is on. The paper has columns p ≤ z and q ≤ 1 − z for the
+states not seen yet, and maximises their sum. At an optimum p = z and q = 1 − z, so the sum is
+
+    Σ (on not seen) z  +  Σ (off not seen) (1 − z),
+
+coefficients of +1 and −1 on z and a constant; where neither state of a unit is seen, the constant 1 whatever z
+is. So no columns or rows are added. The first solution leaves each unit one state at most, each further one
+takes at least one away: units + 1 solves are enough. They end at their first solution that promises a state:
+the paper takes each solution out by lazy constraints as it comes, we change the objective and solve again.
+
+What a solution's z promise is seen only if the real network, evaluated exactly, shows it at the solution's input
+or a few steps of ascent from there; a is often just zero at the input itself. A state promised and not seen
+is doubtful: neither asked for again nor claimed. Under ``trust="proved"`` whatever is open in the end goes
+to :class:`~.prover.Prover`, what was claimed first.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leo_core.bounds.crown import backward_interval
+from leo_core.bounds.dual import chunks
+from leo_core.bounds.interval import bound_affine, bound_network
+from leo_core.bounds.region import Region
+from leo_core.domain import Box
+from leo_core.execution.budget import Budget
+from leo_core.linear import Sparse
+from leo_core.milp.encode import Encoding, encode
+from leo_core.milp.solver import Solver
+from leo_core.network import Affine, Network
+from leo_core.stability.attack import ascend, scatter
+from leo_core.stability.prover import Prover
+from leo_core.stability.tally import Tally
+from leo_core.stability.verdict import Claim
+from leo_core.stability.witness import signs_at
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.int64]
+#: A state, (affine node, unit, sign): on (+1) or off (−1). That no input shows it is the tally's claim (unit, sign).
+UnitState: TypeAlias = tuple[str, int, int]
+
+#: Points at random, and as many corners, looked at before the MILP.
+SAMPLES = 500
+#: Steps of gradient ascent from a solution, for each state it promises.
+CLIMB = 20
+
+
+def decide_by_one_milp(
+    network: Network, box: Box, solver: Solver, trust: str, budget: Budget, tally: Tally, seed: int
+) -> None:
+    """Decide every ReLU of a network, recording verdicts and bounds in ``tally`` as they are found."""
+    claimed = _Search(network, box, tally).run(solver, budget, seed)
+    if trust == "proved":
+        _prove(network, box, claimed, solver, budget, tally, seed)
+        return
+    for name, unit, sign in sorted(claimed):
+        if (unit, sign) in tally.open_claims(name):
+            tally.trust(name, unit, sign)
+
+
+class _Search:
+    """Looks for inputs that show states not seen yet; each such state is recorded with its witness."""
+
+    def __init__(self, network: Network, box: Box, tally: Tally) -> None:
+        self._network, self._box, self._tally = network, box, tally
+        self._names = list(dict.fromkeys(relu.source for relu in network.relus))
+
+    def run(self, solver: Solver, budget: Budget, seed: int) -> frozenset[UnitState]:
+        """The states that, so the solver claims, no input shows."""
+        if budget.expired:
+            return frozenset()
+        self._look(scatter(self._box, SAMPLES, seed))
+        wanted = self._unseen()
+        if not wanted:
+            return frozenset()
+        encoding = _encode_all(self._network, self._box)
+        column = {state: _z_column(encoding, *state[:2]) for state in wanted}
+        session = solver.load(encoding.problem, seed=seed)
+        try:
+            while wanted and not budget.expired:
+                objective = np.zeros(encoding.problem.columns)
+                for state in wanted:
+                    objective[column[state]] += state[2]
+                half = 0.5 - sum(sign < 0 for _, _, sign in wanted)
+                limit = min(budget.remaining, 1e9)
+                answer = session.maximize(objective, stop_above=half, stop_below=half, time_limit=limit)
+                left = wanted
+                if answer.point is not None:
+                    on = answer.point > 0.5
+                    promised = {state for state in wanted if on[column[state]] == (state[2] > 0)}
+                    point = np.clip(encoding.inputs_of(answer.point), self._box.lower, self._box.upper)
+                    self._look(self._climbed(point, promised))
+                    left = (wanted & self._unseen()) - promised
+                if answer.dual_bound is not None and answer.dual_bound < half:
+                    return left
+                if left == wanted:
+                    break
+                wanted = left
+        finally:
+            session.close()
+        return frozenset()
+
+    def _unseen(self) -> frozenset[UnitState]:
+        """The states of undecided units that no input has shown."""
+        return frozenset((name, unit, sign) for name in self._names for unit, sign in self._tally.open_claims(name))
+
+    def _look(self, points: Array) -> None:
+        """Record the states not seen yet that the network shows, beyond doubt, at the given points."""
+        values = self._network.evaluate_nodes(points)
+        for name in self._names:
+            units, signs = _columns(self._tally.open_claims(name))
+            reached = values[name][:, units] * signs
+            best = reached.argmax(axis=0)
+            likely = np.flatnonzero(reached.max(axis=0) > 0)
+            for chunk in chunks(self._network, name, len(likely)):
+                rows = likely[chunk]
+                found = signs_at(self._network, name, units[rows], points[best[rows]])
+                for row in rows[found == signs[rows]].tolist():
+                    self._tally.refute(name, int(units[row]), int(signs[row]), points[best[row]])
+
+    def _climbed(self, point: Array, promised: set[UnitState]) -> Array:
+        """A point, and for each state it promises one climbed from there."""
+        points = [point[None]]
+        for name in self._names:
+            units, signs = _columns([(unit, sign) for at, unit, sign in sorted(promised) if at == name])
+            starts = np.repeat(point[None], len(units), axis=0)
+            points.append(ascend(self._network, name, units, signs.astype(np.float64), starts, self._box, CLIMB))
+        return np.vstack(points)
+
+
+def _prove(
+    network: Network, box: Box, claimed: frozenset[UnitState], solver: Solver, budget: Budget, tally: Tally, seed: int
+) -> None:
+    """Prove or refute what is open, layer by layer: what one layer proves makes the bounds of the next tighter."""
+    region = Region.of(box)
+    for node in network.nodes:
+        if not isinstance(node, Affine):
+            continue
+        name = node.name
+        region = region.tightened(name, *bound_affine(network, node, region))
+        if not tally.follows(name):
+            continue
+        tally.begin(name, *region.intervals[name])
+        if tally.open_claims(name) and not budget.expired:
+            region = region.tightened(name, *backward_interval(network, name, region))
+            tally.bound(name, *region.intervals[name])
+        prover = Prover(network, name, region, solver, seed)
+        try:
+            for unit, sign in sorted(tally.open_claims(name), key=lambda claim: (name, *claim) not in claimed):
+                if budget.expired:
+                    break
+                if (unit, sign) not in tally.open_claims(name):  # the unit's other claim has settled it
+                    continue
+                outcome = prover.never_positive(unit, sign, budget)
+                if outcome.tree is not None:
+                    tally.prove(name, unit, sign, outcome.tree)
+                elif outcome.witness is not None:
+                    tally.refute(name, unit, sign, outcome.witness)
+        finally:
+            prover.close()
+        region = tally.settled(name, region)
+
+
+def _encode_all(network: Network, box: Box) -> Encoding:
+    """The MILP of all layers: of everything up to a node that reads every ReLU, and makes nothing of it."""
+    name = "all " + max((node.name for node in network.nodes), key=len)  # longer, hence unlike any other
+    relus = network.relus
+    node = Affine(name, tuple(r.name for r in relus), tuple(Sparse.zero(1, r.size) for r in relus), np.zeros(1))
+    extended = Network(network.input_size, (*network.nodes, node), name)
+    return encode(extended, name, bound_network(network, box))
+
+
+def _columns(claims: list[Claim]) -> tuple[Indices, Indices]:
+    pairs = np.array(claims, dtype=np.int64).reshape(-1, 2)
+    return pairs[:, 0], pairs[:, 1]
+
+
+def _z_column(encoding: Encoding, name: str, unit: int) -> int:
+    group = encoding.open_units[name]
+    return group.z_column + int(np.searchsorted(group.units, unit))
