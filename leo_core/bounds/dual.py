@@ -133,6 +133,7 @@ def bound_above(
             node_price = before = add(direct, leaked)
             if relus:
                 low, high = (own(side) for side in region.intervals[affine.name])
+                prices[affine.name] = ahead
                 if affine.name in tilts:
                     tilt = _Tilted(network, affine, tilts[affine.name], region, rows, (low < 0) & (high > 0), count)
                     ahead = tilt.rest(ahead)
@@ -141,7 +142,7 @@ def bound_above(
                         collected[source] = collected[source] + flow if source in collected else flow
                     terms += 2 * tilt.columns + affine.size
                 y = policy(affine.name, ahead, low, high)
-                used[affine.name], prices[affine.name] = y, ahead
+                used[affine.name] = y
                 total = total + _corner_terms(ahead, y, low, high).sum(axis=1)
                 reach = region.reach(network, affine.name)
                 size = np.abs(ahead) + np.abs(y)

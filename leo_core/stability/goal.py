@@ -1,0 +1,97 @@
+"""One claim, 'sign·a_unit is never positive on a region', and what ends it: leaves that close it, or a witness."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leo_core.bounds.dual import DualBound, Tilt, Tilts, bound_above, bound_above_exact, given, prefix
+from leo_core.bounds.region import Region
+from leo_core.domain import Box
+from leo_core.milp.relaxation import RelaxedAnswer
+from leo_core.network import Network
+from leo_core.stability.attack import ascend
+from leo_core.stability.evidence import Leaf
+from leo_core.stability.witness import signs_at
+
+Array = NDArray[np.float64]
+Multipliers: TypeAlias = Mapping[str, Array]
+
+#: Bounds this close to zero, relative to the unit's own range, are tried in exact arithmetic.
+NEARLY_ZERO = 1e-6
+#: Bits that exact attempts round multipliers to: LP duals are often simple numbers, slightly off.
+_SNAP_BITS = (52, 20, 8, 3)
+#: Steps of ascent from a point that a relaxation hands back.
+_CLIMB = 4
+
+
+class Goal:
+    """The claim; ``witness`` is an input that refutes it, once one is found."""
+
+    def __init__(self, network: Network, target: str, region: Region, unit: int, sign: int) -> None:
+        self.network, self.target, self.unit, self.sign = network, target, unit, sign
+        plan = prefix(network, target)
+        known = {node.name: region.intervals[node.name] for node, _ in plan if node.name in region.intervals}
+        self.region = Region(region.lower, region.upper, known)
+        #: Affine nodes that a ReLU reads on the way to the target, and every node's place on that way.
+        self.branching = [node.name for node, relus in plan if relus]
+        self.position = {node.name: position for position, (node, _) in enumerate(plan)}
+        self.objective = np.zeros((1, network.size(target)))
+        self.objective[0, unit] = sign
+        self.witness: Array | None = None
+        lower, upper = region.intervals[target]
+        self._reach = max(abs(float(lower[unit])), abs(float(upper[unit])))
+        self._box = Box(region.lower, region.upper)
+
+    def leaf(
+        self, region: Region, multipliers: Multipliers, tilts: Tilts, upper: float, rounding: float
+    ) -> Leaf | None:
+        """A leaf, if these multipliers, whose bound is ``upper``, close a part of the region."""
+        if upper <= 0:
+            return Leaf(multipliers, tilts)
+        if not upper - 2 * rounding <= NEARLY_ZERO * self._reach:
+            return None
+        for bits in _SNAP_BITS:  # rounding may be all that is missing: simple multipliers, in rational arithmetic
+            y = {name: _snap(values, bits) for name, values in multipliers.items()}
+            t = {name: Tilt(at.units, _snap(at.share, bits), _snap(at.slope, bits)) for name, at in tilts.items()}
+            if bound_above_exact(self.network, self.target, self.objective[0], region, y, t) <= 0:
+                return Leaf(y, t, exact=True)
+        return None
+
+    def leaf_by_lp(self, answer: RelaxedAnswer, region: Region) -> tuple[Leaf | None, DualBound | None]:
+        """(a leaf if the duals of an LP close a part of the region, the safe bound that they give)."""
+        if answer.multipliers is None:
+            return None, None
+        objective = 0.0 * self.objective if answer.infeasible else self.objective
+        y, tilts = answer.multipliers, answer.tilts
+        bound = bound_above(self.network, self.target, objective, region, given(y), tilts=tilts)
+        upper = float(bound.upper[0])
+        if answer.infeasible:
+            return (Leaf(y, tilts, infeasible=True) if upper < 0 else None), None
+        return self.leaf(region, y, tilts, upper, float(bound.rounding[0])), bound
+
+    def look_at(self, points: Array) -> None:
+        """Climb from points; the best may be the witness."""
+        points = np.clip(points, self._box.lower, self._box.upper)
+        units, signs = np.full(len(points), self.unit), np.full(len(points), float(self.sign))
+        reached = ascend(self.network, self.target, units, signs, points, self._box, _CLIMB)
+        values = self.sign * self.network.evaluate_nodes(reached)[self.target][:, self.unit]
+        best = int(np.argmax(values))
+        if values[best] > -NEARLY_ZERO * self._reach:
+            found = signs_at(self.network, self.target, np.array([self.unit]), reached[best : best + 1])
+            if self.sign * found[0] > 0:
+                self.witness = reached[best]
+
+
+def crossing(region: Region, name: str) -> NDArray[np.bool_]:
+    """Which units of a node a region leaves open."""
+    low, high = region.intervals[name]
+    return (low < 0) & (high > 0)
+
+
+def _snap(values: Array, bits: int) -> Array:
+    mantissa, exponent = np.frexp(values)
+    return np.asarray(np.ldexp(np.round(np.ldexp(mantissa, bits)), exponent - bits))

@@ -1,0 +1,197 @@
+"""Branch and bound with an LP at every node: for networks whose relaxation is small.
+
+At the root, rounds of cuts (:mod:`leo_core.milp.cuts`) often close the claim. Else the unit to split on is found by
+strong branching: of those that violate p = max(a, 0) at the LP's point, the few that promise most are tried, and
+what splits gained before (pseudo-costs) says which promise (Achterberg, Koch, Martin 2005). A half that its trial
+closes needs no node. Nothing the LP says is believed: its duals go through the safe bound.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leo_core.bounds.descend import descend
+from leo_core.bounds.region import Region
+from leo_core.execution.budget import Budget
+from leo_core.milp.relaxation import Relaxation
+from leo_core.stability.evidence import Leaf, Split, Tree
+from leo_core.stability.goal import Goal, crossing
+
+Array = NDArray[np.float64]
+Unit: TypeAlias = tuple[str, int]
+
+#: Rounds of cuts at the root and at other nodes, and the share of the bound that a further round must gain.
+ROOT_ROUNDS, ROUNDS, GAIN = 20, 2, 0.01
+#: Units tried per node at most, and how many in a row may fail to be better.
+CANDIDATES, PATIENCE = 8, 3
+#: A claim that needs more nodes stays open.
+LIMIT = 20_000
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class _Node:
+    number: int
+    region: Region
+    since: int
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class _Relaxed:
+    """An LP, and what it last said: the safe bound of its duals, its point, and the prices Λ_p by node."""
+
+    relaxation: Relaxation
+    upper: float = np.inf
+    point: Array | None = None
+    prices: dict[str, Array] | None = None
+
+
+@final
+@dataclass(frozen=True)
+class _Promise:
+    """What splitting a unit may gain, and how far the LP's point is from max(a, 0)."""
+
+    value: float
+    gap: float
+    unit: Unit
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class _Half:
+    """What trying one half of a split came to."""
+
+    leaf: Leaf | None
+    gain: float
+
+
+class LpTree:
+    """The search for one claim; ``close`` frees its LP."""
+
+    def __init__(self, goal: Goal, relaxation: Relaxation) -> None:
+        self._goal, self._plain = goal, relaxation
+        self.relaxation = relaxation  # after the root: with its cuts
+        self.open = [_Node(0, goal.region, len(goal.position))]
+        self.stuck = False
+        self.nodes = 0
+        self._count = 1
+        self._closed: dict[int, Leaf | tuple[str, int, int]] = {}
+        self._gained: dict[tuple[Unit, bool], tuple[float, int]] = {}
+
+    def step(self, budget: Budget) -> None:
+        """Close one node, or split it."""
+        node = self.open.pop()
+        self.nodes += 1
+        stack, _ = descend(
+            self._goal.network, self._goal.target, node.region.take(np.zeros(1, np.int64)), np.array([node.since])
+        )
+        region = stack.one(0)
+        if region.empty:
+            self._closed[node.number] = Leaf({}, infeasible=True)
+            return
+        rounds = ROOT_ROUNDS if node.number == 0 else ROUNDS
+        leaf, last = self._bound(region, rounds, budget)
+        if leaf is not None:
+            self._closed[node.number] = leaf
+        else:
+            self._split(node, region, last, budget)
+        if node.number == 0:
+            self.relaxation = last.relaxation
+        elif last.relaxation is not self.relaxation:
+            last.relaxation.close()
+
+    def close(self) -> None:
+        """Free the LP with the root's cuts."""
+        if self.relaxation is not self._plain:
+            self.relaxation.close()
+
+    def tree(self) -> Tree:
+        """The evidence, once nothing is open."""
+        built: dict[int, Tree] = {}
+        for number in sorted(self._closed, reverse=True):  # children have larger numbers
+            at = self._closed[number]
+            built[number] = at if isinstance(at, Leaf) else Split(at[0], at[1], built.pop(at[2]), built.pop(at[2] + 1))
+        return built[0]
+
+    def _bound(self, region: Region, rounds: int, budget: Budget) -> tuple[Leaf | None, _Relaxed]:
+        """A leaf, if the LP closes a node, with cuts as long as they gain; and the LP as it was last."""
+        goal, relaxation, best = self._goal, self.relaxation, np.inf
+        last = _Relaxed(relaxation)
+        for left in reversed(range(rounds)):
+            answer = relaxation.maximize(goal.unit, goal.sign, region, min(budget.remaining, 1e6))
+            leaf, bound = goal.leaf_by_lp(answer, region)
+            if leaf is not None or answer.point is None or bound is None:
+                if relaxation not in (self.relaxation, last.relaxation):
+                    relaxation.close()
+                return leaf, last
+            upper = float(bound.upper[0])
+            gained, best = best - upper, min(best, upper)
+            last = _Relaxed(relaxation, upper, answer.point, bound.prices)
+            goal.look_at(relaxation.inputs_of(answer.point)[None])
+            if not left or goal.witness is not None or budget.expired or gained < GAIN * abs(best):
+                break
+            tighter = relaxation.tighter(answer, region)
+            if tighter is None:
+                break
+            if relaxation is not self.relaxation:
+                relaxation.close()
+            relaxation = tighter
+        return None, last
+
+    def _split(self, node: _Node, region: Region, last: _Relaxed, budget: Budget) -> None:
+        scored = self._scored(region, last)
+        if not scored or self.nodes >= LIMIT or self._goal.witness is not None:
+            self.stuck = True  # every sign is known and still no proof; or it takes too long; or there is none
+            return
+        best, chosen, failed = -np.inf, scored[0], 0
+        found: tuple[_Half, ...] = ()
+        for promise in scored[:CANDIDATES]:
+            halves = tuple(self._try(region, promise, active, last, budget) for active in (True, False))
+            if budget.expired:
+                self.stuck = True
+                return
+            value = float(np.prod([max(half.gain, 1e-9) for half in halves]))
+            failed = 0 if value > best else failed + 1
+            if value > best:
+                best, chosen, found = value, promise, halves
+            if failed >= PATIENCE or all(half.leaf is not None for half in halves):
+                break
+        first, self._count = self._count, self._count + 2
+        self._closed[node.number] = (*chosen.unit, first)
+        for k in sorted((0, 1), key=lambda k: -found[k].gain):  # the harder half is looked at next
+            half = found[k]
+            if half.leaf is not None:
+                self._closed[first + k] = half.leaf
+            else:
+                part = region.split(*chosen.unit, active=k == 0)
+                self.open.append(_Node(first + k, part, self._goal.position[chosen.unit[0]]))
+
+    def _try(self, region: Region, promise: _Promise, active: bool, last: _Relaxed, budget: Budget) -> _Half:
+        half = region.split(*promise.unit, active=active)
+        answer = last.relaxation.maximize(self._goal.unit, self._goal.sign, half, min(budget.remaining, 1e6))
+        leaf, bound = self._goal.leaf_by_lp(answer, half)
+        gain = last.upper if leaf is not None or bound is None else max(last.upper - float(bound.upper[0]), 0.0)
+        gain = gain if np.isfinite(gain) else 0.0
+        total, count = self._gained.get((promise.unit, active), (0.0, 0))
+        self._gained[promise.unit, active] = total + gain / max(promise.gap, 1e-12), count + 1
+        return _Half(leaf, gain)
+
+    def _scored(self, region: Region, last: _Relaxed) -> list[_Promise]:
+        """The open units, those whose split promises most first."""
+        found = []
+        for name in self._goal.branching:
+            units = np.flatnonzero(crossing(region, name))
+            gaps = np.ones(len(units)) if last.point is None else last.relaxation.gaps(name, units, last.point)
+            price = np.ones(len(units)) if last.prices is None else np.abs(last.prices[name][0, units])
+            for unit, gap, first in zip(units.tolist(), np.maximum(gaps, 0.0).tolist(), price.tolist(), strict=True):
+                per_gap = 1.0
+                for active in (True, False):
+                    total, count = self._gained.get(((name, unit), active), (0.0, 0))
+                    per_gap *= np.sqrt(total / count if count else first)
+                found.append(_Promise(gap * per_gap, gap, (name, unit)))
+        return sorted(found, key=lambda promise: -promise.value)
