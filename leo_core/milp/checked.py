@@ -27,14 +27,14 @@ class CheckedSolver:
     """A solver that never raises while solving. ``report`` is told of the first failure."""
 
     def __init__(self, solver: Solver, report: Callable[[str], None] = lambda _text: None) -> None:
-        self._solver, self._report, self._told = solver, report, False
+        self.solver, self._report, self._told = solver, report, False
         self.name = str(solver.name)
         # Emulated, so every capability but these two is there.
         emulated = {Capability.EARLY_STOP, Capability.OBJECTIVE_CHANGE, Capability.BOUND_CHANGE}
         self.capabilities = frozenset(solver.capabilities) | emulated
 
     def load(self, problem: MilpProblem, *, seed: int = 0) -> CheckedSession:
-        return CheckedSession(self._solver, problem, seed, self._failed)
+        return CheckedSession(self.solver, problem, seed, self._failed)
 
     def _failed(self, what: str) -> SolverResult:
         if not self._told:

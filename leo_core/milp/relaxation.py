@@ -95,6 +95,8 @@ class Relaxation:
 
     def gaps(self, name: str, units: NDArray[np.int64], point: Array) -> Array:
         """p − max(a, 0) at a point, for open units of a node."""
+        if len(units) == 0:  # a node without open units has no columns
+            return np.zeros(0)
         group = self.encoding.open_units[name]
         columns = group.p_column + np.searchsorted(group.units, units)
         node = self._network.affine(name)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 from leo_core.bounds.interval import bound_network
 from leo_core.domain import Box
 from leo_core.execution.budget import Budget
-from leo_core.execution.events import Listener, Note, silent
+from leo_core.execution.events import Listener, silent
+from leo_core.execution.pool import Pool
 from leo_core.milp.checked import CheckedSolver
 from leo_core.milp.solver import Solver
 from leo_core.network import Network
@@ -16,6 +18,7 @@ from leo_core.stability.isa import decide_by_one_milp
 from leo_core.stability.paper import decide_by_milp
 from leo_core.stability.tally import Tally
 from leo_core.stability.verdict import LayerStability, Method, StabilityMap, State
+from leo_core.stability.work import Work
 
 __all__ = ["LayerStability", "Method", "StabilityMap", "State", "decide"]
 
@@ -31,23 +34,30 @@ def decide(
     solver: Solver,
     trust: str = "proved",
     budget: Budget | None = None,
+    unit_seconds: float = math.inf,
+    jobs: int = 1,
     listener: Listener = silent,
     seed: int = 0,
 ) -> StabilityMap:
     """Decide the state of every ReLU on a box.
 
     Whatever ends the work early (the budget, Ctrl-C), the map returned is valid: what is not shown
-    is undecided. ``strategy`` is one of ``leo_core.options.STRATEGIES``.
+    is undecided. ``strategy`` is one of ``leo_core.options.STRATEGIES``; one unit may take ``unit_seconds`` by itself;
+    ``jobs`` processes share the work where the strategy can.
     """
     begun = time.monotonic()
     tally = Tally(network, listener)
     interrupted = False
-    checked = CheckedSolver(solver, lambda text: listener(Note(text)))
+    pool = Pool(jobs)
+    checked = CheckedSolver(solver, tally.note)
     try:
         _intervals(network, box, tally)
-        _STRATEGIES[strategy](network, box, checked, trust, budget or Budget(), tally, seed)
+        work = Work(network, box, checked, trust, budget or Budget(), unit_seconds, seed, pool)
+        _STRATEGIES[strategy](work, tally)
     except KeyboardInterrupt:
         interrupted = True
+    finally:
+        pool.close()
     return StabilityMap(
         box=box,
         layers=tally.layers(),

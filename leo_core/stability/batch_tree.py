@@ -29,10 +29,8 @@ Indices = NDArray[np.int64]
 
 #: Nodes bounded at once.
 BATCH = 32
-#: After this many nodes a claim must look as if it could end …
+#: After so many nodes a claim must look as if the nodes it is given were enough.
 TRIAL = 512
-#: … within this many.
-LIMIT = 100_000
 #: Steps of descent on slopes per node.
 SLOPES = 16
 #: Units tried per node before one is split on.
@@ -56,8 +54,8 @@ class _Nodes:
 class BatchTree:
     """The search for one claim; ``lp`` gives the relaxation when it is needed."""
 
-    def __init__(self, goal: Goal, lp: Callable[[], Relaxation]) -> None:
-        self._goal, self._lp = goal, lp
+    def __init__(self, goal: Goal, lp: Callable[[], Relaxation], limit: int) -> None:
+        self._goal, self._lp, self._limit = goal, lp, limit
         zero = np.zeros(1, dtype=np.int64)
         self.open = [_Nodes(goal.region.take(zero), zero, zero, zero + len(goal.position))]
         self.nodes = 0
@@ -134,7 +132,7 @@ class BatchTree:
                 self.stuck = True
                 return
             self._close(batch, row, leaf)
-        if self.nodes > TRIAL and self.nodes > LIMIT * self._share:
+        if self.nodes > TRIAL and self.nodes > self._limit * self._share:
             self.stuck = True  # it would take too long
             return
         kept = np.flatnonzero(units >= 0)

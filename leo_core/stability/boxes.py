@@ -20,6 +20,7 @@ from leo_core.bounds.dual import prefix
 from leo_core.bounds.region import Region
 from leo_core.domain import Box
 from leo_core.execution.budget import Budget
+from leo_core.execution.pool import LOST, Pool
 from leo_core.network import Network
 from leo_core.stability.attack import ascend
 from leo_core.stability.evidence import Bisection
@@ -33,6 +34,8 @@ Indices = NDArray[np.int64]
 BATCH = 256
 #: So many boxes are worked on breadth first, to see where over the whole box a claim may fail; then depth first.
 BROAD = 8_192
+#: Batches that a worker does before it hands back what is left, for others to share.
+STEPS = 32
 #: Corners of each batch that a climb begins at, per claim, in either part; and its steps.
 BROAD_STARTS, STARTS, CLIMB = 64, 8, 12
 #: An input is halved at most this often; then a claim that is still open stays so.
@@ -67,44 +70,126 @@ class _Boxes:
     def __len__(self) -> int:
         return len(self.node)
 
+    @staticmethod
+    def whole(network: Network, target: str, region: Region, claims: int) -> _Boxes:
+        """The whole box, with the intervals of all nodes before the target."""
+        intervals = {node.name: region.intervals[node.name] for node, _ in prefix(network, target)}
+        first = np.zeros(1, dtype=np.int64)
+        start = Region(region.lower, region.upper, intervals).take(first)
+        return _Boxes(start, np.ones((1, claims), dtype=bool), first, first)
+
     def take(self, rows: NDArray[np.int64]) -> _Boxes:
         return _Boxes(self.region.take(rows), self.open[rows], self.node[rows], self.depth[rows])
 
 
-def split_box(network: Network, target: str, claims: list[Claim], region: Region, box: Box, budget: Budget) -> Cut:
-    """Prove or refute claims about the units of one affine node, whose region holds intervals up to it."""
-    search = _Search(network, target, claims, region, box)
-    while len(search.pending) and not budget.expired:
+def split_box(
+    network: Network, target: str, claims: list[Claim], region: Region, box: Box, budget: Budget, pool: Pool
+) -> Cut:
+    """Prove or refute claims about the units of one affine node, whose region holds intervals up to it.
+
+    The pool's workers share the boxes that are left when the search stops going broad.
+    """
+    search = _Search(network, target, claims, box, _Boxes.whole(network, target, region, len(claims)))
+    while search.pending and search.broad and not budget.expired:
         search.step()
+    for part, result in pool.map(_Part, (network, target, claims, box), search.part, budget):
+        if result is LOST:
+            search.give_up(part)
+        else:
+            search.merge(part, result)
     return search.result()
 
 
-class _Search:
-    """The frontier and the tree so far; in the end depth first, so that the frontier stays small."""
+@final
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """What came of some boxes: the tree below them, per claim the nodes that close it, the boxes ``left`` and whether
+    it is worth more work; the boxes pending; and what all that took."""
 
-    def __init__(self, network: Network, target: str, claims: list[Claim], region: Region, box: Box) -> None:
+    tree: _Tree
+    closed: list[list[Indices]]
+    left: Indices
+    alive: NDArray[np.bool_]
+    refuted: dict[Claim, Array]
+    pending: list[_Boxes]
+    work: Array
+    share: Array
+
+
+class _Part:
+    """Works on some boxes depth first, for a while: what workers do."""
+
+    def __init__(self, network: Network, target: str, claims: list[Claim], box: Box) -> None:
+        self._arguments = (network, target, claims, box)
+
+    def __call__(self, part: _Boxes, budget: Budget) -> _Found:
+        search = _Search(*self._arguments, part, broad=0)
+        for _ in range(STEPS):
+            if not search.pending or budget.expired:
+                break
+            search.step()
+        return search.found()
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+class _Search:
+    """The frontier and the tree so far; the roots of the tree are the boxes begun with."""
+
+    def __init__(
+        self, network: Network, target: str, claims: list[Claim], box: Box, start: _Boxes, broad: int = BROAD
+    ) -> None:
         self._network, self._target, self._claims, self._box = network, target, claims, box
         self._units = np.array([unit for unit, _ in claims], dtype=np.int64)
         self._signs = np.array([sign for _, sign in claims], dtype=np.float64)
         plan = prefix(network, target)
         self._names = {node.name for node, _ in plan} | {relu.name for _, relus in plan for relu in relus}
-        known = {node.name: region.intervals[node.name] for node, _ in plan if node.name in region.intervals}
-        start = Region(region.lower, region.upper, known).take(np.zeros(1, dtype=np.int64))
-        lower, upper = region.intervals[target]
-        self._reach = np.maximum(np.abs(lower), np.abs(upper))[self._units]
-        first = np.zeros(1, dtype=np.int64)
-        self.pending: list[_Boxes] = [_Boxes(start, np.ones((1, len(claims)), dtype=bool), first, first)]
-        self._tree = _Tree()
-        self._alive = np.ones(len(claims), dtype=bool)
+        self._broad = broad
+        roots = np.arange(len(start))
+        self.pending: list[_Boxes] = [_Boxes(start.region, start.open, roots, start.depth)]
+        self._tree = _Tree(len(start))
+        self._alive: NDArray[np.bool_] = np.asarray(start.open.any(axis=0))
         self._closed: list[list[Indices]] = [[] for _ in claims]
-        self._left = np.ones(len(claims), dtype=np.int64)  # boxes on which the claim is open
-        self._share = np.zeros(len(claims))  # of the root's volume on which it is closed: only a progress measure
+        self._left = start.open.sum(axis=0)  # boxes on which a claim is open
+        lower, upper = start.region.intervals[target]
+        self._reach = np.maximum(np.abs(lower), np.abs(upper)).max(axis=0)[self._units]
+        self._share = np.zeros(len(claims))  # of the whole, the part on which a claim is closed
         self._refuted: dict[Claim, Array] = {}
         self._work = np.zeros(len(claims))
 
+    @property
+    def broad(self) -> bool:
+        """Whether it still goes breadth first."""
+        return self._tree.count < self._broad
+
+    def found(self) -> _Found:
+        """All that came of the boxes begun with."""
+        return _Found(
+            self._tree, self._closed, self._left, self._alive, self._refuted, self.pending, self._work, self._share
+        )
+
+    def merge(self, part: _Boxes, found: _Found) -> None:
+        """Take in what came of a part."""
+        known = self._tree.graft(part.node, found.tree)
+        self._left += found.left - part.open.sum(axis=0)
+        for column, claim in enumerate(self._claims):
+            self._closed[column] += [known[nodes] for nodes in found.closed[column]]
+            if claim in found.refuted:
+                self._refuted.setdefault(claim, found.refuted[claim])
+        self._alive &= ~(part.open.any(axis=0) & ~found.alive & (found.left > 0))
+        self.pending += [_Boxes(boxes.region, boxes.open, known[boxes.node], boxes.depth) for boxes in found.pending]
+        self._work += found.work
+        self._share += found.share
+        self._judge()
+
+    def give_up(self, part: _Boxes) -> None:
+        """Leave open the claims of a part that was lost."""
+        self._alive &= ~part.open.any(axis=0)
+
     def step(self) -> None:
         """Bound one batch of boxes, close what closes, and halve the rest."""
-        boxes = self._batch()
+        boxes = self.part()
         if boxes is None:
             return
         self._work += boxes.open.sum(axis=0)
@@ -128,10 +213,6 @@ class _Search:
         still &= self._alive
         self._halve(_Boxes(region, still, boxes.node, boxes.depth), lean)
 
-    @property
-    def _broad(self) -> bool:
-        return self._tree.count < BROAD
-
     def result(self) -> Cut:
         """What is shown so far."""
         proved = {}
@@ -140,11 +221,12 @@ class _Search:
                 proved[claim] = self._tree.pruned(np.concatenate(self._closed[column]))
         return Cut(proved, dict(self._refuted))
 
-    def _batch(self) -> _Boxes | None:
+    def part(self) -> _Boxes | None:
+        """A batch of the boxes pending, with the claims that are worth more work; None without any."""
         taken: list[_Boxes] = []
         count = 0
         while self.pending and count < BATCH:
-            boxes = self.pending.pop(0 if self._broad else -1)
+            boxes = self.pending.pop(0 if self.broad else -1)
             useful = np.flatnonzero((boxes.open & self._alive).any(axis=1))
             if len(useful) > BATCH - count:
                 self.pending.append(boxes.take(useful[: len(useful) - (BATCH - count)]))
@@ -168,7 +250,7 @@ class _Search:
         points = np.where(slopes > 0, region.upper[rows], region.lower[rows])
         order = np.lexsort((-self._values(points, columns), columns))
         rank = np.arange(len(order)) - np.searchsorted(columns[order], columns[order])
-        best = order[rank < (BROAD_STARTS if self._broad else STARTS)]
+        best = order[rank < (BROAD_STARTS if self.broad else STARTS)]
         which = columns[best]
         width = ((region.upper - region.lower)[rows[best]] / np.maximum(self._box.upper - self._box.lower, 1e-300)).max(
             axis=1
@@ -230,8 +312,8 @@ class _Search:
 class _Tree:
     """The halvings so far, in flat lists of arrays; node k's halves are ``child[k]`` and ``child[k] + 1``."""
 
-    def __init__(self) -> None:
-        self.count = 1
+    def __init__(self, roots: int) -> None:
+        self.count = self._roots = roots
         self._node: list[Indices] = []
         self._axis: list[Indices] = []
         self._at: list[Array] = []
@@ -244,6 +326,16 @@ class _Tree:
         for kept, new in ((self._node, node), (self._axis, axis), (self._at, at), (self._child, child)):
             kept.append(np.asarray(new))
         return child
+
+    def graft(self, leaves: Indices, other: _Tree) -> Indices:
+        """Hang another tree's roots on leaves of this one; the new number of each of its nodes."""
+        known = np.concatenate([leaves, self.count + np.arange(other.count - other._roots)])
+        self.count += other.count - other._roots
+        self._node += [known[node] for node in other._node]
+        self._axis += other._axis
+        self._at += other._at
+        self._child += [known[child] for child in other._child]
+        return known
 
     def pruned(self, leaves: Indices) -> Bisection:
         """The part of the tree whose leaves are the given nodes."""

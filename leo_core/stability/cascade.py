@@ -18,17 +18,17 @@ from leo_core.bounds.interval import bound_affine
 from leo_core.bounds.region import Region
 from leo_core.bounds.slopes import improved
 from leo_core.domain import Box
-from leo_core.execution.budget import Budget
-from leo_core.milp.solver import Solver
+from leo_core.execution.pool import LOST
 from leo_core.network import Affine, Network
 from leo_core.stability.attack import ascend, scatter
 from leo_core.stability.boxes import split_box
 from leo_core.stability.evidence import Leaf
-from leo_core.stability.oracle import Oracle
-from leo_core.stability.prover import Prover
+from leo_core.stability.prover import NODES
+from leo_core.stability.settle import Attempt, Finding, Settler
 from leo_core.stability.tally import Tally
 from leo_core.stability.verdict import Claim
 from leo_core.stability.witness import signs_at
+from leo_core.stability.work import Work
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -42,26 +42,23 @@ SAMPLES = 500
 CLIMB, SLOPES = 20, 30
 #: With more inputs than this that are not fixed, halving the box is not tried.
 FEW_INPUTS = 8
+#: Nodes that the prover gets for a claim before the MILP is asked.
+QUICK_NODES = 1_000
 
 
-def decide_by_cascade(
-    network: Network, box: Box, solver: Solver, trust: str, budget: Budget, tally: Tally, seed: int
-) -> None:
+def decide_by_cascade(work: Work, tally: Tally) -> None:
     """Decide every ReLU of a network, recording verdicts and bounds in ``tally`` as they are found."""
-    region = Region.of(box)
-    starts = _Starts(network, box, seed)
+    network = work.network
+    region = Region.of(work.box)
+    starts = _Starts(network, work.box, work.seed)
     for node in network.nodes:
         if not isinstance(node, Affine):
             continue
         region = region.tightened(node.name, *bound_affine(network, node, region))
-        if not tally.follows(node.name):
-            continue
-        layer = _Layer(network, node.name, region, box, solver, trust, budget, tally, seed)
-        try:
+        if tally.follows(node.name):
+            layer = _Layer(work, node.name, region, tally)
             layer.decide(starts.of(node.name))
-        finally:
-            layer.close()
-        region = tally.settled(node.name, layer.region)
+            region = tally.settled(node.name, layer.region)
 
 
 class _Starts:
@@ -82,24 +79,10 @@ class _Starts:
 class _Layer:
     """One affine node that a ReLU reads, and what is proved of it so far (``region``)."""
 
-    def __init__(
-        self,
-        network: Network,
-        target: str,
-        region: Region,
-        box: Box,
-        solver: Solver,
-        trust: str,
-        budget: Budget,
-        tally: Tally,
-        seed: int,
-    ) -> None:
-        self._network, self._target, self._box = network, target, box
+    def __init__(self, work: Work, target: str, region: Region, tally: Tally) -> None:
+        self._work, self._network, self._box, self._budget = work, work.network, work.box, work.budget
+        self._target, self._tally = target, tally
         self.region = region
-        self._trust, self._budget, self._tally, self._seed = trust, budget, tally, seed
-        self._solver = solver
-        self._prover: Prover | None = None
-        self._oracle: Oracle | None = None
 
     def decide(self, sample: Sample) -> None:
         """From the cheapest proof to the dearest, as long as claims are open and time is left."""
@@ -110,15 +93,10 @@ class _Layer:
         self._improve_slopes()
         if int(np.count_nonzero(self._box.lower < self._box.upper)) <= FEW_INPUTS:
             self._halve_the_box()
-        for unit, sign in self._claims():
-            if (unit, sign) in self._claims():  # the unit's other claim may have settled it
-                self._ask_and_prove(unit, sign)
-
-    def close(self) -> None:
-        """Free the prover's LP and the solver's session."""
-        for open_thing in (self._prover, self._oracle):
-            if open_thing is not None:
-                open_thing.close()
+        spent: dict[int, float] = {}
+        if self._work.trust == "proved":
+            self._attempt(QUICK_NODES, spent, ask=False)
+        self._attempt(NODES, spent, ask=True)
 
     def _claims(self) -> list[Claim]:
         return [] if self._budget.expired else self._tally.open_claims(self._target)
@@ -167,39 +145,46 @@ class _Layer:
     def _halve_the_box(self) -> None:
         claims = self._claims()
         if claims:
-            cut = split_box(self._network, self._target, claims, self.region, self._box, self._budget)
+            budget = self._budget.at_most(self._work.unit_seconds * len({unit for unit, _ in claims}))
+            cut = split_box(self._network, self._target, claims, self.region, self._box, budget, self._work.pool)
             for (unit, sign), point in cut.refuted.items():
                 self._tally.refute(self._target, unit, sign, point)
             for (unit, sign), tree in cut.proved.items():
                 self._tally.prove(self._target, unit, sign, tree)
 
-    def _ask_and_prove(self, unit: int, sign: int) -> None:
-        if self._oracle is None:
-            self._oracle = Oracle(self._network, self._target, self.region, self._solver, self._seed)
-        if self._trust == "proved":
-            if self._prover is None:
-                self._prover = Prover(self._network, self._target, self.region, self._solver, self._seed)
-            outcome = self._prover.never_positive(unit, sign, self._budget)
-            if outcome.tree is not None:
-                self._tally.prove(self._target, unit, sign, outcome.tree)
-            elif outcome.witness is not None:
-                self._tally.refute(self._target, unit, sign, outcome.witness)
+    def _attempt(self, nodes: int, spent: dict[int, float], *, ask: bool) -> None:
+        """Each claim by itself; ``spent`` holds the seconds that a unit took so far."""
+        waiting = self._claims()[::-1]
+        if not waiting:
             return
-        hint = self._oracle.ask(unit, sign, self._budget)
-        if hint.witness is not None:
-            self._tally.refute(self._target, unit, sign, hint.witness)
-            return
-        if self._trust == "solver":
-            if hint.claimed:
-                self._tally.trust(self._target, unit, sign)
-            return
-        if self._prover is None:
-            self._prover = Prover(self._network, self._target, self.region, self._solver, self._seed)
-        outcome = self._prover.never_positive(unit, sign, self._budget)
-        if outcome.tree is not None:
-            self._tally.prove(self._target, unit, sign, outcome.tree)
-        elif outcome.witness is not None:
-            self._tally.refute(self._target, unit, sign, outcome.witness)
+
+        def draw() -> Attempt | None:
+            while waiting:
+                unit, sign = waiting.pop()
+                left = self._work.unit_seconds - spent.get(unit, 0.0)
+                if left > 0 and (unit, sign) in self._tally.open_claims(self._target):  # its other claim may settle it
+                    return Attempt(unit, sign, nodes, ask, left)
+            return None
+
+        work = self._work
+        arguments = (self._network, self._target, self.region, work.solver.solver, work.trust, work.seed)
+        for attempt, finding in work.pool.map(Settler, arguments, draw, self._budget):
+            if finding is LOST:
+                self._tally.note(f"a worker was lost twice on unit {attempt.unit} of '{self._target}'; it is undecided")
+                continue
+            spent[attempt.unit] = spent.get(attempt.unit, 0.0) + finding.seconds
+            self._take(attempt, finding)
+
+    def _take(self, attempt: Attempt, finding: Finding) -> None:
+        claim = (attempt.unit, attempt.sign)
+        for note in finding.notes:
+            self._tally.note(note)
+        if finding.witness is not None:
+            self._tally.refute(self._target, *claim, finding.witness)
+        elif finding.tree is not None:
+            self._tally.prove(self._target, *claim, finding.tree)
+        elif finding.claimed:
+            self._tally.trust(self._target, *claim)
 
     def _objectives(self, units: Indices, signs: Array) -> Array:
         objectives = np.zeros((len(units), self._network.size(self._target)))

@@ -43,6 +43,7 @@ from leo_core.stability.prover import Prover
 from leo_core.stability.tally import Tally
 from leo_core.stability.verdict import Claim
 from leo_core.stability.witness import signs_at
+from leo_core.stability.work import Work
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -55,13 +56,11 @@ SAMPLES = 500
 CLIMB = 20
 
 
-def decide_by_one_milp(
-    network: Network, box: Box, solver: Solver, trust: str, budget: Budget, tally: Tally, seed: int
-) -> None:
+def decide_by_one_milp(work: Work, tally: Tally) -> None:
     """Decide every ReLU of a network, recording verdicts and bounds in ``tally`` as they are found."""
-    claimed = _Search(network, box, tally).run(solver, budget, seed)
-    if trust == "proved":
-        _prove(network, box, claimed, solver, budget, tally, seed)
+    claimed = _Search(work.network, work.box, tally).run(work.solver, work.budget, work.seed)
+    if work.trust == "proved":
+        _prove(work, claimed, tally)
         return
     for name, unit, sign in sorted(claimed):
         if (unit, sign) in tally.open_claims(name):
@@ -138,11 +137,10 @@ class _Search:
         return np.vstack(points)
 
 
-def _prove(
-    network: Network, box: Box, claimed: frozenset[UnitState], solver: Solver, budget: Budget, tally: Tally, seed: int
-) -> None:
+def _prove(work: Work, claimed: frozenset[UnitState], tally: Tally) -> None:
     """Prove or refute what is open, layer by layer: what one layer proves makes the bounds of the next tighter."""
-    region = Region.of(box)
+    network, budget = work.network, work.budget
+    region = Region.of(work.box)
     for node in network.nodes:
         if not isinstance(node, Affine):
             continue
@@ -154,14 +152,14 @@ def _prove(
         if tally.open_claims(name) and not budget.expired:
             region = region.tightened(name, *backward_interval(network, name, region))
             tally.bound(name, *region.intervals[name])
-        prover = Prover(network, name, region, solver, seed)
+        prover = Prover(network, name, region, work.solver, work.seed)
         try:
             for unit, sign in sorted(tally.open_claims(name), key=lambda claim: (name, *claim) not in claimed):
                 if budget.expired:
                     break
                 if (unit, sign) not in tally.open_claims(name):  # the unit's other claim has settled it
                     continue
-                outcome = prover.never_positive(unit, sign, budget)
+                outcome = prover.never_positive(unit, sign, budget.at_most(work.unit_seconds))
                 if outcome.tree is not None:
                     tally.prove(name, unit, sign, outcome.tree)
                 elif outcome.witness is not None:

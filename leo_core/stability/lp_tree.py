@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.bounds.descend import descend
+from leo_core.bounds.dual import NO_TILTS
 from leo_core.bounds.region import Region
+from leo_core.bounds.slopes import improved
 from leo_core.execution.budget import Budget
 from leo_core.milp.relaxation import Relaxation
 from leo_core.stability.evidence import Leaf, Split, Tree
@@ -26,10 +28,12 @@ Unit: TypeAlias = tuple[str, int]
 
 #: Rounds of cuts at the root and at other nodes, and the share of the bound that a further round must gain.
 ROOT_ROUNDS, ROUNDS, GAIN = 20, 2, 0.01
+#: Steps of descent on slopes before the LP.
+SLOPES = 4
 #: Units tried per node at most, and how many in a row may fail to be better.
 CANDIDATES, PATIENCE = 8, 3
-#: A claim that needs more nodes stays open.
-LIMIT = 20_000
+#: After so many nodes a claim must look as if the nodes it is given were enough.
+TRIAL = 200
 
 
 @final
@@ -38,6 +42,7 @@ class _Node:
     number: int
     region: Region
     since: int
+    depth: int
 
 
 @final
@@ -73,10 +78,12 @@ class _Half:
 class LpTree:
     """The search for one claim; ``close`` frees its LP."""
 
-    def __init__(self, goal: Goal, relaxation: Relaxation) -> None:
+    def __init__(self, goal: Goal, relaxation: Relaxation, limit: int) -> None:
+        self._limit = limit
         self._goal, self._plain = goal, relaxation
         self.relaxation = relaxation  # after the root: with its cuts
-        self.open = [_Node(0, goal.region, len(goal.position))]
+        self.open = [_Node(0, goal.region, len(goal.position), 0)]
+        self._share = 0.0  # of the tree, what is closed, each half counting half
         self.stuck = False
         self.nodes = 0
         self._count = 1
@@ -92,12 +99,14 @@ class LpTree:
         )
         region = stack.one(0)
         if region.empty:
-            self._closed[node.number] = Leaf({}, infeasible=True)
+            self._close(node.number, node.depth, Leaf({}, infeasible=True))
             return
-        rounds = ROOT_ROUNDS if node.number == 0 else ROUNDS
-        leaf, last = self._bound(region, rounds, budget)
+        leaf = self._leaf_by_slopes(stack)
+        last = _Relaxed(self.relaxation)
+        if leaf is None:
+            leaf, last = self._bound(region, ROOT_ROUNDS if node.number == 0 else ROUNDS, budget)
         if leaf is not None:
-            self._closed[node.number] = leaf
+            self._close(node.number, node.depth, leaf)
         else:
             self._split(node, region, last, budget)
         if node.number == 0:
@@ -117,6 +126,17 @@ class LpTree:
             at = self._closed[number]
             built[number] = at if isinstance(at, Leaf) else Split(at[0], at[1], built.pop(at[2]), built.pop(at[2] + 1))
         return built[0]
+
+    def _close(self, number: int, depth: int, leaf: Leaf) -> None:
+        self._closed[number] = leaf
+        self._share += 0.5**depth
+
+    def _leaf_by_slopes(self, stack: Region) -> Leaf | None:
+        """Cheaper than the LP, and simpler numbers: what is exactly zero is seen to be."""
+        goal = self._goal
+        found = improved(goal.network, goal.target, goal.objective, stack, SLOPES, np.zeros(1, np.int64))
+        multipliers = {name: y[0] for name, y in found.multipliers.items()}
+        return goal.leaf(stack.one(0), multipliers, NO_TILTS, float(found.upper[0]), float(found.rounding[0]))
 
     def _bound(self, region: Region, rounds: int, budget: Budget) -> tuple[Leaf | None, _Relaxed]:
         """A leaf, if the LP closes a node, with cuts as long as they gain; and the LP as it was last."""
@@ -145,7 +165,8 @@ class LpTree:
 
     def _split(self, node: _Node, region: Region, last: _Relaxed, budget: Budget) -> None:
         scored = self._scored(region, last)
-        if not scored or self.nodes >= LIMIT or self._goal.witness is not None:
+        hopeless = self.nodes >= TRIAL and self.nodes > self._limit * self._share
+        if not scored or hopeless or self._goal.witness is not None:
             self.stuck = True  # every sign is known and still no proof; or it takes too long; or there is none
             return
         best, chosen, failed = -np.inf, scored[0], 0
@@ -166,10 +187,10 @@ class LpTree:
         for k in sorted((0, 1), key=lambda k: -found[k].gain):  # the harder half is looked at next
             half = found[k]
             if half.leaf is not None:
-                self._closed[first + k] = half.leaf
+                self._close(first + k, node.depth + 1, half.leaf)
             else:
                 part = region.split(*chosen.unit, active=k == 0)
-                self.open.append(_Node(first + k, part, self._goal.position[chosen.unit[0]]))
+                self.open.append(_Node(first + k, part, self._goal.position[chosen.unit[0]], node.depth + 1))
 
     def _try(self, region: Region, promise: _Promise, active: bool, last: _Relaxed, budget: Budget) -> _Half:
         half = region.split(*promise.unit, active=active)

@@ -17,22 +17,20 @@ from numpy.typing import NDArray
 from leo_core.bounds.crown import backward_interval
 from leo_core.bounds.interval import bound_affine
 from leo_core.bounds.region import Region
-from leo_core.domain import Box
 from leo_core.execution.budget import Budget
-from leo_core.milp.solver import Solver
-from leo_core.network import Affine, Network
+from leo_core.network import Affine
 from leo_core.stability.oracle import Oracle
 from leo_core.stability.prover import Prover
 from leo_core.stability.tally import Tally
+from leo_core.stability.work import Work
 
 Array = NDArray[np.float64]
 
 
-def decide_by_milp(
-    network: Network, box: Box, solver: Solver, trust: str, budget: Budget, tally: Tally, seed: int
-) -> None:
+def decide_by_milp(work: Work, tally: Tally) -> None:
     """Decide every ReLU of a network, recording verdicts and bounds in ``tally`` as they are found."""
-    proved, claimed = Region.of(box), Region.of(box)
+    network = work.network
+    proved, claimed = Region.of(work.box), Region.of(work.box)
     for node in network.nodes:
         if not isinstance(node, Affine):
             continue
@@ -41,7 +39,7 @@ def decide_by_milp(
         if not tally.follows(node.name):
             continue
         tally.begin(node.name, *proved.intervals[node.name])
-        layer = _Layer(network, node.name, claimed, proved, solver, seed, trust == "proved", budget)
+        layer = _Layer(work, node.name, claimed, proved)
         try:
             layer.decide(tally)
         finally:
@@ -53,53 +51,42 @@ def decide_by_milp(
 class _Layer:
     """The MILP, and the prover when it is needed, of one affine node."""
 
-    def __init__(
-        self,
-        network: Network,
-        target: str,
-        claimed: Region,
-        proved: Region,
-        solver: Solver,
-        seed: int,
-        prove: bool,
-        budget: Budget,
-    ) -> None:
-        self._network, self._target = network, target
+    def __init__(self, work: Work, target: str, claimed: Region, proved: Region) -> None:
+        self._work, self._target = work, target
         self.proved = proved
-        self._solver, self._seed = solver, seed
-        self._prove, self._budget = prove, budget
         lower, upper = claimed.intervals[target]
         self.claimed_lower, self.claimed_upper = lower.copy(), upper.copy()
-        self._oracle = Oracle(network, target, claimed, solver, seed)
+        self._oracle = Oracle(work.network, target, claimed, work.solver, work.seed)
         self._prover: Prover | None = None
 
     def decide(self, tally: Tally) -> None:
         """Decide each unit whose sign the intervals leave open; one that may be inactive is not asked further."""
         units = dict.fromkeys(unit for unit, _ in tally.open_claims(self._target))
         for unit in units:
+            budget = self._work.budget.at_most(self._work.unit_seconds)
             for sign in (1, -1):
-                if self._budget.expired:
+                if self._work.budget.expired:
                     return
-                witness = self._witness_against(unit, sign, tally)
+                witness = self._witness_against(unit, sign, tally, budget)
                 if witness is None:
                     break
                 tally.refute(self._target, unit, sign, witness)
 
-    def _witness_against(self, unit: int, sign: int, tally: Tally) -> Array | None:
+    def _witness_against(self, unit: int, sign: int, tally: Tally, budget: Budget) -> Array | None:
         """An input at which sign·a is positive; without one, the claim is recorded if it is shown."""
-        hint = self._oracle.ask(unit, sign, self._budget)
+        hint = self._oracle.ask(unit, sign, budget)
         if hint.bound is not None:
             self._learn(unit, sign, hint.bound)
         if hint.witness is not None:
             return hint.witness
-        if not self._prove:
+        if self._work.trust == "solver":
             if hint.claimed:
                 tally.trust(self._target, unit, sign)
             return None
         if self._prover is None:
             self._tighten()
-            self._prover = Prover(self._network, self._target, self.proved, self._solver, self._seed)
-        outcome = self._prover.never_positive(unit, sign, self._budget)
+            self._prover = Prover(self._work.network, self._target, self.proved, self._work.solver, self._work.seed)
+        outcome = self._prover.never_positive(unit, sign, budget)
         if outcome.tree is not None:
             tally.prove(self._target, unit, sign, outcome.tree)
         return outcome.witness
@@ -118,5 +105,5 @@ class _Layer:
 
     def _tighten(self) -> None:
         """Backward bounds for the prover's own region, of this node and those before it: proved, so free to use."""
-        interval = backward_interval(self._network, self._target, self.proved)
+        interval = backward_interval(self._work.network, self._target, self.proved)
         self.proved = self.proved.tightened(self._target, *interval)

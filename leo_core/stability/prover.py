@@ -25,7 +25,9 @@ from leo_core.stability.lp_tree import LpTree
 Array = NDArray[np.float64]
 
 #: An LP is solved at every node when it has at most so many columns.
-SMALL = 400
+SMALL = 1000
+#: The size of a tree that is not given up for its size.
+NODES = 20_000
 
 
 @final
@@ -46,18 +48,20 @@ class Prover:
         self._solver, self._seed = solver, seed
         self._relaxation: Relaxation | None = None
 
-    def never_positive(self, unit: int, sign: int, budget: Budget) -> Outcome:
+    def never_positive(self, unit: int, sign: int, budget: Budget, nodes: int = NODES) -> Outcome:
         """Decide whether sign·a_unit ≤ 0 on the whole region.
 
         Parameters
         ----------
         sign:
             +1 for 'never positive' (inactive), −1 for 'never negative' (active).
+        nodes:
+            A claim that looks as if it needed more stays open.
         """
         goal = Goal(self._network, self._target, self._region, unit, sign)
         open_units = sum(int(np.count_nonzero(crossing(self._region, name))) for name in goal.branching)
         small = self._network.input_size + 2 * open_units <= SMALL
-        search = LpTree(goal, self._lp()) if small else BatchTree(goal, self._lp)
+        search = LpTree(goal, self._lp(), nodes) if small else BatchTree(goal, self._lp, nodes)
         try:
             while search.open and goal.witness is None and not search.stuck and not budget.expired:
                 search.step(budget)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.bounds.region import Region
-from leo_core.execution.events import Listener, Progress
+from leo_core.execution.events import Listener, Note, Progress
 from leo_core.network import Affine, Network, Relu
 from leo_core.stability.evidence import Leaf, Tree
 from leo_core.stability.verdict import Claim, LayerStability, Method, State
@@ -31,6 +31,13 @@ class Tally:
         self._seen: dict[str, dict[tuple[int, int], Array]] = {name: {} for name in sizes}
         self._trees: dict[str, dict[int, Tree]] = {name: {} for name in sizes}
         self._at = ""
+        self._told: set[str] = set()
+
+    def note(self, text: str) -> None:
+        """Tell the user, once."""
+        if text not in self._told:
+            self._told.add(text)
+            self._listener(Note(text))
 
     def follows(self, name: str) -> bool:
         """Whether a ReLU reads this affine node."""

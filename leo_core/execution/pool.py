@@ -1,0 +1,228 @@
+"""Work over processes: tasks go to spawned workers one at a time; a killed worker costs its own task only.
+
+A *handler* is made once per worker from picklable arguments, then called with task after task. A task whose
+worker dies is tried once more; if that kills a worker too, its result is :data:`LOST`. With one job there are no
+processes: the handler lives here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from typing import Any, Final, Protocol, TypeAlias, TypeVar, final
+
+from leo_core.execution.budget import Budget
+
+Task = TypeVar("Task", contravariant=True)
+Result = TypeVar("Result", covariant=True)
+
+#: The next task, or None.
+Draw: TypeAlias = Callable[[], Any]
+#: What makes a handler, and its arguments.
+Setup: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...]]
+
+#: Seconds that a worker may overrun the budget before it is stopped.
+GRACE = 0.5
+#: Workers that a task may kill before it is given up.
+DEATHS = 2
+
+
+class Handler(Protocol[Task, Result]):
+    """Does one kind of work; ``close`` frees what it holds."""
+
+    def __call__(self, task: Task, budget: Budget, /) -> Result: ...
+    def close(self) -> None: ...
+
+
+class _Lost:
+    """The task's worker died, twice, or was stopped because it overran its time."""
+
+    def __repr__(self) -> str:
+        return "LOST"
+
+
+LOST: Final = _Lost()
+
+
+class Pool:
+    """``jobs`` workers, started when first needed and kept until ``close``."""
+
+    def __init__(self, jobs: int = 1) -> None:
+        self.jobs = jobs
+        self._workers: list[_Worker] = []
+
+    def map(
+        self, make: Callable[..., Handler[Any, Any]], arguments: tuple[Any, ...], draw: Draw, budget: Budget
+    ) -> Iterator[tuple[Any, Any]]:
+        """(task, result or LOST) as they are done, in no fixed order when there are several jobs.
+
+        ``draw`` is called whenever a worker is free, so it may look at results so far; None says that there is no
+        task now, and none at all once every result is in. Nothing is begun when the budget has ended. ``make`` must
+        be importable, ``arguments`` picklable. An exception in a handler is raised here.
+        """
+        if self.jobs == 1:
+            yield from _here(make(*arguments), draw, budget)
+        else:
+            yield from self._spread((make, arguments), draw, budget)
+
+    def close(self) -> None:
+        """Stop the workers."""
+        for worker in self._workers:
+            worker.stop()
+        self._workers.clear()
+
+    def _spread(self, setup: Setup, draw: Draw, budget: Budget) -> Iterator[tuple[Any, Any]]:
+        again: list[tuple[Any, int]] = []  # tasks whose worker died, and how often
+        try:
+            while True:
+                self._feed(setup, draw, again, budget)
+                busy = [worker for worker in self._workers if worker.busy]
+                if not busy:
+                    return
+                timeout = None if budget.remaining == float("inf") else budget.remaining + GRACE
+                ready = wait([end for worker in busy for end in worker.ends], timeout)
+                for worker in busy:
+                    if not ready:  # out of time, and a moment more
+                        yield worker.task, LOST
+                        self._drop(worker)
+                    elif worker.connection in ready or worker.process.sentinel in ready:
+                        task, deaths = worker.task, worker.deaths
+                        result = worker.receive()
+                        if result is not LOST:
+                            yield task, result
+                            continue
+                        self._drop(worker)
+                        if deaths + 1 < DEATHS:
+                            again.append((task, deaths + 1))
+                        else:
+                            yield task, LOST
+        except BaseException:
+            self.close()  # whoever stopped listening, or Ctrl-C: nothing may go on in the background
+            raise
+
+    def _feed(self, setup: Setup, draw: Draw, again: list[tuple[Any, int]], budget: Budget) -> None:
+        while not budget.expired and sum(worker.busy for worker in self._workers) < self.jobs:
+            task, deaths = again.pop() if again else (draw(), 0)
+            if task is None:
+                return
+            worker = next((worker for worker in self._workers if not worker.busy), None)
+            if worker is None:
+                worker = _Worker()
+                self._workers.append(worker)
+            worker.give(setup, task, deaths, budget)
+
+    def _drop(self, worker: _Worker) -> None:
+        worker.stop()
+        self._workers.remove(worker)
+
+
+def _here(handler: Handler[Any, Any], draw: Draw, budget: Budget) -> Iterator[tuple[Any, Any]]:
+    try:
+        while not budget.expired and (task := draw()) is not None:
+            yield task, handler(task, budget)
+    finally:
+        handler.close()
+
+
+@final
+@dataclass(frozen=True)
+class _Raised:
+    error: BaseException
+
+
+@dataclass(eq=False)
+class _Worker:
+    """One process, and the task it is at."""
+
+    connection: Connection = field(init=False)
+    process: multiprocessing.process.BaseProcess = field(init=False)
+    busy: bool = False
+    task: Any = None
+    deaths: int = 0
+    _setup: Setup | None = None
+
+    def __post_init__(self) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork would copy solvers' and BLAS's threads half
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        with _main_hidden():
+            self.process.start()
+        theirs.close()
+
+    @property
+    def ends(self) -> tuple[Any, Any]:
+        return self.connection, self.process.sentinel
+
+    def give(self, setup: Setup, task: Any, deaths: int, budget: Budget) -> None:
+        self.busy, self.task, self.deaths = True, task, deaths
+        # A worker that has just died is found out when its answer is waited for.
+        with contextlib.suppress(OSError):
+            if setup is not self._setup:
+                self._setup = setup
+                self.connection.send(("make", *setup))
+            self.connection.send(("do", task, budget.remaining))
+
+    def receive(self) -> Any:
+        """The result, or LOST if the process died."""
+        try:
+            result = self.connection.recv()
+        except (EOFError, OSError):
+            return LOST
+        if isinstance(result, _Raised):
+            if isinstance(result.error, MemoryError):
+                return LOST
+            raise result.error
+        self.busy, self.task = False, None
+        return result
+
+    def stop(self) -> None:
+        self.connection.close()
+        self.process.terminate()
+        self.process.join(1.0)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+
+
+@contextlib.contextmanager
+def _main_hidden() -> Iterator[None]:
+    """Keeps a spawned process from running the user's script again: workers need nothing of it."""
+    main = sys.modules["__main__"]
+    hidden: dict[str, Any] = {name: vars(main)[name] for name in ("__spec__", "__file__") if name in vars(main)}
+    main.__spec__ = None
+    if "__file__" in hidden:
+        del main.__file__
+    try:
+        yield
+    finally:
+        vars(main).update(hidden)
+
+
+def _serve(connection: Connection) -> None:
+    """A worker's life: make a handler, do tasks; it ends when the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    handler: Handler[Any, Any] | None = None
+    while True:
+        try:
+            kind, first, second = connection.recv()
+        except (EOFError, OSError):
+            return
+        if kind == "make":
+            if handler is not None:
+                handler.close()
+            handler = first(*second)
+            continue
+        assert handler is not None
+        begun = time.monotonic()
+        result: Any
+        try:
+            result = handler(first, Budget(begun + second))
+        except Exception as error:
+            result = _Raised(error)
+        connection.send(result)

@@ -1,0 +1,31 @@
+"""What a strategy is asked to do, and with what."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import final
+
+from leo_core.domain import Box
+from leo_core.execution.budget import Budget
+from leo_core.execution.pool import Pool
+from leo_core.milp.checked import CheckedSolver
+from leo_core.network import Network
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Work:
+    """Decide every ReLU of ``network`` on ``box``.
+
+    ``unit_seconds`` is how long one unit may take by itself, ``trust`` one of ``leo_core.options.TRUST``.
+    """
+
+    network: Network
+    box: Box
+    solver: CheckedSolver
+    trust: str = "proved"
+    budget: Budget = field(default_factory=Budget)
+    unit_seconds: float = math.inf
+    seed: int = 0
+    pool: Pool = field(default_factory=Pool)
