@@ -6,6 +6,7 @@ Each is a straight line through the rooms: read, domain, stability, rewriting, w
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import secrets
 import time
@@ -314,15 +315,22 @@ def _box(domain: Any, network: Network, listener: Listener) -> Box:
 def _decide(network: Network, box: Box, settings: Options, budget: Budget, listener: Listener) -> StabilityMap:
     if settings.trust == "solver":
         listener(Note("stable verdicts rest on the solver's word (--trust solver); the deviation is not proved"))
-    if settings.jobs > 1 and settings.strategy == "paper":
-        listener(Note("the paper strategy asks one MILP after the other; --jobs has no effect on it"))
+    solver = registry.solver(settings.solver)
+    jobs = settings.jobs
+    if jobs > 1 and settings.strategy != "cascade":
+        listener(Note(f"the {settings.strategy} strategy asks one MILP after the other; --jobs has no effect on it"))
+    if jobs > 1 and type(solver).__module__ == "__main__":
+        listener(Note(f"the solver '{solver.name}' lives in the running script, where workers cannot see it: one job"))
+        jobs = 1
     return decide(
         network,
         box,
         strategy=settings.strategy,
-        solver=registry.solver(settings.solver),
+        solver=solver,
         trust=settings.trust,
         budget=budget,
+        unit_seconds=math.inf if settings.unit_time_limit is None else settings.unit_time_limit,
+        jobs=jobs,
         listener=listener,
         seed=settings.seed,
     )

@@ -95,12 +95,18 @@ def _solving_options(command: Command) -> Command:
                 help="Seconds for everything; what is undecided by then is kept.",
             ),
             click.option(
+                "--unit-time-limit",
+                type=float,
+                metavar="S",
+                help="Seconds that any one ReLU may take by itself; then it is left undecided.",
+            ),
+            click.option(
                 "--jobs",
                 type=int,
                 default=_DEFAULTS.jobs,
                 show_default=True,
                 metavar="N",
-                help="Parallel workers, where the strategy can use them.",
+                help="Processes that share the work (cascade only).",
             ),
             click.option(
                 "--trust",

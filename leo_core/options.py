@@ -27,8 +27,10 @@ class Options:
         How stability is decided; one of :data:`STRATEGIES`.
     time_limit:
         Seconds for everything, or None. Units not decided by then are kept.
+    unit_time_limit:
+        Seconds that any one unit may take by itself, or None.
     jobs:
-        Parallel workers.
+        Processes that share the work.
     trust:
         ``"proved"``: no verdict rests on a solver's word. ``"solver"``: as in the published papers.
     seed:
@@ -39,6 +41,7 @@ class Options:
     solver: str = "auto"
     strategy: str = "cascade"
     time_limit: float | None = None
+    unit_time_limit: float | None = None
     jobs: int = 1
     trust: str = "proved"
     seed: int = 0
@@ -49,8 +52,9 @@ class Options:
             raise UsageError(f"strategy '{self.strategy}' is unknown; choose one of: {', '.join(STRATEGIES)}")
         if self.trust not in TRUST:
             raise UsageError(f"trust '{self.trust}' is unknown; choose one of: {', '.join(TRUST)}")
-        if self.time_limit is not None and not (isinstance(self.time_limit, int | float) and self.time_limit >= 0):
-            raise UsageError(f"the time limit must be a number of seconds, 0 or more, not {self.time_limit!r}")
+        for what, limit in (("time limit", self.time_limit), ("time limit per unit", self.unit_time_limit)):
+            if limit is not None and not (isinstance(limit, int | float) and limit >= 0):
+                raise UsageError(f"the {what} must be a number of seconds, 0 or more, not {limit!r}")
         if not isinstance(self.jobs, int) or self.jobs < 1:
             raise UsageError(f"jobs must be a whole number from 1, not {self.jobs!r}")
 

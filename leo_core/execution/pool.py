@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import signal
 import sys
 import time
@@ -31,6 +32,7 @@ Setup: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...]]
 GRACE = 0.5
 #: Workers that a task may kill before it is given up.
 DEATHS = 2
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
 class Handler(Protocol[Task, Result]):
@@ -151,7 +153,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")  # a fork would copy solvers' and BLAS's threads half
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs,), daemon=True)
-        with _main_hidden():
+        with _bare_child():
             self.process.start()
         theirs.close()
 
@@ -191,17 +193,21 @@ class _Worker:
 
 
 @contextlib.contextmanager
-def _main_hidden() -> Iterator[None]:
-    """Keeps a spawned process from running the user's script again: workers need nothing of it."""
+def _bare_child() -> Iterator[None]:
+    """A process started here does not run the user's script again, and its BLAS keeps to one thread."""
     main = sys.modules["__main__"]
     hidden: dict[str, Any] = {name: vars(main)[name] for name in ("__spec__", "__file__") if name in vars(main)}
+    threads = [name for name in _THREADS if name not in os.environ]
     main.__spec__ = None
     if "__file__" in hidden:
         del main.__file__
+    os.environ.update(dict.fromkeys(threads, "1"))
     try:
         yield
     finally:
         vars(main).update(hidden)
+        for name in threads:
+            del os.environ[name]
 
 
 def _serve(connection: Connection) -> None:
