@@ -123,6 +123,12 @@ class Dense(_Rebuilt):
         return x @ self._as(x.dtype).T
 
     def apply_transposed(self, y: FloatArray) -> FloatArray:
+        if y.ndim == 2 and np.count_nonzero(y) <= len(y):  # single units asked for: pick rows, do not multiply
+            at, units = np.nonzero(y)
+            if (np.diff(at) > 0).all():
+                result = np.zeros((len(y), self.columns), dtype=y.dtype)
+                result[at] = self._matrix[units].astype(y.dtype) * y[at, units, None]
+                return result
         return y @ self._as(y.dtype)
 
     @cached_property

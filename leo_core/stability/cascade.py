@@ -111,9 +111,13 @@ class _Layer:
 
     def _look_at(self, sample: Sample) -> None:
         points, smallest, largest = sample
-        claims = self._claims()
-        units, signs = _columns(claims)
-        self._refute(units, signs, points[np.where(signs > 0, largest[units], smallest[units])])
+        units, signs = _columns(self._claims())
+        used, at = np.unique(np.where(signs > 0, largest[units], smallest[units]), return_inverse=True)
+        for chunk in chunks(self._network, self._target, len(used)):
+            if self._budget.expired:
+                return
+            mine = np.flatnonzero((at >= chunk.start) & (at < chunk.stop))
+            self._refute(units[mine], signs[mine], points[used[chunk]], at[mine] - chunk.start)
 
     def _climb(self, sample: Sample) -> None:
         points, smallest, largest = sample
@@ -193,20 +197,17 @@ class _Layer:
 
     def _attack(self, units: Indices, signs: Array, starts: Array) -> None:
         for chunk in chunks(self._network, self._target, len(units)):
-            if not self._budget.expired:
-                reached = ascend(
-                    self._network, self._target, units[chunk], signs[chunk], starts[chunk], self._box, CLIMB
-                )
-                self._refute(units[chunk], signs[chunk], reached)
-
-    def _refute(self, units: Indices, signs: Array, points: Array) -> None:
-        """Record those points that are witnesses, beyond doubt."""
-        for chunk in chunks(self._network, self._target, len(units)):
             if self._budget.expired:
                 return
-            found = signs_at(self._network, self._target, units[chunk], points[chunk])
-            for row in np.flatnonzero(found * signs[chunk] > 0) + chunk.start:
-                self._tally.refute(self._target, int(units[row]), int(signs[row]), points[row])
+            mine = (units[chunk], signs[chunk])
+            reached = ascend(self._network, self._target, *mine, starts[chunk], self._box, CLIMB)
+            self._refute(*mine, reached, np.arange(len(reached)))
+
+    def _refute(self, units: Indices, signs: Array, points: Array, at: Indices) -> None:
+        """Record the claims whose point, ``points[at[k]]``, is a witness beyond doubt."""
+        found = signs_at(self._network, self._target, units, points, at)
+        for k in np.flatnonzero(found * signs > 0):
+            self._tally.refute(self._target, int(units[k]), int(signs[k]), points[at[k]])
 
     def _tighten(self, low: Array, high: Array) -> None:
         self.region = self.region.tightened(self._target, low, high)

@@ -18,19 +18,21 @@ def sign_at(network: Network, target: str, unit: int, x: Array) -> int:
     return int(signs_at(network, target, np.array([unit]), x[None])[0])
 
 
-def signs_at(network: Network, target: str, units: NDArray[np.int64], points: Array) -> NDArray[np.int8]:
-    """The sign of unit ``units[k]`` at ``points[k]``, for each k, as real numbers.
+def signs_at(
+    network: Network, target: str, units: NDArray[np.int64], points: Array, at: NDArray[np.int64] | None = None
+) -> NDArray[np.int8]:
+    """The sign of unit ``units[k]`` at ``points[at[k]]`` (without ``at``, ``points[k]``), for each k, as real numbers.
 
     An outward-rounded evaluation answers where it excludes zero, rational arithmetic otherwise.
     """
+    at = np.arange(len(units)) if at is None else at
     region = Region(points, points)
     plan = prefix(network, target)
     for node, _ in plan:
         region = region.tightened(node.name, *bound_affine_stack(network, node, region))
-    rows = np.arange(len(units))
-    lower, upper = (side[rows, units] for side in region.intervals[target])
+    lower, upper = (side[at, units] for side in region.intervals[target])
     signs = (lower > 0).astype(np.int8) - (upper < 0).astype(np.int8)
     needed = {node.name for node, _ in plan} | {relu.name for _, relus in plan for relu in relus}
-    for row in np.flatnonzero(signs == 0):
-        signs[row] = network.evaluate_exact(points[row], only=needed)[target].signs()[units[row]]
+    for k in np.flatnonzero(signs == 0):
+        signs[k] = network.evaluate_exact(points[at[k]], only=needed)[target].signs()[units[k]]
     return signs
