@@ -25,7 +25,7 @@ from leo_core.network import Network
 from leo_core.options import Options
 from leo_core.plugins import FrontendSpec, Imported, registry
 from leo_core.report.json import network_json, number_json, stability_json
-from leo_core.report.table import as_text, before_after_table, how_decided, scientific, stability_table
+from leo_core.report.table import as_text, before_after_table, how_decided, outlook, scientific, stability_table
 from leo_core.rewrite import Refusal, Step, rewrite
 from leo_core.rewrite.deviation import import_deviation
 from leo_core.rewrite.facts import Facts
@@ -107,7 +107,11 @@ class CompressionResult:
             decided,
         ]
         if self.interrupted:
-            lines.append("stopped early: units not decided by then were kept")
+            lines.append("stopped early")
+        if (line := outlook(self.stability)) is not None:
+            lines.append(line)
+        if self.network.connections == self.original.connections:
+            lines.append("nothing could be made smaller")
         return lines
 
     def as_json(self) -> dict[str, Any]:

@@ -180,7 +180,7 @@ def inspect(source: str, domain: str, as_json: bool, quiet: bool, **options: Any
     """Count the ReLUs of IN that never change state on the domain; write nothing."""
     from leo_core import api
     from leo_core.report.json import stability_json
-    from leo_core.report.table import as_text, how_decided, stability_table
+    from leo_core.report.table import as_text, how_decided, outlook, stability_table
 
     with _progress(quiet) as listener:
         stability = api.analyze(source, domain, listener=listener, **options)
@@ -190,8 +190,9 @@ def inspect(source: str, domain: str, as_json: bool, quiet: bool, **options: Any
     click.echo(as_text(stability_table(stability)))
     how = f"{stability.strategy} strategy, solver {stability.solver}, {stability.seconds:.1f} s"
     click.echo(f"\n{how_decided(stability)}; {how}")
-    if stability.interrupted:
-        click.echo("stopped early: what is undecided was not settled")
+    for line in ("stopped early" if stability.interrupted else None, outlook(stability)):
+        if line:
+            click.echo(line)
 
 
 @main.command()

@@ -66,3 +66,7 @@ class MissingExtraError(LeoError):
 
 class SolverError(LeoError):
     """A solver broke its contract or failed; LEO never takes a verdict from such an answer."""
+
+
+class EncodingError(LeoError):
+    """A network's MILP cannot be written: its numbers overflow, or it would not fit in memory. Units stay undecided."""

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any, Final, Protocol, TypeAlias, TypeVar, final
 
+import numpy as np
+
 from leo_core.execution.budget import Budget
 
 Task = TypeVar("Task", contravariant=True)
@@ -213,6 +215,7 @@ def _bare_child() -> Iterator[None]:
 def _serve(connection: Connection) -> None:
     """A worker's life: make a handler, do tasks; it ends when the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    np.seterr(all="ignore")  # as where the parent works: overflows are looked for where they matter
     handler: Handler[Any, Any] | None = None
     while True:
         try:

@@ -23,10 +23,15 @@ from numpy.typing import NDArray
 
 from leo_core.bounds.dual import prefix
 from leo_core.bounds.region import Region
+from leo_core.errors import EncodingError
 from leo_core.milp.problem import MilpProblem
 from leo_core.network import INPUT, Affine, Network
 
 Array = NDArray[np.float64]
+
+
+#: Entries of the largest matrix that is written, rows times columns (400 MB).
+_ENTRIES = 50_000_000
 
 
 @final
@@ -96,9 +101,18 @@ class Encoding:
 
 
 def encode(network: Network, target: str, region: Region) -> Encoding:
-    """The MILP of everything up to ``target``; the region needs an interval for every node before it."""
+    """The MILP of everything up to ``target``; the region needs an interval for every node before it.
+
+    Raises :class:`EncodingError` when it would be too large, or its numbers overflow.
+    """
     plan = prefix(network, target)
-    total = network.input_size + sum(2 * len(_open(node, region)) for node, relus in plan if relus)
+    binaries = sum(len(_open(node, region)) for node, relus in plan if relus)
+    total = network.input_size + 2 * binaries
+    if 3 * binaries * total > _ENTRIES:
+        raise EncodingError(
+            f"the MILP up to '{target}' would have {3 * binaries:,} rows and {total:,} columns, too many to try; "
+            "what bounds and witnesses leave open there stays undecided"
+        )
     columns = _Columns(total, region.lower, region.upper)
     values: dict[str, tuple[Array, Array]] = {INPUT: (np.eye(network.input_size, total), np.zeros(network.input_size))}
     blocks: list[Array] = []
@@ -199,7 +213,11 @@ def _equilibrated(
     reach = np.maximum(np.abs(columns.lower), np.abs(columns.upper))
     column_scale = np.array([power_of_two(value) for value in reach])
     column_scale[columns.integer] = 1.0
-    scaled = rows * column_scale
+    with np.errstate(invalid="ignore", over="ignore"):
+        scaled = rows * column_scale
+        numbers = (scaled, targets[0] * column_scale, targets[1], np.nan_to_num(ends[0], posinf=0.0, neginf=0.0))
+    if not all(np.isfinite(array).all() for array in (*numbers, reach)):
+        raise EncodingError("numbers of the MILP overflow; what bounds and witnesses leave open stays undecided")
     row_scale = np.array([1.0 / power_of_two(value) for value in np.abs(scaled).max(axis=1, initial=0.0)])
     problem = MilpProblem(
         matrix=sp.csr_array(scaled * row_scale[:, None]),

@@ -52,6 +52,17 @@ def how_decided(stability: StabilityMap) -> str:
     return "claimed by the solver, not proved (--trust solver)" if stability.trusted else "proved"
 
 
+def outlook(stability: StabilityMap) -> str | None:
+    """What a user should know who hoped for more: no ReLU is stable, or the work is not finished."""
+    stable = stability.count(State.ACTIVE) + stability.count(State.INACTIVE)
+    undecided = stability.count(State.UNDECIDED)
+    if undecided:
+        return f"{undecided} of {stability.units} ReLUs are undecided: they are kept; more time may settle them"
+    if stability.units and not stable:
+        return "no ReLU keeps one state on this domain: there is nothing to gain from stability here"
+    return None
+
+
 def as_text(*parts: RenderableType, width: int = 100) -> str:
     """Rich things as plain text without colour, as ``print`` needs it."""
     import io

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import time
 
+import numpy as np
+
 from leo_core.bounds.interval import bound_network
 from leo_core.domain import Box
 from leo_core.execution.budget import Budget
@@ -51,9 +53,10 @@ def decide(
     pool = Pool(jobs)
     checked = CheckedSolver(solver, tally.note)
     try:
-        _intervals(network, box, tally)
-        work = Work(network, box, checked, trust, budget or Budget(), unit_seconds, seed, pool)
-        _STRATEGIES[strategy](work, tally)
+        with np.errstate(all="ignore"):  # an overflow makes a bound infinite or NaN, and the unit stays undecided
+            _intervals(network, box, tally)
+            work = Work(network, box, checked, trust, budget or Budget(), unit_seconds, seed, pool)
+            _STRATEGIES[strategy](work, tally)
     except KeyboardInterrupt:
         interrupted = True
     finally:

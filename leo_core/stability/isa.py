@@ -33,6 +33,7 @@ from leo_core.bounds.dual import chunks
 from leo_core.bounds.interval import bound_affine, bound_network
 from leo_core.bounds.region import Region
 from leo_core.domain import Box
+from leo_core.errors import EncodingError
 from leo_core.execution.budget import Budget
 from leo_core.linear import Sparse
 from leo_core.milp.encode import Encoding, encode
@@ -58,7 +59,11 @@ CLIMB = 20
 
 def decide_by_one_milp(work: Work, tally: Tally) -> None:
     """Decide every ReLU of a network, recording verdicts and bounds in ``tally`` as they are found."""
-    claimed = _Search(work.network, work.box, tally).run(work.solver, work.budget, work.seed)
+    try:
+        claimed = _Search(work.network, work.box, tally).run(work.solver, work.budget, work.seed)
+    except EncodingError as error:
+        tally.note(str(error))
+        claimed = frozenset()
     if work.trust == "proved":
         _prove(work, claimed, tally)
         return
@@ -159,7 +164,11 @@ def _prove(work: Work, claimed: frozenset[UnitState], tally: Tally) -> None:
                     break
                 if (unit, sign) not in tally.open_claims(name):  # the unit's other claim has settled it
                     continue
-                outcome = prover.never_positive(unit, sign, budget.at_most(work.unit_seconds))
+                try:
+                    outcome = prover.never_positive(unit, sign, budget.at_most(work.unit_seconds))
+                except EncodingError as error:
+                    tally.note(str(error))
+                    break
                 if outcome.tree is not None:
                     tally.prove(name, unit, sign, outcome.tree)
                 elif outcome.witness is not None:

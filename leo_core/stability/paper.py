@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from leo_core.bounds.crown import backward_interval
 from leo_core.bounds.interval import bound_affine
 from leo_core.bounds.region import Region
+from leo_core.errors import EncodingError
 from leo_core.execution.budget import Budget
 from leo_core.network import Affine
 from leo_core.stability.oracle import Oracle
@@ -42,6 +43,8 @@ def decide_by_milp(work: Work, tally: Tally) -> None:
         layer = _Layer(work, node.name, claimed, proved)
         try:
             layer.decide(tally)
+        except EncodingError as error:
+            tally.note(str(error))
         finally:
             layer.close()
         claimed = tally.settled(node.name, claimed.tightened(node.name, layer.claimed_lower, layer.claimed_upper))

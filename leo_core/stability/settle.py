@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.bounds.region import Region
+from leo_core.errors import EncodingError
 from leo_core.execution.budget import Budget
 from leo_core.milp.checked import CheckedSolver
 from leo_core.milp.solver import Solver
@@ -58,7 +59,11 @@ class Settler:
 
     def __call__(self, attempt: Attempt, budget: Budget) -> Finding:
         begun = time.monotonic()
-        tree, witness, claimed = self._settle(attempt, budget.at_most(attempt.seconds))
+        try:
+            tree, witness, claimed = self._settle(attempt, budget.at_most(attempt.seconds))
+        except EncodingError as error:
+            self._notes.append(str(error))
+            tree, witness, claimed = None, None, False
         notes = tuple(self._notes)
         self._notes.clear()
         return Finding(tree, witness, claimed, time.monotonic() - begun, notes)

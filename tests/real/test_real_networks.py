@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
 import subprocess
 import sys
-import zipfile
 
+import keras_files
 import numpy as np
 import pytest
 
 import leo_core
-from leo_core import Affine, Box, Dense, Network, Relu, State
+from leo_core import Box, State
 from leo_core.errors import LeoError
 
 pytestmark = pytest.mark.real
@@ -34,30 +33,9 @@ def onnx_of(nets, tmp_path):
     def get(file):
         if not file.endswith(".keras"):
             return nets / file
-        return leo_core.convert(keras_network(nets / file), tmp_path / "copy.onnx")
+        return leo_core.convert(keras_files.read(nets / file), tmp_path / "copy.onnx")
 
     return get
-
-
-def keras_network(path) -> Network:
-    """A Sequential of Dense and ReLU layers, read from the archive without Keras."""
-    h5py = pytest.importorskip("h5py")
-    with zipfile.ZipFile(path) as archive:
-        layers = json.loads(archive.read("config.json"))["config"]["layers"]
-        weights = h5py.File(io.BytesIO(archive.read("model.weights.h5")))
-    nodes, at, dense = [], "input", 0
-    for layer in layers:
-        kind, config = layer["class_name"], layer["config"]
-        if kind == "Dense":
-            group = weights[f"layers/dense{f'_{dense}' if dense else ''}/vars"]
-            kernel, bias = np.array(group["0"]), np.array(group["1"])
-            nodes.append(Affine(f"z{dense}", (at,), (Dense(kernel.T),), bias))
-            at, dense = nodes[-1].name, dense + 1
-        if kind == "ReLU" or config.get("activation") == "relu":
-            nodes.append(Relu(f"relu{dense}", at, np.zeros(nodes[-1].size)))
-            at = nodes[-1].name
-    first = next(node for node in nodes if isinstance(node, Affine))
-    return Network(first.maps[0].columns, tuple(nodes), at)
 
 
 def find(index, file):
@@ -122,22 +100,6 @@ def test_every_file_is_read_with_the_widths_it_has_or_refused_cleanly(nets, inde
         points = box.sample(np.random.default_rng(0), 20)
         was, now = found.original.evaluate(points), found.network.evaluate(points)
         assert np.abs(was - now).max() <= found.deviation + 1e-12 * max(1.0, np.abs(was).max()), file
-
-
-@pytest.mark.parametrize(
-    "file", ["overt/single_pendulum_small_controller.onnx", "overt/tora_smallest_controller.onnx",
-             "coav/reluBenchmark0.00491881370544s_UNSAT.nnet"],
-)  # fmt: skip
-def test_no_count_contradicts_what_is_known(file, nets, index):
-    entry = find(index, file)
-    found = leo_core.analyze(nets / file, nets / entry["domain"], time_limit=20)
-    known = entry["expect"]
-    counts = (found.count(State.ACTIVE), found.count(State.INACTIVE))
-    if known.get("complete"):
-        assert counts[0] <= known["active"]
-        assert counts[1] <= known["inactive"]
-    elif "at_most" in known:
-        assert all(got <= most for got, most in zip(counts, known["at_most"], strict=True))
 
 
 @pytest.mark.slow

@@ -1,0 +1,135 @@
+"""How long it takes to decide every ReLU: LEO as published, ISA as published, and the cascade, side by side.
+
+    python benchmarks/stability.py [--nets ../shared/nets] [--solver highs] [--time-limit 60] [--json FILE] [NAME…]
+
+One run, one machine, the same solver for all. ``paper`` and ``isa`` believe the solver, as their authors did;
+``cascade`` proves each of its verdicts. Times are those of deciding alone, in one process. A ratio is the baseline's
+time over the cascade's; '>' says that the baseline was stopped by the time limit, and how many units it left
+undecided. Networks: the real ones beside the project, where they are there, and some made here. NAME picks by a part
+of the name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import leo_core
+from leo_core import Affine, Dense, Network, Relu, StabilityMap, State
+
+BASELINES = ("paper", "isa")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nets", type=Path, default=Path(__file__).parents[2] / "shared" / "nets")
+    parser.add_argument("--solver", default="highs")
+    parser.add_argument("--time-limit", type=float, default=60.0, help="seconds per network and strategy")
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    parser.add_argument("names", nargs="*")
+    arguments = parser.parse_args()
+    rows = []
+    for name, model, domain, known in networks(arguments.nets):
+        if arguments.names and not any(part in name for part in arguments.names):
+            continue
+        rows.append(measure(name, model, domain, known, arguments.solver, arguments.time_limit))
+        print(f"{name}: {rows[-1]['cascade']['seconds']:.2f} s", file=sys.stderr, flush=True)
+    Console(width=160).print(table(rows))
+    for row in rows:
+        for problem in row["contradictions"]:
+            print(f"CONTRADICTION {row['name']}: {problem}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def measure(name: str, model: Any, domain: Any, known: dict[str, Any], solver: str, limit: float) -> dict[str, Any]:
+    found = {"cascade": leo_core.analyze(model, domain, solver=solver, time_limit=limit)}
+    for strategy in BASELINES:
+        found[strategy] = leo_core.analyze(
+            model, domain, strategy=strategy, trust="solver", solver=solver, time_limit=limit
+        )
+    cascade = found["cascade"]
+    row: dict[str, Any] = {"name": name, "units": cascade.units, "solver": solver, "time_limit": limit}
+    for strategy, stability in found.items():
+        counts = {state.name.lower(): stability.count(state) for state in State}
+        row[strategy] = {"seconds": stability.seconds, **counts}
+    row["contradictions"] = [*against_what_is_known(cascade, known), *disagreements(found)]
+    return row
+
+
+def against_what_is_known(stability: StabilityMap, known: dict[str, Any]) -> Iterator[str]:
+    counts = (stability.count(State.ACTIVE), stability.count(State.INACTIVE))
+    if known.get("complete") and not stability.count(State.UNDECIDED):
+        if counts != (known["active"], known["inactive"]):
+            yield f"active, inactive are {counts}, known are {known['active']}, {known['inactive']}"
+    elif "at_most" in known and any(got > most for got, most in zip(counts, known["at_most"], strict=True)):
+        yield f"active, inactive are {counts}, at most {known['at_most']} were thought possible"
+
+
+def disagreements(found: dict[str, StabilityMap]) -> Iterator[str]:
+    """Units for which a baseline's solver claimed what the cascade has disproved, or the other way round."""
+    for strategy in BASELINES:
+        for layer, mine in found["cascade"].layers.items():
+            theirs = found[strategy].layers[layer].state
+            differ = (mine.state != theirs) & (mine.state != State.UNDECIDED) & (theirs != State.UNDECIDED)
+            if differ.any():
+                yield f"{strategy} differs on {int(differ.sum())} units of '{layer}' (its word, against a proof)"
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    shown = Table(box=None, pad_edge=False)
+    headings = ("network", "ReLUs", "active", "inactive", "undecided", "cascade", *(f"{b} ×" for b in BASELINES))
+    for heading in headings:
+        shown.add_column(heading, justify="left" if heading == "network" else "right", no_wrap=True)
+    for row in rows:
+        mine = row["cascade"]
+        counts = [str(mine[key]) for key in ("active", "inactive", "undecided")]
+        ratios = [ratio(row[baseline], mine) for baseline in BASELINES]
+        shown.add_row(row["name"], str(row["units"]), *counts, f"{mine['seconds']:.2f} s", *ratios)
+    return shown
+
+
+def ratio(baseline: dict[str, Any], mine: dict[str, Any]) -> str:
+    factor = f"{baseline['seconds'] / mine['seconds']:,.1f}"
+    return f"> {factor} ({baseline['undecided']} undecided)" if baseline["undecided"] else factor
+
+
+def networks(nets: Path) -> Iterator[tuple[str, Any, Any, dict[str, Any]]]:
+    """(name, model, domain, what is known of its counts)."""
+    for widths in ((10, 20, 20, 1), (4, 40, 40, 40, 1), (784, 100, 100, 10)):
+        yield "made " + "-".join(map(str, widths)), made(widths), "0,1", {}
+    if not (nets / "INDEX.json").exists():
+        print(f"no real networks at {nets}: only those made here", file=sys.stderr)
+        return
+    for entry in json.loads((nets / "INDEX.json").read_text())["networks"]:
+        if entry["file"].endswith((".onnx", ".nnet")) and entry["widths"]:
+            name = entry["domain"].removesuffix(".domain.json")
+            yield name, nets / entry["file"], nets / entry["domain"], entry["expect"]
+
+
+def made(widths: tuple[int, ...], seed: int = 0) -> Network:
+    """A network as it is before training (He et al. 2015), with biases as large as its values."""
+    rng = np.random.default_rng(seed)
+    nodes: list[Affine | Relu] = []
+    at, columns = "input", widths[0]
+    for number, rows in enumerate(widths[1:], 1):
+        weights = rng.standard_normal((rows, columns)) * np.sqrt(2.0 / columns)
+        bias = rng.standard_normal(rows).astype(np.float32)
+        nodes.append(Affine(f"dense{number}", (at,), (Dense(weights.astype(np.float32)),), bias))
+        at, columns = nodes[-1].name, rows
+        if number < len(widths) - 1:
+            nodes.append(Relu(f"relu{number}", at, np.zeros(rows)))
+            at = nodes[-1].name
+    return Network(widths[0], tuple(nodes), at)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""The cascade on the real networks: what is known of them, and what was not before."""
+
+from __future__ import annotations
+
+import keras_files
+import numpy as np
+import pytest
+
+import leo_core
+from leo_core import State
+
+pytestmark = pytest.mark.real
+
+ACAS, MNIST = "acasxu/ACASXU_experimental_v2a_1_1", "mnist_l1/mnist_"
+#: (active, inactive) of networks that the cascade decides completely in seconds, by domain. Where INDEX.json has no
+#: complete counts, these rest on our proofs and witnesses, all evaluated exactly.
+COMPLETE = {
+    "hello_world/hello_world": (8, 13),
+    "sb3/sac_MountainCarContinuous": (33, 49),
+    "sb3/dqn_MountainCar": (29, 348),
+    "gurobi_ml/diabetes": (5, 9),
+    "gurobi_ml/diabetes_v2": (8, 10),
+    "pyscipopt_ml/sk_3_42_0_0_relu": (9, 4),
+    "overt/tora_smallest_controller": (0, 3),
+    "overt/single_pendulum_small_controller": (1, 1),
+    "overt/car_smallest_controller": (1, 3),
+    "horizontalcas/HCAS_rect_v6_pra0_tau00_25HU_3000": (5, 14),
+    "horizontalcas/HCAS_rect_v6_pra0_tau60_25HU_3000": (17, 27),
+    "coav/reluBenchmark0.00491881370544s_UNSAT": (41, 82),
+    "coav/reluBenchmark0.0658059120178s_UNSAT": (46, 74),
+    "twinstream/twin_ladder-10_inp-4_layers-5_width-1_margin": (4, 6),
+    f"{ACAS}.prop_1": (28, 161),
+    f"{ACAS}.prop_3": (75, 158),
+    f"{MNIST}100-100_0.0005": (81, 36),
+    f"{MNIST}400-400_0.0002": (403, 250),
+    f"{MNIST}800-800_0.0001": (776, 618),
+    f"{MNIST}100-100-100-100-100_0.0001": (53, 148),
+    "arm_kws/DNN_S": (0, 0),
+    "eran_mnist/mnist_relu_3_50": (0, 0),
+    "eran_mnist/mnist_relu_6_100": (0, 0),
+}
+
+
+@pytest.fixture(scope="session")
+def by_domain(index):
+    return {entry["domain"].removesuffix(".domain.json"): entry for entry in index.values()} | {
+        f"{ACAS}.prop_1": index.get(f"{ACAS}.nnet"),
+        f"{ACAS}.prop_3": index.get(f"{ACAS}.nnet"),
+    }
+
+
+def analyze(nets, name, entry, **options):
+    path = nets / entry["file"]
+    if path.suffix in (".keras", ".pt"):
+        onnx = path.with_suffix(".onnx")
+        path = onnx if onnx.exists() else path
+    model = keras_files.read(path) if path.suffix == ".keras" else path
+    return leo_core.analyze(model, nets / f"{name}.domain.json", **options)
+
+
+def assert_within(found, known):
+    """Nothing contradicts what INDEX.json knows."""
+    counts = (found.count(State.ACTIVE), found.count(State.INACTIVE))
+    if known.get("complete") and not found.count(State.UNDECIDED):
+        assert counts == (known["active"], known["inactive"])
+    if "at_most" in known:
+        assert all(got <= most for got, most in zip(counts, known["at_most"], strict=True))
+        if not found.count(State.UNDECIDED):
+            assert all(got >= least for got, least in zip(counts, known["at_least"], strict=True))
+
+
+@pytest.mark.parametrize("name", COMPLETE)
+def test_decided_completely(name, nets, by_domain, index):
+    entry = by_domain.get(name)
+    if entry is None:
+        pytest.skip(f"{name} is not in INDEX.json")
+    found = analyze(nets, name, entry)
+    assert found.count(State.UNDECIDED) == 0
+    assert (found.count(State.ACTIVE), found.count(State.INACTIVE)) == COMPLETE[name]
+    if name.startswith(ACAS):
+        return  # INDEX.json lists one file with three domains; the index by file keeps one of them
+    assert_within(found, entry["expect"])
+
+
+@pytest.mark.parametrize("name", ["verticalcas/VertCAS_pra01_v4_45HU_200", "marabou_mnist/mnist10x10"])
+def test_what_stays_open_contradicts_nothing(name, nets, by_domain):
+    entry = by_domain.get(name)
+    if entry is None:
+        pytest.skip(f"{name} is not in INDEX.json")
+    assert_within(analyze(nets, name, entry, time_limit=10), entry["expect"])
+
+
+def test_nothing_is_stable_in_the_first_layers_of_ad01(nets, index):
+    entry = index["mlperf_tiny/ad01.h5"]
+    found = leo_core.analyze(keras_files.read(nets / entry["file"]), nets / entry["domain"], time_limit=20)
+    first, second, *_ = found.layers.values()
+    assert first.count(State.UNSTABLE) == second.count(State.UNSTABLE) == 128
+    assert_within(found, entry["expect"])
+
+
+def test_workers_find_the_same(nets, by_domain):
+    name = f"{ACAS}.prop_1"
+    one, two = (analyze(nets, name, by_domain[name], jobs=jobs) for jobs in (1, 2))
+    for layer, other in zip(one.layers.values(), two.layers.values(), strict=True):
+        assert (layer.state == other.state).all()
+
+
+@pytest.mark.slow
+def test_acas_xu_on_its_whole_input_box(nets):
+    found = leo_core.analyze(nets / f"{ACAS}.nnet", nets / f"{ACAS}.domain.json", jobs=2, time_limit=600)
+    assert [found.count(state) for state in (State.ACTIVE, State.INACTIVE, State.UNDECIDED)] == [0, 9, 0]
+
+
+def test_a_run_can_be_repeated(nets, by_domain):
+    name = f"{ACAS}.prop_3"
+    first, second = (analyze(nets, name, by_domain[name], seed=3) for _ in range(2))
+    for layer, other in zip(first.layers.values(), second.layers.values(), strict=True):
+        assert (layer.state == other.state).all()
+        assert np.array_equal(layer.lower, other.lower)
+        assert np.array_equal(layer.upper, other.upper)
