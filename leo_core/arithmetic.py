@@ -148,8 +148,10 @@ def add_exact(vectors: list[ExactVector]) -> ExactVector:
 
 
 def float_up(value: Fraction) -> float:
-    """The least float64 not below ``value`` (infinite when it overflows)."""
+    """The least float64 not below ``value`` (infinite when it overflows upwards)."""
     result = nearest_float(value)
+    if result == -np.inf:
+        return float(np.finfo(np.float64).min)
     if np.isfinite(result) and Fraction(result) < value:
         result = float(np.nextafter(result, np.inf))
     return result

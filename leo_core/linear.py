@@ -173,6 +173,9 @@ class Sparse(_Rebuilt):
             raise ValueError("a sparse map's row pointers do not fit its data")
         if len(self._indices) and (self._indices.min() < 0 or self._indices.max() >= columns):
             raise ValueError(f"a sparse map's column index lies outside 0..{columns - 1}")
+        places = np.repeat(np.arange(self.rows), np.diff(self._indptr)) * max(columns, 1) + self._indices
+        if len(np.unique(places)) < len(places):
+            raise ValueError("a sparse map has two entries in one place; their sum would have to be rounded")
 
     @staticmethod
     def zero(rows: int, columns: int, dtype: Any = np.float32) -> Sparse:

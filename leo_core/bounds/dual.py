@@ -110,7 +110,7 @@ def bound_above(
     rows:
         For a stack: the region of each objective.
     tilts:
-        Used for every objective, where a unit is not settled in its region.
+        Used for every objective.
     """
     objectives = np.asarray(objectives, dtype=np.float64)
     count = objectives.shape[0]
@@ -135,11 +135,11 @@ def bound_above(
                 low, high = (own(side) for side in region.intervals[affine.name])
                 prices[affine.name] = ahead
                 if affine.name in tilts:
-                    tilt = _Tilted(network, affine, tilts[affine.name], region, rows, (low < 0) & (high > 0), count)
+                    tilt = _Tilted(network, affine, tilts[affine.name], region, rows)
                     ahead = tilt.rest(ahead)
                     total, magnitude = total + tilt.total, magnitude + tilt.magnitude
                     for source, flow in zip(affine.sources, tilt.flows, strict=True):
-                        collected[source] = collected[source] + flow if source in collected else flow
+                        collected[source] = flow + collected.get(source, np.zeros((count, 1)))
                     terms += 2 * tilt.columns + affine.size
                 y = policy(affine.name, ahead, low, high)
                 used[affine.name] = y
@@ -176,35 +176,27 @@ class _Tilted:
     """What a tilt adds to a bound: its terms, what their rounding can cost, and the flow t to each source."""
 
     def __init__(
-        self,
-        network: Network,
-        affine: Affine,
-        tilt: Tilt,
-        region: Region,
-        rows: NDArray[np.int64] | None,
-        crossing: NDArray[np.bool_],
-        count: int,
+        self, network: Network, affine: Affine, tilt: Tilt, region: Region, rows: NDArray[np.int64] | None
     ) -> None:
-        self._units = tilt.units
-        self._share = np.broadcast_to(crossing, (count, affine.size))[:, tilt.units] * np.maximum(tilt.share, 0.0)
-        used = (self._share > 0).astype(np.float64)
-        share, slope = np.maximum(tilt.share, 0.0)[:, None], tilt.slope
-        on = np.maximum(tilt.share, 0.0)[:, None] * affine.bias[tilt.units, None].astype(np.float64)
+        used = tilt.share > 0
+        self._units, self._share = tilt.units[used], tilt.share[used]
+        share, slope = self._share[:, None], tilt.slope[used]
+        on = share * affine.bias[self._units, None].astype(np.float64)
         off = np.zeros((1, 1))
         cost = np.abs(on[:, 0])
         self.flows = []
         self.columns = 0
         for source, linear in zip(affine.sources, affine.maps, strict=True):
-            mine = slice(self.columns, self.columns + linear.columns)
+            t = slope[:, self.columns : self.columns + linear.columns]
             self.columns += linear.columns
-            t, weight = slope[:, mine], linear.matrix()[tilt.units].astype(np.float64)
+            weight = linear.matrix()[self._units].astype(np.float64)
             lower, upper = (side if rows is None else side[rows] for side in region.value(network, source))
             on = on + _largest(share * weight - t, lower, upper)
             off = off + _largest(-t, lower, upper)
             cost = cost + (share * np.abs(weight) + 2 * np.abs(t)) @ region.reach(network, source)
-            self.flows.append(used @ t)
-        self.total = (used * np.maximum(on, off).T).sum(axis=1)
-        self.magnitude = used @ (2.0 * cost)
+            self.flows.append(t.sum(axis=0))
+        self.total = np.maximum(on, off).sum(axis=0)
+        self.magnitude = 2.0 * cost.sum()
 
     def rest(self, ahead: Array) -> Array:
         """Λ_p without the shares."""
@@ -215,8 +207,8 @@ class _Tilted:
 
 def _largest(coefficients: Array, lower: Array, upper: Array) -> Array:
     """max Σ_j c_j h_j over each box, shape (coefficients, boxes or 1)."""
-    result = np.maximum(coefficients, 0.0) @ upper.T + np.minimum(coefficients, 0.0) @ lower.T
-    return np.asarray(result.reshape(len(coefficients), -1))
+    lower, upper = np.atleast_2d(lower), np.atleast_2d(upper)
+    return np.asarray(np.maximum(coefficients, 0.0) @ upper.T + np.minimum(coefficients, 0.0) @ lower.T)
 
 
 def chunks(network: Network, target: str, count: int) -> list[slice]:
@@ -285,11 +277,10 @@ def _tilt_exactly(
     collected: dict[str, list[Fraction]],
 ) -> Fraction:
     """The terms of a tilt; takes its shares from ``ahead`` and adds its flow to ``collected``."""
-    low, high = region.intervals[affine.name]
     total = zero = Fraction(0)
     for k, unit in enumerate(tilt.units.tolist()):
         share = Fraction(float(tilt.share[k]))
-        if share <= 0 or not low[unit] < 0 < high[unit]:
+        if share <= 0:
             continue
         ahead[unit] -= share
         on, off, first = share * Fraction(float(affine.bias[unit])), zero, 0

@@ -101,7 +101,8 @@ class Region:
 
 
 def leak(z: Array, relu: Relu, *, upwards: bool) -> Array:
-    """relu(z), rounded to one side; z may be infinite."""
+    """relu(z), rounded to one side; z may be infinite, and NaN counts as infinite to that side."""
+    z = np.where(np.isnan(z), np.inf if upwards else -np.inf, z)
     if not relu.slope.any():
         return np.maximum(z, 0.0)
     with np.errstate(invalid="ignore"):

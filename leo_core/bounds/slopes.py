@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.bounds.dual import NO_TILTS, DualBound, Policy, Tilts, bound_above, prefix
+from leo_core.bounds.dual import DualBound, Policy, bound_above, prefix
 from leo_core.bounds.region import Region
 from leo_core.network import INPUT, Affine, Network, Relu
 
@@ -25,13 +25,7 @@ _RATE, _DECAY, _FIRST, _SECOND = 0.25, 0.96, 0.9, 0.99
 
 
 def improved(
-    network: Network,
-    target: str,
-    objectives: Array,
-    region: Region,
-    steps: int,
-    rows: Indices | None = None,
-    tilts: Tilts = NO_TILTS,
+    network: Network, target: str, objectives: Array, region: Region, steps: int, rows: Indices | None = None
 ) -> DualBound:
     """The best safe bounds met in ``steps`` steps from the adaptive slopes on; arguments as in ``bound_above``.
 
@@ -39,7 +33,7 @@ def improved(
     """
     slopes: dict[str, _Slopes] = {}
     plan = prefix(network, target)
-    now = bound_above(network, target, objectives, region, _policy(slopes, np.arange(len(objectives))), rows, tilts)
+    now = bound_above(network, target, objectives, region, _policy(slopes, np.arange(len(objectives))), rows)
     upper, rounding, slope = now.upper.copy(), now.rounding.copy(), now.slope_at_input.copy()
     used = {name: y.copy() for name, y in now.multipliers.items()}
     prices = {name: price.copy() for name, price in now.prices.items()}
@@ -51,7 +45,7 @@ def improved(
         _descend(slopes, _gradients(plan, region, rows, at, now, slopes), at, kept, step)
         at = at[kept]
         own = None if rows is None else rows[at]
-        now = bound_above(network, target, objectives[at], region, _policy(slopes, at), own, tilts)
+        now = bound_above(network, target, objectives[at], region, _policy(slopes, at), own)
         better = now.upper < upper[at]
         won = at[better]
         upper[won], rounding[won], slope[won] = now.upper[better], now.rounding[better], now.slope_at_input[better]

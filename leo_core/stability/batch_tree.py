@@ -156,6 +156,8 @@ class BatchTree:
 
     def _choose(self, region: Region, bound: DualBound, rows: Indices) -> tuple[list[str], Indices]:
         """Per node, the unit to split on; −1 where every sign is known."""
+        if not self._goal.branching:
+            return [""] * len(rows), np.full(len(rows), -1)
         scores = []
         for name in self._goal.branching:
             low, high = region.intervals[name]

@@ -1,10 +1,10 @@
 """Evidence of a stable verdict: a tree of splits, on ReLU phases or of the input box.
 
-It can be re-checked without the engine. A leaf below ReLU splits holds multipliers: put them into the safe
-dual bound (:mod:`leo_core.bounds.dual`) of the region its splits cut out, and see that the bound is not
-positive. A bisection of the box holds none: on the way down, bound each layer of each box by intervals
-and backward linear bounds with adaptive slopes, keep what the box around it had where that is better, and
-see that no leaf's bound is positive.
+It can be re-checked without the engine. On the way down, whatever was split, bound the layers behind the split again
+by intervals and backward linear bounds with adaptive slopes, and keep what the part around it had where that is
+better (:func:`leo_core.bounds.descend.descend`). A leaf below ReLU splits holds multipliers: put them into the safe
+dual bound (:mod:`leo_core.bounds.dual`) there, and see that it is not positive; without any, the bounds themselves
+show the part empty. A bisection of the box holds none: see that no leaf's own bound is positive.
 """
 
 from __future__ import annotations

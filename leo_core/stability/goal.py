@@ -69,8 +69,11 @@ class Goal:
         y, tilts = answer.multipliers, answer.tilts
         bound = bound_above(self.network, self.target, objective, region, given(y), tilts=tilts)
         upper = float(bound.upper[0])
+        used = {name: values[0] for name, values in bound.multipliers.items()}
         if answer.infeasible:
-            return (Leaf(y, tilts, infeasible=True) if upper < 0 else None), None
+            return (Leaf(used, tilts, infeasible=True) if upper < 0 else None), None
+        if upper <= 0:
+            return Leaf(used, tilts), bound
         return self.leaf(region, y, tilts, upper, float(bound.rounding[0])), bound
 
     def look_at(self, points: Array) -> None:

@@ -69,12 +69,13 @@ class Tally:
 
     def prove(self, name: str, unit: int, sign: int, tree: Tree) -> None:
         """Record evidence that sign·a is never positive; it sharpens the bounds too."""
-        self._trees[name][unit] = tree
         if sign < 0:
             self._lower[name][unit] = max(self._lower[name][unit], 0.0)
         else:
             self._upper[name][unit] = min(self._upper[name][unit], 0.0)
-        self._settle(name, unit, sign, Method.BOUND if isinstance(tree, Leaf) else Method.TREE)
+        if self._state[name][unit] == State.UNDECIDED:  # a unit that is always 0 is inactive, whatever else is proved
+            self._trees[name][unit] = tree
+            self._settle(name, unit, sign, Method.BOUND if isinstance(tree, Leaf) else Method.TREE)
 
     def trust(self, name: str, unit: int, sign: int) -> None:
         """Record a solver's word that sign·a is never positive: no proof, so no bound."""

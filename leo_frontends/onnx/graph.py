@@ -93,6 +93,8 @@ class Graph:
         size = self.size(value.node)
         groups, _ = columns.shape
         rows = weight.shape[0]
+        if (np.diff(np.sort(columns, axis=1), axis=1) == 0).any():
+            raise Refused("one value is used twice by one matrix")
         if groups == 1:
             linear: LinearMap = Dense(_scatter(weight, columns[0], size))
         else:
@@ -158,8 +160,6 @@ def _scatter(weight: Array, index: NDArray[np.int64], size: int) -> Array:
     if is_identity(index, size):
         return weight
     matrix = np.zeros((weight.shape[0], size), weight.dtype)
-    if len(np.unique(index)) != len(index):
-        raise Refused("one value is used twice by one matrix")
     matrix[:, index] = weight
     return matrix
 

@@ -170,3 +170,19 @@ def affine(name="z", sources=(INPUT,), maps=None, bias=None):
 def test_malformed_networks_are_refused_by_name(build, said):
     with pytest.raises(NetworkError, match=said):
         build()
+
+
+def test_two_entries_in_one_place_of_a_sparse_map_are_refused():
+    # their sum, 1 + 2**-60, is no float: a bound computed from the rounded one called such a unit inactive
+    with pytest.raises(ValueError, match="one place"):
+        Sparse([1.0, 2.0**-60], [0, 0], [0, 2], columns=1)
+    Sparse([1.0, 2.0, 3.0], [0, 1, 0], [0, 2, 3], columns=2)
+
+
+def test_single_units_are_picked_as_they_would_be_multiplied():
+    linear, rng = Dense(np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)), np.random.default_rng(1)
+    picked = np.zeros((6, 4))
+    picked[[0, 2, 3, 5], [3, 1, 1, 0]] = rng.standard_normal(4)
+    assert np.array_equal(linear.apply_transposed(picked), picked @ linear.matrix().astype(np.float64))
+    one = np.vstack([picked[0] + [0, 1, 0, 0], np.zeros((3, 4))])  # two units in one row
+    assert np.array_equal(linear.apply_transposed(one), one @ linear.matrix().astype(np.float64))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from fractions import Fraction
 from types import SimpleNamespace
 
@@ -15,7 +16,8 @@ from truth import extremes, states
 
 from leo_backends.highs import HighsSolver
 from leo_backends.scipy_milp import ScipySolver
-from leo_core.bounds.dual import bound_above, bound_above_exact
+from leo_core.bounds.descend import descend
+from leo_core.bounds.dual import bound_above, bound_above_exact, prefix
 from leo_core.bounds.dual import given as given_multipliers
 from leo_core.bounds.interval import bound_network
 from leo_core.bounds.region import Region
@@ -95,8 +97,14 @@ def recheck(network, target, unit, state, tree, box):
                 low, high = extremes(network, Box(*ends))[target][unit]
                 assert high <= 0 if objective[unit] > 0 else low >= 0
             return
-        walk(at.on, region.split(at.node, at.unit, active=True))
-        walk(at.off, region.split(at.node, at.unit, active=False))
+        for half, active in ((at.on, True), (at.off, False)):
+            part = region.split(at.node, at.unit, active=active)
+            if not part.empty:
+                plan = [node.name for node, _ in prefix(network, target)]
+                known = Region(part.lower, part.upper, {name: part.intervals[name] for name in plan})
+                first = np.zeros(1, np.int64)
+                part = descend(network, target, known.take(first), first + plan.index(at.node))[0].one(0)
+            walk(half, part)
 
     region = Region.of(box)
     for node in network.nodes:
@@ -126,6 +134,74 @@ def down(value: Fraction) -> float:
 def test_verdicts_agree_with_the_truth(strategy, case):
     network, box = case
     assert_sound(network, box, strategy(network, box))
+
+
+#: What makes the cascade go a certain way: settings of its modules.
+WAYS = {
+    "phase trees by LP": {"cascade.FEW_INPUTS": 0},
+    "phase trees in batches": {"cascade.FEW_INPUTS": 0, "prover.SMALL": 0},
+    "boxes in small parts": {"boxes.BATCH": 2, "boxes.BROAD": 6, "boxes.STEPS": 2},
+    "no slopes, no climbing": {"cascade.SLOPES": 0, "cascade.CLIMB": 0, "cascade.FEW_INPUTS": 0},
+    "given up early": {"cascade.QUICK_NODES": 1, "lp_tree.TRIAL": 1, "cascade.FEW_INPUTS": 0},
+}
+
+
+@pytest.fixture(params=WAYS)
+def way(request):
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in WAYS[request.param].items():
+            patch.setattr(f"leo_core.stability.{name}", value)
+        yield request.param
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(case=networks_and_boxes(layers=st.integers(2, 4)))
+def test_every_way_of_the_cascade_agrees_with_the_truth(way, case):
+    network, box = case
+    assert_sound(network, box, cascade(network, box), complete=False)
+
+
+def test_a_unit_gets_no_more_than_its_own_time():
+    network, box = chain(4, 20, 20, 20, 1, seed=4), Box.uniform(-0.3, 0.3, 4)
+    free, none = cascade(network, box), cascade(network, box, unit_seconds=0.0)
+    assert none.count(State.UNDECIDED) > free.count(State.UNDECIDED) == 0
+    for name, layer in none.layers.items():
+        decided = layer.state != State.UNDECIDED
+        assert (layer.state[decided] == free.layers[name].state[decided]).all()
+
+
+def test_a_large_tree_without_any_relu_before_its_unit_ends():
+    # out = 10¹⁶ s + s − 10¹⁶ s: its slope in floats is 0, so no witness is found, and there is nothing to split on
+    size = 1200
+    nodes = (
+        Affine("z1", (INPUT,), (Dense(np.ones((3, size))),), np.full(3, 0.5 - size)),
+        Affine("out", ("z1",), (Dense([[1e16, 1.0, -1e16]]),), np.zeros(1)),
+        Relu("h", "out", np.zeros(1)),
+    )
+    found = cascade(Network(size, nodes, "h"), Box.uniform(0, 1, size))
+    assert found.layers["h"].state[0] in (State.UNSTABLE, State.UNDECIDED)
+
+
+@pytest.mark.parametrize("strategy", [paper, isa, cascade], ids=lambda strategy: strategy.__name__)
+@pytest.mark.parametrize("scale", [1e-300, 1e-160, 1e150, 1e300])
+def test_overflow_and_underflow_end_in_verdicts_or_none_but_never_in_a_traceback(strategy, scale):
+    rng = np.random.default_rng(0)
+    nodes, at, columns = [], INPUT, 2
+    for number in (1, 2, 3):
+        matrix = np.round(4 * rng.standard_normal((4, columns))) * scale
+        nodes += [
+            Affine(f"z{number}", (at,), (Dense(matrix),), np.round(rng.standard_normal(4))),
+            Relu(f"h{number}", f"z{number}", np.zeros(4)),
+        ]
+        at, columns = f"h{number}", 4
+    network, box = Network(2, tuple(nodes), at), Box.uniform(-1, 1, 2)
+    truth = states(network, box)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = strategy(network, box)
+    for name, layer in found.layers.items():
+        for state, true in zip(layer.state, truth[name], strict=True):
+            assert state in (State.UNDECIDED, true)
 
 
 @given(networks_and_boxes(inputs=st.integers(3, 5), width=st.integers(3, 6)))
