@@ -174,7 +174,9 @@ class _Layer:
         arguments = (self._network, self._target, self.region, work.solver.solver, work.trust, work.seed)
         for attempt, finding in work.pool.map(Settler, arguments, draw, self._budget):
             if finding is LOST:
-                self._tally.note(f"a worker was lost twice on unit {attempt.unit} of '{self._target}'; it is undecided")
+                self._tally.note(
+                    f"unit {attempt.unit} of '{self._target}' is undecided: its workers died, or overran the time limit"
+                )
                 continue
             spent[attempt.unit] = spent.get(attempt.unit, 0.0) + finding.seconds
             self._take(attempt, finding)

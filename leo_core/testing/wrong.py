@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -126,6 +128,19 @@ def no_answer(session: WrongSession, objective: Array, limits: dict[str, float |
     """It returns nothing."""
     del session, objective, limits
     return None  # type: ignore[return-value]
+
+
+def kills_its_process(session: WrongSession, objective: Array, limits: dict[str, float | None]) -> SolverResult:
+    """It takes the whole process with it: only for workers, and not among the faults below."""
+    del session, objective, limits
+    os._exit(9)
+
+
+def hangs(session: WrongSession, objective: Array, limits: dict[str, float | None]) -> SolverResult:
+    """It minds no limit: only for workers, and not among the faults below."""
+    del limits
+    time.sleep(3600)
+    return session.right(objective, {})
 
 
 FAULTS: tuple[Fault, ...] = (

@@ -31,7 +31,7 @@ from leo_core.stability import isa as isa_module
 from leo_core.stability.evidence import Bisection, Leaf
 from leo_core.testing.networks import chain, leaky, residual, skip
 from leo_core.testing.reference import ReferenceSolver
-from leo_core.testing.wrong import FAULTS, WrongSolver
+from leo_core.testing.wrong import FAULTS, WrongSolver, hangs, kills_its_process
 
 
 def paper(network, box, solver=None, **options):
@@ -168,6 +168,19 @@ def test_a_unit_gets_no_more_than_its_own_time():
     for name, layer in none.layers.items():
         decided = layer.state != State.UNDECIDED
         assert (layer.state[decided] == free.layers[name].state[decided]).all()
+
+
+@pytest.mark.parametrize("fault", [kills_its_process, hangs], ids=lambda fault: fault.__name__)
+def test_a_solver_that_kills_or_hangs_its_worker_costs_the_units_it_was_asked_about(fault):
+    network, box = chain(10, 20, 20, 1, seed=2), Box.uniform(-0.25, 0.25, 10)
+    right, notes = cascade(network, box), []
+    found = cascade(network, box, WrongSolver(HighsSolver(), fault), jobs=2, budget=Budget.of(8),
+                    listener=lambda event: notes.append(event.text) if isinstance(event, Note) else None)  # fmt: skip
+    assert 0 < found.count(State.UNDECIDED) < 10
+    assert notes
+    for name, layer in found.layers.items():
+        decided = layer.state != State.UNDECIDED
+        assert (layer.state[decided] == right.layers[name].state[decided]).all()
 
 
 def test_a_large_tree_without_any_relu_before_its_unit_ends():
