@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 
 import leo_core
-from leo_core import State
+from leo_backends.highs import HighsSolver
+from leo_core import Affine, Box, State
+from leo_core.bounds.interval import bound_network
+from leo_core.execution.budget import Budget
+from leo_core.stability.prover import Prover
 
 pytestmark = pytest.mark.real
 
@@ -96,6 +100,23 @@ def test_nothing_is_stable_in_the_first_layers_of_ad01(nets, index):
     first, second, *_ = found.layers.values()
     assert first.count(State.UNSTABLE) == second.count(State.UNSTABLE) == 128
     assert_within(found, entry["expect"])
+
+
+def test_the_lp_closes_at_the_root_what_takes_bounds_a_large_tree(nets, monkeypatch):
+    network = keras_files.read(nets / "gurobi_ml" / "diabetes_v2.keras")
+    box = Box.of(str(nets / "gurobi_ml" / "diabetes_v2.domain.json"), network.input_size)
+    region = bound_network(network, box)
+    target = [node.name for node in network.nodes if isinstance(node, Affine)][1]
+    prover = Prover(network, target, region, HighsSolver())
+    for unit in (10, 13):
+        outcome = prover.never_positive(unit, -1, Budget.of(60))
+        assert outcome.tree is not None
+        assert outcome.nodes == 1
+    monkeypatch.setattr("leo_core.stability.prover.SMALL", 0)
+    by_bounds = prover.never_positive(10, -1, Budget.of(60), nodes=1000)
+    assert by_bounds.tree is None
+    assert by_bounds.nodes > 500
+    prover.close()
 
 
 def test_workers_find_the_same(nets, by_domain):
