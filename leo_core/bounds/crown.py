@@ -15,8 +15,7 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.arithmetic import TINY, gamma, round_up
-from leo_core.bounds.dual import add, chunks, collect, one_rounding, prefix
+from leo_core.bounds.dual import add, chunks, collect, one_rounding, outermost, prefix
 from leo_core.bounds.region import Interval, Region
 from leo_core.network import INPUT, Affine, Network
 
@@ -115,15 +114,9 @@ def bound_linearly(
                 flow = linear.apply_transposed(price)
                 collected[source] = collected[source] + flow if source in collected else flow
         slope = collected.get(INPUT)
-        if slope is None:
-            slope = np.zeros((count, network.input_size))
-        lower, upper = (side if rows is None else side[rows] for side in (region.lower, region.upper))
-        total += np.maximum(slope * lower, slope * upper).sum(axis=1)
-        reach = region.reach(network, INPUT)
-        magnitude += np.abs(slope) @ reach
-        scale += float(reach.sum())
-        bound = round_up(total + (magnitude * gamma(terms + 24) + terms * TINY * (scale + magnitude)))
-    return LinearBound(np.where(np.isnan(bound), np.inf, bound), slope)
+        slope = np.zeros((count, network.input_size)) if slope is None else slope
+        upper, _ = outermost(network, region, rows, slope, total, magnitude, terms, scale)
+    return LinearBound(upper, slope)
 
 
 def backward_interval(network: Network, target: str, region: Region, units: Indices | None = None) -> Interval:

@@ -161,15 +161,32 @@ def bound_above(
                 flow = linear.apply_transposed(node_price)
                 collected[source] = collected[source] + flow if source in collected else flow
         slope = collected.get(INPUT)
-        if slope is None:
-            slope = np.zeros((count, network.input_size))
-        total = total + np.maximum(slope * own(region.lower), slope * own(region.upper)).sum(axis=1)
-        reach = region.reach(network, INPUT)
-        magnitude = magnitude + np.abs(slope) @ reach
-        scale += float(reach.sum())
-        rounding = magnitude * gamma(terms + 16) + terms * TINY * (scale + magnitude)
-        upper = round_up(total + rounding)
-    return DualBound(np.where(np.isnan(upper), np.inf, upper), rounding, used, prices, slope)
+        slope = np.zeros((count, network.input_size)) if slope is None else slope
+        upper, rounding = outermost(network, region, rows, slope, total, magnitude, terms, scale)
+    return DualBound(upper, rounding, used, prices, slope)
+
+
+def outermost(
+    network: Network,
+    region: Region,
+    rows: NDArray[np.int64] | None,
+    slope: Array,
+    total: Array,
+    magnitude: Array,
+    terms: int,
+    scale: float,
+) -> tuple[Array, Array]:
+    """(bounds, what of them only covers rounding), from the slope at the input and what the nodes have added up.
+
+    ``magnitude`` is the sum of the absolute values of all ``terms`` products, ``scale`` of all values they are of.
+    """
+    lower, upper = (side if rows is None else side[rows] for side in (region.lower, region.upper))
+    reach = region.reach(network, INPUT)
+    total = total + np.maximum(slope * lower, slope * upper).sum(axis=1)
+    magnitude = magnitude + np.abs(slope) @ reach
+    rounding = magnitude * gamma(terms + 24) + terms * TINY * (scale + float(reach.sum()) + magnitude)
+    bound = round_up(total + rounding)
+    return np.where(np.isnan(bound), np.inf, bound), rounding
 
 
 class _Tilted:
