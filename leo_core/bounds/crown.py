@@ -9,12 +9,14 @@ of a few units in the last place of Λ_p·max|a|, and covered with the others.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from leo_core.arithmetic import round_up
 from leo_core.bounds.dual import add, chunks, collect, one_rounding, outermost, prefix
 from leo_core.bounds.region import Interval, Region
 from leo_core.network import INPUT, Affine, Network
@@ -37,16 +39,13 @@ class LinearBound:
 class Lines:
     """The lines above and below each unit of one affine node, on one region or a stack of them.
 
-    ``chord``, ``below``, ``lift``: shape (units,) or (regions, units). ``weight`` (units,) is what one rounding
-    can cost per unit of price, ``reach`` the largest |a| and ``scale`` the sum of the largest |h| that enter.
+    ``chord``, ``below``, ``lift``: shape (units,) or (regions, units). ``reach`` (units,) is the largest |a|.
     """
 
     chord: Array
     below: Array
     lift: Array
     reach: Array
-    weight: Array
-    scale: float
 
     @staticmethod
     def of(network: Network, node: Affine, region: Region) -> Lines:
@@ -60,10 +59,29 @@ class Lines:
             chord = np.where(crossing, np.where(bounded, high / width, 0.0), settled)
             below = np.where(crossing, (high > -low).astype(np.float64), settled)
             # without a finite width the chord is taken as 0: the corner at U is then the largest
-            lift = np.where(crossing, np.where(bounded, -chord * low, high), 0.0)
-        reach = region.reach(network, node.name)
-        weight, scale, _ = one_rounding(network, node, region)
-        return Lines(chord, below, lift, reach, weight, scale)
+            # (rounded up: what a denormal loses would be multiplied by a large price)
+            lift = np.where(crossing, np.where(bounded, round_up(-chord * low), high), 0.0)
+        return Lines(chord, below, lift, region.reach(network, node.name))
+
+
+class Memo:
+    """What calls on the same intervals share: each node's lines, and what one rounding there can cost."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, Lines] = {}
+        self._costs: dict[str, tuple[Array, float]] = {}
+
+    def lines(self, network: Network, node: Affine, region: Region) -> Lines:
+        if node.name not in self._lines:
+            self._lines[node.name] = Lines.of(network, node, region)
+        return self._lines[node.name]
+
+    def cost(self, network: Network, node: Affine, region: Region) -> tuple[Array, float]:
+        """(per unit of price, the sum of the largest |h| that enter the node)."""
+        if node.name not in self._costs:
+            weight, scale, _ = one_rounding(network, node, region)
+            self._costs[node.name] = weight, scale
+        return self._costs[node.name]
 
 
 def bound_linearly(
@@ -71,12 +89,12 @@ def bound_linearly(
     target: str,
     objectives: Array,
     region: Region,
-    lines: dict[str, Lines],
+    memo: Memo,
     rows: Indices | None = None,
 ) -> LinearBound:
     """Bound objectives·a_target from above; arguments as in :func:`leo_core.bounds.dual.bound_above`.
 
-    ``lines`` keeps the lines of nodes before the target for further calls on the same intervals.
+    ``memo`` serves further calls on the same intervals of the nodes before the target.
     """
     count = len(objectives)
     collected: dict[str, Array] = {target: objectives}
@@ -86,16 +104,16 @@ def bound_linearly(
         for affine, relus in reversed(prefix(network, target)):
             ahead, leaked = collect(relus, collected, count, affine.size)
             price = add(collected.pop(affine.name, None), leaked)
+            weight, entering = memo.cost(network, affine, region)
+            scale += entering
             if relus:
-                if affine.name not in lines:
-                    lines[affine.name] = Lines.of(network, affine, region)
-                at = lines[affine.name]
+                at = memo.lines(network, affine, region)
                 chord, below, lift = at.chord, at.below, at.lift
                 if rows is not None:
                     chord, below, lift = chord[rows], below[rows], lift[rows]
                 size = np.abs(ahead) if price is None else np.abs(ahead) + np.abs(price)
-                magnitude += size @ (2.0 * at.reach + at.weight)
-                scale += at.scale + float(at.reach.sum())
+                magnitude += size @ (2.0 * at.reach + weight)
+                scale += float(at.reach.sum())
                 rising = np.maximum(ahead, 0.0)
                 total += np.einsum("ku,ku->k", rising, lift) if lift.ndim == 2 else rising @ lift
                 ahead -= rising
@@ -105,9 +123,7 @@ def bound_linearly(
                 price = ahead if price is None else price + ahead
             else:
                 assert price is not None
-                weight, entering, _ = one_rounding(network, affine, region)
                 magnitude += np.abs(price) @ weight
-                scale += entering
             total += price @ affine.bias.astype(np.float64)
             terms += sum(linear.columns for linear in affine.maps) + 2 * affine.size
             for source, linear in zip(affine.sources, affine.maps, strict=True):
@@ -119,17 +135,23 @@ def bound_linearly(
     return LinearBound(upper, slope)
 
 
-def backward_interval(network: Network, target: str, region: Region, units: Indices | None = None) -> Interval:
-    """(lower, upper) of an affine node's units, or of some, on one region."""
+def backward_interval(
+    network: Network,
+    target: str,
+    region: Region,
+    units: Indices | None = None,
+    expired: Callable[[], bool] = lambda: False,
+) -> Interval:
+    """(lower, upper) of an affine node's units, or of some, on one region; infinite from where ``expired`` on."""
     size = network.size(target)
     units = np.arange(size) if units is None else units
-    lines: dict[str, Lines] = {}
-    sides = []
-    for sign in (-1.0, 1.0):
-        parts = [np.zeros(0)]
-        for chunk in chunks(network, target, len(units)):
+    memo = Memo()
+    low, high = np.full(len(units), -np.inf), np.full(len(units), np.inf)
+    for chunk in chunks(network, target, len(units)):
+        if expired():
+            break
+        for sign, side in ((-1.0, low), (1.0, high)):
             objectives = np.zeros((chunk.stop - chunk.start, size))
             objectives[np.arange(len(objectives)), units[chunk]] = sign
-            parts.append(bound_linearly(network, target, objectives, region, lines).upper)
-        sides.append(np.concatenate(parts))
-    return -sides[0], sides[1]
+            side[chunk] = sign * bound_linearly(network, target, objectives, region, memo).upper
+    return low, high

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.bounds.crown import LinearBound, Lines, bound_linearly
+from leo_core.bounds.crown import LinearBound, Memo, bound_linearly
 from leo_core.bounds.dual import prefix
 from leo_core.bounds.interval import bound_affine_stack
 from leo_core.bounds.region import Region
@@ -35,7 +35,7 @@ def descend(network: Network, target: str, region: Region, since: Indices | None
     """
     count = len(region.lower)
     variation = np.zeros((count, network.input_size))
-    lines: dict[str, Lines] = {}
+    memo = Memo()
     for position, (node, relus) in enumerate(prefix(network, target)):
         changed = np.ones(count, dtype=bool) if since is None else since < position
         if not changed.any():
@@ -50,7 +50,7 @@ def descend(network: Network, target: str, region: Region, since: Indices | None
         for sign in (1.0, -1.0):
             objectives = np.zeros((len(rows), node.size))
             objectives[np.arange(len(rows)), units] = sign
-            bound = bound_linearly(network, node.name, objectives, region, lines, rows)
+            bound = bound_linearly(network, node.name, objectives, region, memo, rows)
             if sign > 0:
                 high[rows, units] = np.minimum(high[rows, units], bound.upper)
             else:

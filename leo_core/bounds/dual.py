@@ -229,9 +229,11 @@ def _largest(coefficients: Array, lower: Array, upper: Array) -> Array:
 
 
 def chunks(network: Network, target: str, count: int) -> list[slice]:
-    """Slices of so many objectives that one array of theirs, at the widest node, stays near 16 MB."""
-    widest = max([network.input_size, *(node.size for node, _ in prefix(network, target))])
-    step = max(1, 2_000_000 // widest)
+    """Slices of so many objectives that an array of theirs stays near 16 MB, and one sweep well under a second."""
+    plan = prefix(network, target)
+    widest = max([network.input_size, *(node.size for node, _ in plan)])
+    weights = sum(linear.connections for node, _ in plan for linear in node.maps)
+    step = max(1, min(2_000_000 // widest, 2_000_000_000 // max(1, weights)))
     return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
 
@@ -372,7 +374,8 @@ def one_rounding(network: Network, affine: Affine, region: Region) -> tuple[Arra
         weight = weight + linear.absolute().apply(reach)
         reach_sum += float(reach.sum())
         columns += linear.columns
-    return weight, reach_sum, columns
+    # |A|·|h| may underflow where a price makes it large again
+    return weight + (columns + 4) * TINY, reach_sum, columns
 
 
 def _transposed_exact(matrix: NDArray[np.floating], price: list[Fraction]) -> list[Fraction]:

@@ -14,7 +14,7 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.bounds.crown import bound_linearly
+from leo_core.bounds.crown import Memo, bound_linearly
 from leo_core.bounds.descend import descend
 from leo_core.bounds.dual import NO_TILTS, DualBound
 from leo_core.bounds.region import Region
@@ -196,7 +196,7 @@ class BatchTree:
             cut = Region(cut.lower, cut.upper, intervals)
             objectives = np.repeat(self._goal.objective, len(nodes), axis=0)
             each = np.arange(len(nodes))
-            halves.append(bound_linearly(self._goal.network, self._goal.target, objectives, cut, {}, each).upper)
+            halves.append(bound_linearly(self._goal.network, self._goal.target, objectives, cut, Memo(), each).upper)
         worse, better = np.maximum(*halves), np.minimum(*halves)
         gain[nodes, column] = -np.maximum(worse, 0.0) - 0.1 * np.maximum(better, 0.0)
         return gain

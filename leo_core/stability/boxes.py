@@ -14,7 +14,7 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.bounds.crown import bound_linearly
+from leo_core.bounds.crown import Memo, bound_linearly
 from leo_core.bounds.descend import descend, leaning
 from leo_core.bounds.dual import prefix
 from leo_core.bounds.region import Region
@@ -197,7 +197,7 @@ class _Search:
         rows, columns = np.nonzero(boxes.open)
         objectives = np.zeros((len(rows), self._network.size(self._target)))
         objectives[np.arange(len(rows)), self._units[columns]] = self._signs[columns]
-        bound = bound_linearly(self._network, self._target, objectives, region, {}, rows)
+        bound = bound_linearly(self._network, self._target, objectives, region, Memo(), rows)
         low, high = (side[rows, self._units[columns]] for side in region.intervals[self._target])
         upper = np.minimum(bound.upper, np.where(self._signs[columns] > 0, high, -low))
         closed = upper <= 0

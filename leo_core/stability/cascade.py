@@ -17,9 +17,8 @@ from leo_core.bounds.dual import chunks
 from leo_core.bounds.interval import bound_affine
 from leo_core.bounds.region import Region
 from leo_core.bounds.slopes import improved
-from leo_core.domain import Box
 from leo_core.execution.pool import LOST
-from leo_core.network import Affine, Network
+from leo_core.network import Affine
 from leo_core.stability.attack import ascend, scatter
 from leo_core.stability.boxes import split_box
 from leo_core.stability.evidence import Leaf
@@ -50,7 +49,7 @@ def decide_by_cascade(work: Work, tally: Tally) -> None:
     """Decide every ReLU of a network, recording verdicts and bounds in ``tally`` as they are found."""
     network = work.network
     region = Region.of(work.box)
-    starts = _Starts(network, work.box, work.seed)
+    starts = _Starts(work)
     for node in network.nodes:
         if not isinstance(node, Affine):
             continue
@@ -64,16 +63,29 @@ def decide_by_cascade(work: Work, tally: Tally) -> None:
 class _Starts:
     """For every unit, the sampled point at which it is smallest and the one at which it is largest."""
 
-    def __init__(self, network: Network, box: Box, seed: int) -> None:
-        self._points = scatter(box, SAMPLES, seed)
-        self._extreme: dict[str, tuple[Indices, Indices]] = {}
-        values = network.evaluate_nodes(self._points)
-        for node in network.nodes:
-            if isinstance(node, Affine):
-                self._extreme[node.name] = values[node.name].argmin(axis=0), values[node.name].argmax(axis=0)
+    def __init__(self, work: Work) -> None:
+        network = work.network
+        self._points = scatter(work.box, SAMPLES, work.seed)
+        names = [node.name for node in network.nodes if isinstance(node, Affine)]
+        #: Per node and sign, the largest sign·a seen and the point where.
+        self._seen = {
+            (name, sign): (np.full(network.size(name), -np.inf), np.zeros(network.size(name), dtype=np.int64))
+            for name in names
+            for sign in (-1, 1)
+        }
+        for chunk in chunks(network, names[-1], len(self._points)):
+            if work.budget.expired:
+                break
+            values = network.evaluate_nodes(self._points[chunk])
+            for (name, sign), (best, at) in self._seen.items():
+                reached = sign * values[name]
+                first = reached.argmax(axis=0)
+                most = reached[first, np.arange(len(first))]
+                better = most > best
+                best[better], at[better] = most[better], first[better] + chunk.start
 
     def of(self, name: str) -> Sample:
-        return self._points, *self._extreme[name]
+        return self._points, self._seen[name, -1][1], self._seen[name, 1][1]
 
 
 class _Layer:
@@ -104,9 +116,11 @@ class _Layer:
     def _bound_backward(self) -> None:
         low, high = self.region.intervals[self._target]
         units = np.flatnonzero((low < 0) & (high > 0))
-        if len(units) and not self._budget.expired:
+        if len(units):
             low, high = low.copy(), high.copy()
-            low[units], high[units] = backward_interval(self._network, self._target, self.region, units)
+            low[units], high[units] = backward_interval(
+                self._network, self._target, self.region, units, lambda: self._budget.expired
+            )
             self._tighten(low, high)
 
     def _look_at(self, sample: Sample) -> None:

@@ -97,4 +97,5 @@ def crossing(region: Region, name: str) -> NDArray[np.bool_]:
 
 def _snap(values: Array, bits: int) -> Array:
     mantissa, exponent = np.frexp(values)
-    return np.asarray(np.ldexp(np.round(np.ldexp(mantissa, bits)), exponent - bits))
+    snapped = np.ldexp(np.round(np.ldexp(mantissa, bits)), exponent - bits)
+    return np.where(np.isinf(snapped), values, snapped)

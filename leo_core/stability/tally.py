@@ -52,9 +52,11 @@ class Tally:
         """Take in proved bounds of a node."""
         self._lower[name] = np.fmax(self._lower[name], lower)
         self._upper[name] = np.fmin(self._upper[name], upper)
-        undecided = self._state[name] == State.UNDECIDED
-        off = undecided & (self._upper[name] <= 0)
-        on = undecided & ~off & (self._lower[name] >= 0)
+        state = self._state[name]
+        off = ((state == State.UNDECIDED) | (state == State.ACTIVE)) & (self._upper[name] <= 0)  # ≡ 0 is inactive
+        on = (state == State.UNDECIDED) & ~off & (self._lower[name] >= 0)
+        for unit in np.flatnonzero(off):
+            self._trees[name].pop(int(unit), None)  # it was of the other claim
         self._state[name][off], self._state[name][on] = State.INACTIVE, State.ACTIVE
         self._method[name][off | on] = Method.BOUND
         self._tell()

@@ -104,3 +104,46 @@ def test_no_verdict_is_false_and_no_rewrite_strays(case, solver):
         result = rewrite(net, found, tolerance=tolerance)
         assert result.deviation <= tolerance
         assert largest_difference(net, result.network, box) <= Fraction(result.deviation)
+
+
+def tiny_then_huge():
+    """5e-324 x, then 2**1000 times its ReLU: a bound that lost the denormal called the last unit inactive."""
+    return network(([[5e-324]], [0.0]), ([[2.0**1000]], [-1.5 * 2.0**-75]), ([[1.0]], [0.0])), Box.uniform(-1, 1, 1)
+
+
+def cancelling_tiny_weights():
+    """Two rows of weights near 2**-540 on inputs near 2**-540, whose values cancel and are priced at 2**998.
+
+    Then |A|·max|h| underflows to 0, and so did what covered the rounding of Aᵀ·price.
+    """
+    rng = np.random.default_rng(0)
+    fixed, offset = 2.0**-540, Fraction(0)
+    while offset >= 0:
+        big = [float(v) * 2.0**998 for v in rng.uniform(1, 2, 2)]
+        k = rng.integers(1, 2**45, 2)
+        first = [int(k[0]), int(k[1]), -int(k[0] + k[1])]
+        second = [round(-v * (big[0] / big[1])) for v in first[:2]]
+        rows = [[v * 2.0**-585 for v in row] for row in (first, [*second, -sum(second)])]
+        rounded = [big[0] * x + big[1] * y for x, y in zip(*rows, strict=True)]
+        offset = sum((Fraction(v) for v in rounded), Fraction(0)) * Fraction(fixed)
+    d = float(-offset) / 64
+    nodes = (
+        Affine("z", (INPUT,), (Dense(np.hstack([np.zeros((2, 1)), rows])),), np.zeros(2)),
+        Affine("y", (INPUT,), (Dense([[1.0, 0, 0, 0], [-1.0, 0, 0, 0]]),), np.zeros(2)),
+        Relu("h", "y", np.zeros(2)),
+        Affine("out", ("z", "h"), (Dense([big]), Dense([[d, d]])), np.array([-d / 2])),
+        Relu("last", "out", np.zeros(1)),
+    )
+    return Network(4, nodes, "last"), Box(np.array([-1.0, *[fixed] * 3]), np.array([1.0, *[fixed] * 3]))
+
+
+@pytest.mark.parametrize("strategy", ["cascade", "isa", "paper"])
+@pytest.mark.parametrize("make", [tiny_then_huge, cancelling_tiny_weights], ids=lambda make: make.__name__)
+def test_what_underflows_is_not_forgotten_where_it_becomes_large_again(make, strategy):
+    made, box = make()
+    last = made.relus[-1]
+    seen = [made.evaluate_exact(x)[last.source].fractions()[0] for x in (box.upper, 0.5 * box.lower + 0.5 * box.upper)]
+    assert max(seen) > 0 > min(seen)
+    found = decide(made, box, strategy=strategy, solver=HighsSolver())
+    assert found.layers[last.name].state[0] in (State.UNSTABLE, State.UNDECIDED)
+    assert found.layers[last.name].upper[0] >= max(seen)

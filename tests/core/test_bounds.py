@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from strategies import networks_and_boxes
 from truth import extremes
 
-from leo_core.bounds.crown import backward_interval, bound_linearly
+from leo_core.bounds.crown import Memo, backward_interval, bound_linearly
 from leo_core.bounds.descend import descend
 from leo_core.bounds.dual import Tilt, bound_above, bound_above_exact, prefix
 from leo_core.bounds.dual import given as given_multipliers
@@ -63,7 +63,7 @@ def test_parts_of_a_box_are_bounded_each_by_itself(case):
     size = network.size(target)
     tightened, _ = descend(network, target, regions)
     rows = np.repeat(np.arange(len(regions.lower)), size)
-    bound = bound_linearly(network, target, np.tile(np.eye(size), (len(regions.lower), 1)), tightened, {}, rows)
+    bound = bound_linearly(network, target, np.tile(np.eye(size), (len(regions.lower), 1)), tightened, Memo(), rows)
     for row, ends in enumerate(halves(box)):
         truth = extremes(network, Box(*ends))
         for node, _ in prefix(network, target):
