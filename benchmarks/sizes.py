@@ -1,10 +1,9 @@
-"""How small networks get, and what the proof costs: one Markdown table.
+"""How small networks get, by a method that proves what it does: one Markdown table.
 
     python benchmarks/sizes.py [--nets ../shared/nets] [--time-limit 120] [FILE…]
 
 For each network: connections before and after, the proved deviation δ and the original's own float noise;
-and the time to decide with proofs as a multiple of the time when the solver is trusted, both in this run.
-Networks larger than a minute's work need the ``cascade`` strategy and are left out unless named.
+and the time to decide. How that compares with other methods: ``benchmarks/stability.py``.
 """
 
 from __future__ import annotations
@@ -20,11 +19,13 @@ DEFAULT = (
     "hello_world/hello_world.onnx",
     "pyscipopt_ml/sk_3_42_0_0_relu.onnx",
     "sb3/sac_MountainCarContinuous.onnx",
+    "sb3/dqn_MountainCar.onnx",
     "overt/single_pendulum_small_controller.onnx",
     "coav/reluBenchmark0.00491881370544s_UNSAT.nnet",
     "coav/reluBenchmark0.0658059120178s_UNSAT.nnet",
     "mnist_l1/mnist_100-100_0.0005.onnx",
     "mnist_l1/mnist_400-400_0.0002.onnx",
+    "mnist_l1/mnist_800-800_0.0001.onnx",
 )
 
 
@@ -35,8 +36,8 @@ def main() -> None:
     parser.add_argument("files", nargs="*", default=DEFAULT)
     arguments = parser.parse_args()
     index = {entry["file"]: entry for entry in json.loads((arguments.nets / "INDEX.json").read_text())["networks"]}
-    print("| network | widths | | connections | | left | δ (proved) | float noise | undecided | s | s / s trusting |")
-    print("|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|")
+    print("| network | widths | | connections | | left | δ (proved) | float noise | undecided | s |")
+    print("|---|---|---|--:|--:|--:|--:|--:|--:|--:|")
     ours = Path(__file__).parents[1] / "docs" / "examples" / "digits"
     row("digits (ships with LEO)", ours / "digits.onnx", ours / "digits.domain.json", arguments.time_limit)
     for file in arguments.files:
@@ -44,7 +45,6 @@ def main() -> None:
 
 
 def row(name: str, path: Path, domain: Path, time_limit: float) -> None:
-    trusted = leo_core.analyze(path, domain, trust="solver", time_limit=time_limit).seconds
     result = leo_core.compress(path, domain, time_limit=time_limit)
     before, after = result.original, result.network
     cells = (
@@ -58,7 +58,6 @@ def row(name: str, path: Path, domain: Path, time_limit: float) -> None:
         f"{result.float_noise:.1e}",
         str(result.stability.count(State.UNDECIDED)),
         f"{result.stability.seconds:.1f}",
-        f"{result.stability.seconds / trusted:.2f}",
     )
     print("|", " | ".join(cells), "|", flush=True)
 

@@ -1,6 +1,6 @@
 """How long it takes to decide every ReLU: LEO as published, ISA as published, and the cascade, side by side.
 
-    python benchmarks/stability.py [--nets ../shared/nets] [--solver highs] [--time-limit 60] [--json FILE] [NAME…]
+    python benchmarks/stability.py [--nets ../shared/nets] [--solver highs] [--time-limit 60] [--jobs 1] [NAME…]
 
 One run, one machine, the same solver for all. ``paper`` and ``isa`` believe the solver, as their authors did;
 ``cascade`` proves each of its verdicts. Times are those of deciding alone, in one process. A ratio is the baseline's
@@ -33,16 +33,20 @@ def main() -> None:
     parser.add_argument("--nets", type=Path, default=Path(__file__).parents[2] / "shared" / "nets")
     parser.add_argument("--solver", default="highs")
     parser.add_argument("--time-limit", type=float, default=60.0, help="seconds per network and strategy")
+    parser.add_argument("--baselines", default=",".join(BASELINES), help="of these, by commas; may be empty")
+    parser.add_argument("--jobs", type=int, default=1, help="processes for the cascade; the baselines use one")
     parser.add_argument("--json", type=Path, help="write the figures there")
     parser.add_argument("names", nargs="*")
     arguments = parser.parse_args()
+    baselines = [name for name in arguments.baselines.split(",") if name]
     rows = []
     for name, model, domain, known in networks(arguments.nets):
         if arguments.names and not any(part in name for part in arguments.names):
             continue
-        rows.append(measure(name, model, domain, known, arguments.solver, arguments.time_limit))
+        options = {"solver": arguments.solver, "time_limit": arguments.time_limit}
+        rows.append(measure(name, model, domain, known, baselines, options, arguments.jobs))
         print(f"{name}: {rows[-1]['cascade']['seconds']:.2f} s", file=sys.stderr, flush=True)
-    Console(width=160).print(table(rows))
+    Console(width=160).print(table(rows, baselines))
     for row in rows:
         for problem in row["contradictions"]:
             print(f"CONTRADICTION {row['name']}: {problem}")
@@ -50,17 +54,17 @@ def main() -> None:
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 
-def measure(name: str, model: Any, domain: Any, known: dict[str, Any], solver: str, limit: float) -> dict[str, Any]:
-    found = {"cascade": leo_core.analyze(model, domain, solver=solver, time_limit=limit)}
-    for strategy in BASELINES:
-        found[strategy] = leo_core.analyze(
-            model, domain, strategy=strategy, trust="solver", solver=solver, time_limit=limit
-        )
+def measure(
+    name: str, model: Any, domain: Any, known: dict[str, Any], baselines: list[str], options: dict[str, Any], jobs: int
+) -> dict[str, Any]:
+    found = {"cascade": leo_core.analyze(model, domain, jobs=jobs, **options)}
+    for strategy in baselines:
+        found[strategy] = leo_core.analyze(model, domain, strategy=strategy, trust="solver", **options)
     cascade = found["cascade"]
-    row: dict[str, Any] = {"name": name, "units": cascade.units, "solver": solver, "time_limit": limit}
+    row: dict[str, Any] = {"name": name, "units": cascade.units, "jobs": jobs, **options}
     for strategy, stability in found.items():
         counts = {state.name.lower(): stability.count(state) for state in State}
-        row[strategy] = {"seconds": stability.seconds, **counts}
+        row[strategy] = {"seconds": round(stability.seconds, 4), **counts}
     row["contradictions"] = [*against_what_is_known(cascade, known), *disagreements(found)]
     return row
 
@@ -76,7 +80,7 @@ def against_what_is_known(stability: StabilityMap, known: dict[str, Any]) -> Ite
 
 def disagreements(found: dict[str, StabilityMap]) -> Iterator[str]:
     """Units for which a baseline's solver claimed what the cascade has disproved, or the other way round."""
-    for strategy in BASELINES:
+    for strategy in found.keys() - {"cascade"}:
         for layer, mine in found["cascade"].layers.items():
             theirs = found[strategy].layers[layer].state
             differ = (mine.state != theirs) & (mine.state != State.UNDECIDED) & (theirs != State.UNDECIDED)
@@ -84,15 +88,15 @@ def disagreements(found: dict[str, StabilityMap]) -> Iterator[str]:
                 yield f"{strategy} differs on {int(differ.sum())} units of '{layer}' (its word, against a proof)"
 
 
-def table(rows: list[dict[str, Any]]) -> Table:
+def table(rows: list[dict[str, Any]], baselines: list[str]) -> Table:
     shown = Table(box=None, pad_edge=False)
-    headings = ("network", "ReLUs", "active", "inactive", "undecided", "cascade", *(f"{b} ×" for b in BASELINES))
+    headings = ("network", "ReLUs", "active", "inactive", "undecided", "cascade", *(f"{b} ×" for b in baselines))
     for heading in headings:
         shown.add_column(heading, justify="left" if heading == "network" else "right", no_wrap=True)
     for row in rows:
         mine = row["cascade"]
         counts = [str(mine[key]) for key in ("active", "inactive", "undecided")]
-        ratios = [ratio(row[baseline], mine) for baseline in BASELINES]
+        ratios = [ratio(row[baseline], mine) for baseline in baselines]
         shown.add_row(row["name"], str(row["units"]), *counts, f"{mine['seconds']:.2f} s", *ratios)
     return shown
 
