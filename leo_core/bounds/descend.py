@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.bounds.crown import LinearBound, Memo, bound_linearly
-from leo_core.bounds.dual import prefix
+from leo_core.bounds.dual import chunks, prefix
 from leo_core.bounds.interval import bound_affine_stack
 from leo_core.bounds.region import Region
 from leo_core.network import INPUT, Network
@@ -47,15 +47,14 @@ def descend(network: Network, target: str, region: Region, since: Indices | None
         rows, units = np.nonzero((low < 0) & (high > 0) & changed[:, None])
         if len(rows) == 0:
             continue
-        for sign in (1.0, -1.0):
-            objectives = np.zeros((len(rows), node.size))
-            objectives[np.arange(len(rows)), units] = sign
-            bound = bound_linearly(network, node.name, objectives, region, memo, rows)
-            if sign > 0:
-                high[rows, units] = np.minimum(high[rows, units], bound.upper)
-            else:
-                low[rows, units] = np.maximum(low[rows, units], -bound.upper)
-            variation += leaning(bound, region, rows)
+        for chunk in chunks(network, node.name, len(rows)):
+            at, unit = rows[chunk], units[chunk]
+            for sign, side in ((1.0, high), (-1.0, low)):
+                objectives = np.zeros((len(at), node.size))
+                objectives[np.arange(len(at)), unit] = sign
+                bound = bound_linearly(network, node.name, objectives, region, memo, at)
+                side[at, unit] = sign * np.minimum(sign * side[at, unit], bound.upper)
+                variation += leaning(bound, region, at)
         region = region.tightened(node.name, low, high)
     return region, variation / np.maximum(variation.sum(axis=1, keepdims=True), 1e-300)
 
@@ -69,3 +68,11 @@ def leaning(bound: LinearBound, region: Region, rows: Indices, used: NDArray[np.
     lean = np.zeros_like(region.lower)
     np.add.at(lean, rows, variation)
     return np.asarray(lean / np.maximum(lean.sum(axis=1, keepdims=True), 1e-300))
+
+
+def parts_at_once(network: Network, target: str, most: int) -> int:
+    """How many parts, ``most`` at the most, are bounded in well under a second."""
+    plan = prefix(network, target)
+    weights = sum(linear.connections for node, _ in plan for linear in node.maps)
+    objectives = 2 * sum(node.size for node, relus in plan if relus and node.sources != (INPUT,)) + 1
+    return int(np.clip(4_000_000_000 // max(1, weights * objectives), 1, most))

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.bounds.crown import Memo, bound_linearly
-from leo_core.bounds.descend import descend
+from leo_core.bounds.descend import descend, parts_at_once
 from leo_core.bounds.dual import NO_TILTS, DualBound
 from leo_core.bounds.region import Region
 from leo_core.bounds.slopes import improved
@@ -27,7 +27,7 @@ from leo_core.stability.goal import Goal, crossing
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-#: Nodes bounded at once.
+#: Nodes bounded at once, at most.
 BATCH = 32
 #: After so many nodes a claim must look as if the nodes it is given were enough.
 TRIAL = 512
@@ -56,6 +56,7 @@ class BatchTree:
 
     def __init__(self, goal: Goal, lp: Callable[[], Relaxation], limit: int) -> None:
         self._goal, self._lp, self._limit = goal, lp, limit
+        self._at_once = parts_at_once(goal.network, goal.target, BATCH)
         zero = np.zeros(1, dtype=np.int64)
         self.open = [_Nodes(goal.region.take(zero), zero, zero, zero + len(goal.position))]
         self.nodes = 0
@@ -109,12 +110,12 @@ class BatchTree:
 
     def _batch(self) -> _Nodes:
         nodes = self.open.pop()
-        while len(nodes.number) < BATCH and self.open:
+        while len(nodes.number) < self._at_once and self.open:
             nodes = _joined(self.open.pop(), nodes)
-        if len(nodes.number) > BATCH:
-            count = len(nodes.number) - BATCH
+        if len(nodes.number) > self._at_once:
+            count = len(nodes.number) - self._at_once
             self.open.append(nodes.take(np.arange(count)))
-            nodes = nodes.take(np.arange(count, count + BATCH))
+            nodes = nodes.take(np.arange(count, count + self._at_once))
         return nodes
 
     def _close(self, batch: _Nodes, row: int, leaf: Leaf) -> None:

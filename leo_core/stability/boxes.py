@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.bounds.crown import Memo, bound_linearly
-from leo_core.bounds.descend import descend, leaning
+from leo_core.bounds.descend import descend, leaning, parts_at_once
 from leo_core.bounds.dual import prefix
 from leo_core.bounds.region import Region
 from leo_core.domain import Box
@@ -30,7 +30,7 @@ from leo_core.stability.witness import signs_at
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-#: Boxes bounded at once: enough to keep numpy busy, few enough to stay in the cache.
+#: Boxes bounded at once, at most: enough to keep numpy busy, few enough to stay in the cache.
 BATCH = 256
 #: So many boxes are worked on breadth first, to see where over the whole box a claim may fail; then depth first.
 BROAD = 8_192
@@ -146,6 +146,7 @@ class _Search:
         plan = prefix(network, target)
         self._names = {node.name for node, _ in plan} | {relu.name for _, relus in plan for relu in relus}
         self._broad = broad
+        self._at_once = parts_at_once(network, target, BATCH)
         roots = np.arange(len(start))
         self.pending: list[_Boxes] = [_Boxes(start.region, start.open, roots, start.depth)]
         self._tree = _Tree(len(start))
@@ -225,12 +226,12 @@ class _Search:
         """A batch of the boxes pending, with the claims that are worth more work; None without any."""
         taken: list[_Boxes] = []
         count = 0
-        while self.pending and count < BATCH:
+        while self.pending and count < self._at_once:
             boxes = self.pending.pop(0 if self.broad else -1)
             useful = np.flatnonzero((boxes.open & self._alive).any(axis=1))
-            if len(useful) > BATCH - count:
-                self.pending.append(boxes.take(useful[: len(useful) - (BATCH - count)]))
-                useful = useful[len(useful) - (BATCH - count) :]
+            if len(useful) > self._at_once - count:
+                self.pending.append(boxes.take(useful[: len(useful) - (self._at_once - count)]))
+                useful = useful[len(useful) - (self._at_once - count) :]
             if len(useful):
                 boxes = boxes.take(useful)
                 taken.append(_Boxes(boxes.region, boxes.open & self._alive, boxes.node, boxes.depth))
