@@ -46,17 +46,29 @@ QUICK_NODES = 1_000
 
 
 def decide_by_cascade(work: Work, tally: Tally) -> None:
-    """Decide every ReLU of a network, recording verdicts and bounds in ``tally`` as they are found."""
+    """Decide every ReLU of a network, recording verdicts and bounds in ``tally`` as they are found.
+
+    Twice through the layers, so that a hard claim keeps no easy one behind it waiting: first what is cheap, then,
+    where claims are open, all there is; what that proves makes the bounds of later layers tighter.
+    """
     network = work.network
-    region = Region.of(work.box)
     starts = _Starts(work)
-    for node in network.nodes:
-        if not isinstance(node, Affine):
-            continue
-        region = region.tightened(node.name, *bound_affine(network, node, region))
-        if tally.follows(node.name):
+    region = Region.of(work.box)
+    for thorough in (False, True):
+        changed = not thorough
+        for node in network.nodes:
+            if not isinstance(node, Affine):
+                continue
+            if changed:
+                region = region.tightened(node.name, *bound_affine(network, node, region))
+            if not tally.follows(node.name):
+                continue
             layer = _Layer(work, node.name, region, tally)
-            layer.decide(starts.of(node.name))
+            if changed:
+                layer.glance(starts.of(node.name))
+            if thorough and tally.open_claims(node.name):
+                layer.dig()
+                changed = True
             region = tally.settled(node.name, layer.region)
 
 
@@ -96,13 +108,17 @@ class _Layer:
         self._target, self._tally = target, tally
         self.region = region
 
-    def decide(self, sample: Sample) -> None:
-        """From the cheapest proof to the dearest, as long as claims are open and time is left."""
+    def glance(self, sample: Sample) -> None:
+        """All claims at once: bounds, the sampled points, climbing, slopes."""
         self._tally.begin(self._target, *self.region.intervals[self._target])
         self._bound_backward()
         self._look_at(sample)
         self._climb(sample)
         self._improve_slopes()
+
+    def dig(self) -> None:
+        """What takes longer, for the claims that are still open."""
+        self._tally.begin(self._target, *self.region.intervals[self._target])
         if int(np.count_nonzero(self._box.lower < self._box.upper)) <= FEW_INPUTS:
             self._halve_the_box()
         spent: dict[int, float] = {}
