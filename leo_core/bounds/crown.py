@@ -3,7 +3,7 @@
 They are the safe dual bound of :mod:`leo_core.bounds.dual` for one choice of multipliers: y = Λ_p·chord where
 Λ_p > 0 and y = Λ_p·below elsewhere, with chord = U/(U − L) and below the one of 0 and 1 that is nearer, for
 a unit that crosses zero; 0 or 1 for a settled one. The corner terms then need no maximum: they are
-max(Λ_p, 0)·lift with lift = −chord·L, and 0 for settled units. That chord and lift are rounded is one more error
+max(Λ_p, 0)·lift with lift = −chord·L, rounded up, and 0 for settled units. That chord is rounded is one more error
 of a few units in the last place of Λ_p·max|a|, and covered with the others.
 """
 

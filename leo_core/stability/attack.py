@@ -1,8 +1,8 @@
 """Where a pre-activation may have the sign not seen yet: points to look at, none of them a proof.
 
 Ascent by sign gradients (as in Goodfellow et al. 2015, Madry et al. 2018): each input moves by a share
-of its range towards the side the gradient points to. The share begins at one, so that the first step
-is to the corner which the linear piece around the start favours, and halves whenever a step gains nothing.
+of its range towards the side the gradient points to. Unless told otherwise the share begins at one, so that the first
+step is to the corner which the linear piece around the start favours; it halves whenever a step gains nothing.
 """
 
 from __future__ import annotations

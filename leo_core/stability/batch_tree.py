@@ -21,7 +21,7 @@ from leo_core.bounds.region import Region
 from leo_core.bounds.slopes import improved
 from leo_core.execution.budget import Budget
 from leo_core.milp.relaxation import Relaxation
-from leo_core.stability.evidence import Leaf, Split, Tree
+from leo_core.stability.evidence import Leaf, Tree, grown
 from leo_core.stability.goal import Goal, crossing
 
 Array = NDArray[np.float64]
@@ -62,8 +62,7 @@ class BatchTree:
         self.nodes = 0
         self.stuck = False
         self._share = 0.0
-        self._leaves: dict[int, Leaf] = {}
-        self._splits: dict[int, tuple[str, int, int]] = {}  # node, unit, number of the 'on' child
+        self._closed: dict[int, Leaf | tuple[str, int, int]] = {}
         self._count = 1
 
     def step(self, budget: Budget) -> None:
@@ -102,11 +101,7 @@ class BatchTree:
 
     def tree(self) -> Tree:
         """The evidence, once nothing is open."""
-        built: dict[int, Tree] = dict(self._leaves)
-        for number in sorted(self._splits, reverse=True):  # children have larger numbers
-            name, unit, on = self._splits[number]
-            built[number] = Split(name, unit, built.pop(on), built.pop(on + 1))
-        return built[0]
+        return grown(self._closed)
 
     def _batch(self) -> _Nodes:
         nodes = self.open.pop()
@@ -119,7 +114,7 @@ class BatchTree:
         return nodes
 
     def _close(self, batch: _Nodes, row: int, leaf: Leaf) -> None:
-        self._leaves[int(batch.number[row])] = leaf
+        self._closed[int(batch.number[row])] = leaf
         self._share += 0.5 ** int(batch.depth[row])
 
     def _split(self, batch: _Nodes, bound: DualBound, rows: Indices, budget: Budget) -> None:
@@ -145,7 +140,7 @@ class BatchTree:
         numbers = self._count + 2 * np.arange(len(units))
         self._count += 2 * len(units)
         for row, (name, unit) in enumerate(zip(names, units.tolist(), strict=True)):
-            self._splits[int(batch.number[row])] = (name, unit, int(numbers[row]))
+            self._closed[int(batch.number[row])] = (name, unit, int(numbers[row]))
             one = batch.region.one(row)
             for half, active in zip(halves, (True, False), strict=True):
                 half.append(one.split(name, unit, active=active))

@@ -25,7 +25,7 @@ from leo_core.network import Network
 from leo_core.stability.attack import ascend
 from leo_core.stability.evidence import Bisection
 from leo_core.stability.verdict import Claim
-from leo_core.stability.witness import signs_at
+from leo_core.stability.witness import sign_at
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -262,9 +262,8 @@ class _Search:
         values = self._values(climbed, which)
         for row in np.flatnonzero(values > 0).tolist():
             unit, sign = self._claims[which[row]]
-            if (unit, sign) not in self._refuted and (
-                sign * signs_at(self._network, self._target, np.array([unit]), climbed[row : row + 1])[0] > 0
-            ):
+            known = (unit, sign) in self._refuted
+            if not known and sign * sign_at(self._network, self._target, unit, climbed[row]) > 0:
                 self._refuted[unit, sign] = climbed[row]
                 self._alive[which[row]] = False
 

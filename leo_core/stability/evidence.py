@@ -71,6 +71,18 @@ class Bisection:
 Tree: TypeAlias = "Leaf | Split | Bisection"
 
 
+def grown(nodes: Mapping[int, Leaf | tuple[str, int, int]]) -> Tree:
+    """A tree from its nodes by number: a leaf, or (node, unit, number of the 'on' half; 'off' is the next one).
+
+    Node 0 is the root, and halves have larger numbers than what they are halves of.
+    """
+    built: dict[int, Tree] = {}
+    for number in sorted(nodes, reverse=True):
+        at = nodes[number]
+        built[number] = at if isinstance(at, Leaf) else Split(at[0], at[1], built.pop(at[2]), built.pop(at[2] + 1))
+    return built[0]
+
+
 def leaves(tree: Tree) -> int:
     """How many leaves a tree has."""
     count, stack = 0, [tree]

@@ -15,7 +15,7 @@ from leo_core.milp.relaxation import RelaxedAnswer
 from leo_core.network import Network
 from leo_core.stability.attack import ascend
 from leo_core.stability.evidence import Leaf
-from leo_core.stability.witness import signs_at
+from leo_core.stability.witness import sign_at
 
 Array = NDArray[np.float64]
 Multipliers: TypeAlias = Mapping[str, Array]
@@ -83,10 +83,9 @@ class Goal:
         reached = ascend(self.network, self.target, units, signs, points, self._box, _CLIMB)
         values = self.sign * self.network.evaluate_nodes(reached)[self.target][:, self.unit]
         best = int(np.argmax(values))
-        if values[best] > -NEARLY_ZERO * self._reach:
-            found = signs_at(self.network, self.target, np.array([self.unit]), reached[best : best + 1])
-            if self.sign * found[0] > 0:
-                self.witness = reached[best]
+        likely = values[best] > -NEARLY_ZERO * self._reach
+        if likely and self.sign * sign_at(self.network, self.target, self.unit, reached[best]) > 0:
+            self.witness = reached[best]
 
 
 def crossing(region: Region, name: str) -> NDArray[np.bool_]:

@@ -20,7 +20,7 @@ from leo_core.bounds.region import Region
 from leo_core.bounds.slopes import improved
 from leo_core.execution.budget import Budget
 from leo_core.milp.relaxation import Relaxation
-from leo_core.stability.evidence import Leaf, Split, Tree
+from leo_core.stability.evidence import Leaf, Tree, grown
 from leo_core.stability.goal import Goal, crossing
 
 Array = NDArray[np.float64]
@@ -121,11 +121,7 @@ class LpTree:
 
     def tree(self) -> Tree:
         """The evidence, once nothing is open."""
-        built: dict[int, Tree] = {}
-        for number in sorted(self._closed, reverse=True):  # children have larger numbers
-            at = self._closed[number]
-            built[number] = at if isinstance(at, Leaf) else Split(at[0], at[1], built.pop(at[2]), built.pop(at[2] + 1))
-        return built[0]
+        return grown(self._closed)
 
     def _close(self, number: int, depth: int, leaf: Leaf) -> None:
         self._closed[number] = leaf
