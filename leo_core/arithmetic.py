@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,30 @@ def to_integers(values: NDArray[Any]) -> tuple[NDArray[np.object_], int]:
     ):
         result_flat[index] = value << power if value else 0
     return result, shift
+
+
+def integer_product(left: NDArray[np.object_], right: NDArray[np.object_]) -> NDArray[np.object_]:
+    """The matrix product of integers of any size; by FLINT where the extra ``exact`` is installed."""
+    if left.shape[1] == 0:
+        return np.zeros((left.shape[0], right.shape[1]), dtype=object)
+    if not fast_integers():
+        return np.asarray(left @ right)
+    from flint import fmpz_mat
+
+    product = fmpz_mat(left.tolist()) * fmpz_mat(right.tolist())
+    result = np.empty(left.shape[0] * right.shape[1], dtype=object)
+    result[:] = [int(value) for value in product.entries()]
+    return result.reshape(left.shape[0], right.shape[1])
+
+
+@cache
+def fast_integers() -> bool:
+    """Whether FLINT is there."""
+    try:
+        from flint import fmpz_mat  # noqa: F401 - asked for here, used by integer_product
+    except ImportError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)

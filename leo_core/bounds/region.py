@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.domain import Box
-from leo_core.network import INPUT, Affine, Network, Relu
+from leo_core.network import INPUT, Affine, Network
 
 Array = NDArray[np.float64]
 Interval = tuple[Array, Array]
@@ -91,7 +91,7 @@ class Region:
         if isinstance(node, Affine):
             return self.intervals[name]
         lower, upper = self.intervals[node.source]
-        return leak(lower, node, upwards=False), leak(upper, node, upwards=True)
+        return leak(lower, node.slope, upwards=False), leak(upper, node.slope, upwards=True)
 
     def reach(self, network: Network, name: str) -> Array:
         """The largest absolute value of each unit of a node, over all regions of a stack: shape (units,)."""
@@ -100,12 +100,12 @@ class Region:
         return np.asarray(reach.max(axis=0, initial=0.0)) if reach.ndim == 2 else reach
 
 
-def leak(z: Array, relu: Relu, *, upwards: bool) -> Array:
-    """relu(z), rounded to one side; z may be infinite, and NaN counts as infinite to that side."""
+def leak(z: Array, slope: Array, *, upwards: bool) -> Array:
+    """relu(z), ``slope`` below zero, rounded to one side; z may be infinite; NaN counts as that."""
     z = np.where(np.isnan(z), np.inf if upwards else -np.inf, z)
-    if not relu.slope.any():
+    if not slope.any():
         return np.maximum(z, 0.0)
     with np.errstate(invalid="ignore"):
-        below = np.nan_to_num(relu.slope * z, nan=0.0, posinf=np.inf, neginf=-np.inf)
+        below = np.nan_to_num(slope * z, nan=0.0, posinf=np.inf, neginf=-np.inf)
     below = np.nextafter(below, np.inf if upwards else -np.inf)
-    return np.where(z >= 0, z, np.where(relu.slope == 0, 0.0, np.minimum(below, 0.0)))
+    return np.where(z >= 0, z, np.where(slope == 0, 0.0, np.minimum(below, 0.0)))

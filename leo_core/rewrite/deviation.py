@@ -1,42 +1,142 @@
-"""Proved bounds on what a rewrite changes: at the node it touches, and from there to the outputs.
+"""Proved bounds on what a rewrite changes: at the nodes it touches, and from there to the outputs.
 
-A ReLU is 1-Lipschitz, so a change e of pre-activations is at most e behind it, whatever the unit's
-state; an affine node multiplies it by |W|. Everything is rounded up.
+Behind a touched node both networks are the same, so only the change of its value travels: an affine node
+multiplies it by W; a ReLU stops it where the unit is inactive, passes it where it is active, and passes
+t·change, slope ≤ t ≤ 1, where it is unstable. With t = middle ± radius, what is passed by the middle stays
+linear, so that it can cancel on the way to the outputs; only the radius is summed by absolute values.
+Everything is rounded up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from functools import cached_property
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.arithmetic import Array, float_up, nearest_float, product_error, round_up, to_integers
+from leo_core.arithmetic import (
+    TINY,
+    UNIT_ROUNDOFF,
+    Array,
+    fast_integers,
+    float_up,
+    gamma,
+    integer_product,
+    nearest_float,
+    product_error,
+    round_up,
+    to_integers,
+)
 from leo_core.bounds.region import Region
-from leo_core.network import Affine, Network, Rounding
+from leo_core.network import Affine, Network, Relu, Rounding
+from leo_core.rewrite.facts import Facts
 
 #: Exact arithmetic is used where it takes at most this many products of integers.
 EXACT_PRODUCTS = 2_000_000
+#: A node's change is traced back linearly where that takes at most this many products; the outputs' always.
+_TRACED_PRODUCTS = 20_000_000
 
 
-def carry(network: Network, errors: Mapping[str, Array]) -> dict[str, Array]:
-    """How far every node may move when the affine nodes in ``errors`` are off by at most that much."""
+def carry(network: Network, facts: Facts, errors: Mapping[str, Array]) -> dict[str, Array]:
+    """How far every node may move when the affine nodes in ``errors`` are off by at most that much.
+
+    ``facts`` are those of the network before or after the change; entries have the nodes' shapes.
+    """
     moved: dict[str, Array] = {}
+    spread: dict[str, Array] = {}  # the same by absolute values alone
+    work = 0
     for node in network.nodes:
-        if isinstance(node, Affine):
-            total = errors.get(node.name)
-            for source, linear in zip(node.sources, node.maps, strict=True):
-                if source in moved and moved[source].any():
-                    flow = linear.absolute().apply(moved[source])
-                    flow = round_up(flow + product_error(flow, linear.columns))
-                    total = flow if total is None else round_up(total + flow)
-            if total is not None:
-                moved[node.name] = total
-        elif node.source in moved:
-            moved[node.name] = moved[node.source]
+        if not isinstance(node, Affine):
+            if node.source in moved:
+                moved[node.name] = _passed(node, facts, moved[node.source]).most(moved[node.source])
+                spread[node.name] = spread[node.source]
+            continue
+        if node.name not in errors and not any(source in moved for source in node.sources):
+            continue
+        own = errors.get(node.name, np.zeros(node.size))
+        moved[node.name], spread[node.name] = _flow(node, moved, own), _flow(node, spread, own)
+        work += sum(m.rows * m.columns for source, m in zip(node.sources, node.maps, strict=True) if source in moved)
+        last = node.name == network.output or network.output in network.readers[node.name]
+        if work and moved[node.name].any() and (last or node.size * work <= _TRACED_PRODUCTS):
+            moved[node.name] = np.minimum(moved[node.name], _traced(network, facts, errors, moved, spread, node))
     return moved
+
+
+def _flow(node: Affine, entering: Mapping[str, Array], own: Array) -> Array:
+    total = own
+    for source, linear in zip(node.sources, node.maps, strict=True):
+        if source in entering and entering[source].any():
+            flow = linear.absolute().apply(entering[source])
+            total = round_up(total + round_up(flow + product_error(flow, linear.columns)))
+    return total
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class _Passed:
+    """A ReLU passes t·change with ``middle`` − ``radius`` ≤ t ≤ ``middle`` + ``radius`` ≤ ``largest``, per unit."""
+
+    middle: Array
+    radius: Array
+    largest: Array
+
+    def most(self, moved: Array) -> Array:
+        product = np.where(self.largest == 1, moved, round_up(self.largest * moved))
+        return np.where((self.largest == 0) | (moved == 0), 0.0, product)
+
+
+def _passed(relu: Relu, facts: Facts, moved: Array) -> _Passed:
+    units, slope = facts.units[relu.source], relu.slope
+    with np.errstate(invalid="ignore"):
+        active = units.lower - moved >= 0  # before the change and after it
+        inactive = units.upper + moved <= 0
+    least, largest = np.where(active, 1.0, slope), np.where(inactive & ~active, slope, 1.0)
+    middle = 0.5 * (least + largest)
+    away = np.maximum(largest - middle, middle - least)
+    return _Passed(middle, np.where(away > 0, round_up(away), 0.0), largest)
+
+
+def _traced(
+    network: Network,
+    facts: Facts,
+    errors: Mapping[str, Array],
+    moved: Mapping[str, Array],
+    spread: Mapping[str, Array],
+    target: Affine,
+) -> Array:
+    """The change of ``target``, its linear part multiplied out from there back to where it begins.
+
+    A price is a sum of products along paths, and the absolute sum of those, times what enters there, is at
+    most ``spread``: that scales each rounding. What underflows in a price counts times the node's change.
+    """
+    prices: dict[str, Array] = {target.name: np.eye(target.size)}
+    total, summands, terms, lost = np.zeros(target.size), 1, 8, 0.0
+    with np.errstate(invalid="ignore", over="ignore"):
+        for node in reversed(network.nodes):
+            price = prices.pop(node.name, None)
+            if price is None:
+                continue
+            flows: list[tuple[str, Array]]
+            if isinstance(node, Relu):
+                passed = _passed(node, facts, moved[node.source])
+                entering = passed.radius * moved[node.source]
+                flows = [(node.source, price * passed.middle)]
+            else:
+                entering = errors.get(node.name, np.zeros(node.size))
+                maps = zip(node.sources, node.maps, strict=True)
+                flows = [(source, linear.apply_transposed(price)) for source, linear in maps if source in moved]
+            total += np.abs(price) @ entering
+            summands += 1
+            terms += 2 * node.size + 8
+            lost += (2 * node.size + 8) * (1.0 + float(moved[node.name].sum()))
+            for source, flow in flows:
+                prices[source] = prices[source] + flow if source in prices else flow
+        bound = round_up(total + (summands + 1) * gamma(terms) * spread[target.name] + 4 * lost * TINY)
+    return np.where(np.isnan(bound), np.inf, bound)
 
 
 def import_deviation(network: Network, region: Region, rounding: Mapping[str, Rounding]) -> float:
@@ -74,55 +174,112 @@ def affine_error(matrix: Array, slack: Array, offset: Array, offset_slack: Array
     return np.where(np.isnan(total), np.inf, total)
 
 
-def product_change(
-    old: tuple[Array, Array, Array, Array], new: tuple[Array, Array, Array, Array], lower: Array, upper: Array
-) -> Array:
-    """How far new may be from old, per row, where each is (M, W, b, c): x → M (W x + b) + c, on a box.
+@final
+@dataclass(frozen=True, eq=False)
+class Form:
+    """x → M (W x + b) + c, as float64 with bounded rounding and, where that is affordable, over the rationals.
+
+    Shapes: M (rows, units), W (units, inputs), b (units,), c (rows,).
+    """
+
+    outgoing: Array
+    weights: Array
+    bias: Array
+    constants: Array
+
+    @cached_property
+    def product(self) -> tuple[Array, Array]:
+        """M W, and how far its entries may be off."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            size = np.abs(self.outgoing) @ np.abs(self.weights)
+            return self.outgoing @ self.weights, product_error(size, _terms(self.weights))
+
+    @cached_property
+    def offset(self) -> tuple[Array, Array]:
+        """M b + c, and how far its entries may be off."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            size = np.abs(self.outgoing) @ np.abs(self.bias) + np.abs(self.constants)
+            return self.outgoing @ self.bias + self.constants, product_error(size, self.outgoing.shape[1] + 3)
+
+    @property
+    def work(self) -> int:
+        """How many products of integers the exact form takes."""
+        rows, units = self.outgoing.shape
+        return int((rows + 1) * (units + 1) * (self.weights.shape[1] + 1))
+
+    @cached_property
+    def exact(self) -> tuple[NDArray[np.object_], int]:
+        """[M W | M b + c] as integers over 2**shift."""
+        left, left_shift = to_integers(self.outgoing)
+        right, right_shift = to_integers(np.column_stack([self.weights, self.bias]))
+        constant, constant_shift = to_integers(self.constants)
+        shift = max(left_shift + right_shift, constant_shift)
+        total = integer_product(left, right) * (1 << (shift - left_shift - right_shift))
+        total[:, -1] += constant * (1 << (shift - constant_shift))
+        return total, shift
+
+    def rounded(self, dtype: Any) -> Array:
+        """M W, near enough to be rounded to ``dtype``; nothing is left where it cancels."""
+        product, slack = self.product
+        if _precise(product, slack, dtype) or self.work > _affordable():
+            return np.where(np.abs(product) <= slack, 0.0, product)
+        total, shift = self.exact
+        return _nearest(total[:, :-1], 1 << shift)
+
+    def with_constants(self, constants: Array) -> Form:
+        return Form(self.outgoing, self.weights, self.bias, constants)
+
+
+def change(old: Form, new: Form, lower: Array, upper: Array) -> Array:
+    """How far new may be from old, per row, on a box of x: shape (rows,).
 
     Float64 with bounded rounding first; where that leaves rounding dust only, and the sizes allow,
-    over the rationals. Rows of the result: those of M.
+    over the rationals.
     """
-    (M, W, b, c), (N, V, d, e) = old, new
     with np.errstate(invalid="ignore", over="ignore"):
-        matrix = N @ V - M @ W
-        offset = (N @ d - M @ b) + (e - c)
-        terms = _terms(W, V)
-        slack = product_error(np.abs(N) @ np.abs(V) + np.abs(M) @ np.abs(W), terms)
-        size = np.abs(N) @ np.abs(d) + np.abs(M) @ np.abs(b) + np.abs(e) + np.abs(c)
-        offset_slack = product_error(size, M.shape[1] + N.shape[1] + 4)
+        matrix, slack = new.product[0] - old.product[0], new.product[1] + old.product[1]
+        offset, offset_slack = new.offset[0] - old.offset[0], new.offset[1] + old.offset[1]
+        slack = round_up(slack + 2 * UNIT_ROUNDOFF * np.abs(matrix))
+        offset_slack = round_up(offset_slack + 2 * UNIT_ROUNDOFF * np.abs(offset))
         rough = affine_error(matrix, slack, offset, offset_slack, lower, upper)
         likely = affine_error(matrix, np.zeros_like(slack), offset, np.zeros_like(offset), lower, upper)
-    if not _affordable(old, new) or (likely > 0.9 * rough).all():
+    finite = np.isfinite(lower).all() and np.isfinite(upper).all()
+    if not finite or old.work + new.work > _affordable() or (likely > 0.9 * rough).all():
         return rough
-    return np.minimum(rough, _product_change_exact(old, new, lower, upper))
+    return np.minimum(rough, _change_exact(old, new, lower, upper))
 
 
-def best_constant(
-    old: tuple[Array, Array, Array, Array], new: tuple[Array, Array, Array], lower: Array, upper: Array, dtype: Any
-) -> Array:
-    """The constant e, rounded to ``dtype``, for which x → N (V x + d) + e is right at the centre of the box."""
-    (M, W, b, c), (N, V, d) = old, new
+def best_constants(old: Form, new: Form, lower: Array, upper: Array, dtype: Any) -> Array:
+    """The constants for which ``new`` is right at the centre of the box, near enough to be rounded to ``dtype``."""
     centre = lower + 0.5 * (upper - lower)
-    zero = np.zeros(len(c))
-    if _affordable(old, (N, V, d, zero)):
-        matrix, offset, shift = _exact_difference(old, (N, V, d, zero))
-        whole, centre_shift = to_integers(centre)
-        middle = matrix @ whole + offset * (1 << centre_shift) if len(centre) else offset
-        scale = 1 << (shift + (centre_shift if len(centre) else 0))
-        wanted = np.array([-nearest_float(Fraction(int(value), scale)) for value in middle])
-    else:
-        wanted = c + (M @ b - N @ d) + (M @ W - N @ V) @ centre
-    return wanted.astype(dtype)
+    centre = np.where(np.isfinite(centre), centre, 0.0)
+    new = new.with_constants(np.zeros(len(old.constants)))
+    with np.errstate(invalid="ignore", over="ignore"):
+        matrix, offset = old.product[0] - new.product[0], old.offset[0] - new.offset[0]
+        wanted = offset + matrix @ centre
+        size = np.abs(matrix) @ np.abs(centre) + np.abs(old.offset[0]) + np.abs(new.offset[0])
+        slack = old.offset[1] + new.offset[1] + (old.product[1] + new.product[1]) @ np.abs(centre)
+        slack = slack + product_error(size, len(centre) + 4)
+    if _precise(wanted, slack, dtype) or old.work + new.work > _affordable():
+        return np.where(np.abs(wanted) <= slack, 0.0, wanted)
+    difference, constant, shift = _exact_difference(old, new)
+    whole, centre_shift = to_integers(centre)
+    middle = difference @ whole + constant * (1 << centre_shift) if len(centre) else constant
+    return -_nearest(middle, 1 << (shift + (centre_shift if len(centre) else 0)))
 
 
-def _affordable(old: tuple[Array, Array, Array, Array], new: tuple[Array, Array, Array, Array]) -> bool:
-    rows, columns = old[0].shape[0], old[1].shape[1]
-    return bool((rows + 1) * (columns + 1) * (old[0].shape[1] + new[0].shape[1]) <= EXACT_PRODUCTS)
+def _precise(values: Array, slack: Array, dtype: Any) -> bool:
+    """Whether float64 values that are off by at most ``slack`` may be rounded to a dtype as if they were exact."""
+    size = np.abs(values)
+    return bool(((slack <= 0.01 * np.finfo(dtype).eps * size) | (size <= slack)).all())
 
 
-def _product_change_exact(
-    old: tuple[Array, Array, Array, Array], new: tuple[Array, Array, Array, Array], lower: Array, upper: Array
-) -> Array:
+def _nearest(numerators: NDArray[np.object_], denominator: int) -> Array:
+    flat = [nearest_float(Fraction(int(value), denominator)) for value in numerators.ravel()]
+    return np.array(flat, dtype=np.float64).reshape(numerators.shape)
+
+
+def _change_exact(old: Form, new: Form, lower: Array, upper: Array) -> Array:
     matrix, offset, shift = _exact_difference(old, new)
     # max and min over the box, each sum over one denominator
     low, low_shift = to_integers(lower)
@@ -139,23 +296,16 @@ def _product_change_exact(
     )
 
 
-def _exact_difference(
-    old: tuple[Array, Array, Array, Array], new: tuple[Array, Array, Array, Array]
-) -> tuple[NDArray[np.object_], NDArray[np.object_], int]:
-    """(matrix, offset, shift): N V − M W and its offset, as integers over 2**shift."""
-    parts = []
-    for (M, W, b, c), sign in ((new, 1), (old, -1)):
-        left, left_shift = to_integers(M)
-        right, right_shift = to_integers(np.column_stack([W, b]))
-        product = left @ right if M.shape[1] else np.zeros((M.shape[0], right.shape[1]), dtype=object)
-        parts.append((sign * product, left_shift + right_shift))
-        constant, constant_shift = to_integers(c)
-        padded = np.zeros(product.shape, dtype=object)
-        padded[:, -1] = sign * constant
-        parts.append((padded, constant_shift))
-    shift = max(part_shift for _, part_shift in parts)
-    total: Any = sum(part * (1 << (shift - part_shift)) for part, part_shift in parts)
+def _exact_difference(old: Form, new: Form) -> tuple[NDArray[np.object_], NDArray[np.object_], int]:
+    """(matrix, offset, shift): new − old as integers over 2**shift."""
+    (was, was_shift), (now, now_shift) = old.exact, new.exact
+    shift = max(was_shift, now_shift)
+    total = now * (1 << (shift - now_shift)) - was * (1 << (shift - was_shift))
     return total[:, :-1], total[:, -1], shift
+
+
+def _affordable() -> int:
+    return EXACT_PRODUCTS * (20 if fast_integers() else 1)
 
 
 def _terms(*matrices: Array) -> int:

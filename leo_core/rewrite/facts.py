@@ -34,8 +34,16 @@ class Units:
     lower: Array
     upper: Array
 
-    def kept(self, keep: Mask) -> Units:
+    def kept(self, keep: Mask | NDArray[np.int64]) -> Units:
         return Units(self.state[keep], self.lower[keep], self.upper[keep])
+
+    def joined(self, other: Units) -> Units:
+        """These units, then others."""
+        return Units(
+            np.concatenate([self.state, other.state]),
+            np.concatenate([self.lower, other.lower]),
+            np.concatenate([self.upper, other.upper]),
+        )
 
     def moved(self, error: Array) -> Units:
         """After a rewrite that changes z by at most ``error``."""
@@ -89,6 +97,10 @@ class Facts:
     def moved(self, errors: Mapping[str, Array]) -> Facts:
         """After a rewrite that changes nodes by at most ``errors``."""
         return Facts(self.box, {name: u.moved(errors[name]) if name in errors else u for name, u in self.units.items()})
+
+    def with_units(self, name: str, units: Units) -> Facts:
+        """The same, but for one node."""
+        return Facts(self.box, {**self.units, name: units})
 
     def kept(self, keep: Mapping[str, Mask]) -> Facts:
         """After units were dropped; nodes not named are gone."""

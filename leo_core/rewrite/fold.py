@@ -15,7 +15,7 @@ from leo_core.linear import LinearMap, Select
 from leo_core.network import Affine, Network, Relu
 from leo_core.rewrite import maps
 from leo_core.rewrite.block import Block, linear_block
-from leo_core.rewrite.deviation import best_constant, product_change
+from leo_core.rewrite.deviation import Form, best_constants, change
 from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.step import Fits, Refusal, Rewrite
 
@@ -95,7 +95,8 @@ def _rounded(reader: Affine, name: str, node: Affine, block: Block) -> tuple[Aff
     if beside.any():
         left = np.hstack([outer, np.eye(reader.size)])
         weights, shift = np.vstack([weights, beside]), np.concatenate([shift, np.zeros(reader.size)])
-    product = left @ weights
+    before = Form(left, weights, shift, bias)
+    product = before.rounded(dtype)
     new: dict[str, LinearMap] = {}
     start = 0
     for source, inner in zip(node.sources, node.maps, strict=True):
@@ -103,12 +104,12 @@ def _rounded(reader: Affine, name: str, node: Affine, block: Block) -> tuple[Aff
         start += inner.columns
         new[source] = maps.stored(part, dtype, reader.maps[position])
     stacked = np.hstack([new[source].matrix().astype(np.float64) for source in node.sources])
-    before = (left, weights, shift, bias)
-    after = (np.eye(reader.size), stacked, np.zeros(reader.size))
-    constant = best_constant(before, after, block.lower, block.upper, reader.bias.dtype)
+    after = Form(np.eye(reader.size), stacked, np.zeros(reader.size), np.zeros(reader.size))
+    with np.errstate(over="ignore"):
+        constant = best_constants(before, after, block.lower, block.upper, reader.bias.dtype).astype(reader.bias.dtype)
     if not np.isfinite(constant).all():
         raise OverflowError("a new bias would overflow")
-    error = product_change(before, (*after, constant.astype(np.float64)), block.lower, block.upper)
+    error = change(before, after.with_constants(constant.astype(np.float64)), block.lower, block.upper)
     if block.cost.any():
         error = round_up(error + block.charge(outer))
     kept = {source: linear for source, linear in others.items() if source not in new}

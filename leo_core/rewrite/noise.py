@@ -12,34 +12,46 @@ from leo_core.domain import Box
 from leo_core.network import Network
 from leo_core.stability.verdict import StabilityMap
 
-#: Points evaluated, and the products of integers allowed for exact evaluation of all of them.
-_POINTS = 256
-_PRODUCTS = 20_000_000
+#: Points run, at most and at least, and how many products of floats that may take (float64: in long double).
+_POINTS, _FEWEST = 8192, 64
+_PRODUCTS = {np.dtype(np.float32): 4e9, np.dtype(np.float64): 3e7}
+#: The points at which the error looks largest are checked; products of integers allowed for that.
+_CHECKED = 16
+_EXACT_PRODUCTS = 5_000_000
 
 
 def float_noise(network: Network, stability: StabilityMap, seed: int = 0) -> float:
-    """The largest |computed − exact| at any output, over witnesses, samples and the box's centre.
+    """The largest |computed − exact| at any output, over witnesses, corners, samples and the box's centre.
 
     Inputs are rounded to the dtype first, so that this is the noise of the arithmetic alone. Never more
-    than what was really seen: a float32 run is compared with an outward-rounded float64 enclosure, which
-    errs towards less.
+    than what was really seen: points are picked by a wider float, but a float32 run is then compared with
+    an outward-rounded float64 enclosure, which errs towards less, and a float64 run with the exact value.
     """
-    box = stability.box
-    witnesses = [point for layer in stability.layers.values() for pair in layer.witnesses.values() for point in pair]
-    points = np.vstack([box.center[None], *(w[None] for w in witnesses[: _POINTS // 2])])
-    points = np.vstack([points, box.sample(np.random.default_rng(seed), _POINTS - len(points))])
-    if network.dtype == np.float64:
-        cost = max(1, network.connections)
-        points = points[: max(4, min(len(points), _PRODUCTS // cost))]
-    rounded = points.astype(network.dtype).astype(np.float64)
+    rounded = _points(network, stability, seed).astype(network.dtype)
+    wide = np.float64 if network.dtype == np.float32 else np.longdouble
+    measure = _exact_error if network.dtype == np.float64 else _enclosed_error
     with np.errstate(over="ignore", invalid="ignore"):
-        computed = network.evaluate(points.astype(network.dtype), network.dtype).astype(np.float64)
+        computed = network.evaluate(rounded, network.dtype)
+        off = np.abs(computed - network.evaluate(rounded.astype(wide), wide)).max(axis=1)
+    off = np.where(np.isfinite(computed).all(axis=1), off, -1.0)
+    checked = _CHECKED
+    if network.dtype == np.float64:
+        checked = max(2, min(checked, int(_EXACT_PRODUCTS // max(1, network.connections))))
     worst = 0.0
-    for x, seen in zip(rounded, computed, strict=True):
-        if np.isfinite(seen).all():
-            off = _exact_error(network, x, seen) if network.dtype == np.float64 else _enclosed_error(network, x, seen)
-            worst = max(worst, off)
+    for at in np.argsort(off)[::-1][:checked]:
+        if off[at] >= 0:
+            worst = max(worst, measure(network, rounded[at].astype(np.float64), computed[at].astype(np.float64)))
     return worst
+
+
+def _points(network: Network, stability: StabilityMap, seed: int) -> Array:
+    box = stability.box
+    count = _PRODUCTS.get(network.dtype, 0.0) / max(1, network.connections)
+    count = int(min(max(count, _FEWEST), _POINTS))
+    witnesses = [point for layer in stability.layers.values() for pair in layer.witnesses.values() for point in pair]
+    parts = [box.center[None], *(w[None] for w in witnesses[: count // 4]), box.corners(count // 4)]
+    points = np.vstack(parts)
+    return np.vstack([points, box.sample(np.random.default_rng(seed), max(0, count - len(points)))])
 
 
 def _exact_error(network: Network, x: Array, seen: Array) -> float:

@@ -1,13 +1,16 @@
-"""All passes, again and again, until none finds anything: front to back, exact ones first.
+"""All passes, from the output back, again and again until none finds anything.
 
-A proposal is kept where it makes the network smaller and its proved deviation, carried to the outputs,
-is within what the tolerance still leaves. Ranks are taken after the layer before was compressed: that
-order finds more.
+A proposal is kept where it makes the network smaller and its proved deviation, carried to the outputs, is
+within what the tolerance still leaves. What one layer spends another cannot: so the whole is tried several
+times, with different shares of the tolerance for a single rewrite, and the smallest result is taken. In each
+trial whoever can use what is left in the end gets it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import final
 
 import numpy as np
@@ -15,21 +18,34 @@ import numpy as np
 from leo_core.arithmetic import Array, round_up
 from leo_core.execution.budget import Budget
 from leo_core.execution.events import Listener, Note, silent
-from leo_core.network import Affine, Network
+from leo_core.network import Network
 from leo_core.rewrite.constants import fold_constants
 from leo_core.rewrite.deviation import carry
 from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.fold import fold_linear
 from leo_core.rewrite.inactive import drop_inactive
 from leo_core.rewrite.merge import merge_dependent
+from leo_core.rewrite.opposite import merge_opposite
 from leo_core.rewrite.output_relu import settle_output
+from leo_core.rewrite.parallel import merge_parallel
+from leo_core.rewrite.refactor import refactor_block
+from leo_core.rewrite.size import OBJECTIVES, Size
 from leo_core.rewrite.step import Pass, Refusal, Rewrite, Step
+from leo_core.rewrite.straighten import straighten
 from leo_core.rewrite.unread import drop_unread
 from leo_core.stability.verdict import StabilityMap
 
-#: Cheap passes, which run whatever the clock says, and those that multiply matrices.
+#: Cheap passes, which run whatever the clock says.
 _CHEAP: tuple[Pass, ...] = (drop_inactive, fold_constants, settle_output)
-_COSTLY: tuple[Pass, ...] = (merge_dependent, fold_linear)
+#: By name, the passes that multiply matrices: LEO's own operations (Serra et al. 2020), or all there are.
+PASSES: Mapping[str, tuple[Pass, ...]] = MappingProxyType(
+    {
+        "all": (merge_parallel, merge_opposite, refactor_block, fold_linear, straighten),
+        "leo": (merge_dependent, fold_linear),
+    }
+)
+#: The largest part of the tolerance that one rewrite may take, a trial for each.
+_SHARES = (1.0, 0.25, 0.0625)
 
 
 @final
@@ -57,6 +73,8 @@ def rewrite(
     stability: StabilityMap,
     *,
     tolerance: float,
+    passes: str = "all",
+    objective: str = "connections",
     budget: Budget | None = None,
     listener: Listener = silent,
 ) -> Rewritten:
@@ -66,70 +84,91 @@ def rewrite(
     ----------
     tolerance:
         The largest deviation allowed at any output; 0 keeps to rewrites without any.
+    passes:
+        A name in :data:`PASSES`.
+    objective:
+        What 'smaller' means first of all: a name in :data:`OBJECTIVES`.
     """
-    work = _Work(network, Facts.of(network, stability), tolerance)
     budget = budget or Budget()
+    size = OBJECTIVES[objective]
+    facts = Facts.of(network, stability)
+    best: _Trial | None = None
     interrupted = False
-    try:
-        while True:
-            before = len(work.steps)
-            for step in (*_CHEAP, *(() if budget.expired else _COSTLY)):
-                work.sweep(step)
-            if len(work.steps) == before:
-                break
-            listener(Note(f"rewriting: {work.network.connections} connections left", passing=True))
-    except KeyboardInterrupt:
-        interrupted = True
-    return Rewritten(work.network, work.deviation, tuple(work.steps), tuple(work.refusals.values()), interrupted)
+    for share in _SHARES if tolerance > 0 else _SHARES[:1]:
+        trial = _Trial(network, facts, tolerance, size)
+        try:
+            for part in dict.fromkeys((share, 1.0)):
+                trial.run(PASSES[passes], part * tolerance, budget, listener)
+        except KeyboardInterrupt:
+            interrupted = True
+        if best is None or size(trial.network) < size(best.network):
+            best = trial
+        if interrupted or budget.expired or trial.deviation <= _SHARES[-1] * tolerance:
+            break
+    assert best is not None
+    return Rewritten(best.network, best.deviation, tuple(best.steps), tuple(best.refusals.values()), interrupted)
 
 
-class _Work:
+class _Trial:
     """The network so far. Every change goes through :meth:`_keep`, in one assignment."""
 
-    def __init__(self, network: Network, facts: Facts, tolerance: float) -> None:
+    def __init__(self, network: Network, facts: Facts, tolerance: float, size: Size) -> None:
         self.network, self._facts = drop_unread(network, facts)
-        self._tolerance = tolerance
+        self._tolerance, self._size = tolerance, size
+        self._allowance = tolerance
         self._moved = np.zeros(network.output_size)
         self.steps: list[Step] = []
-        if _size(self.network) < _size(network):
-            self.steps.append(Step("units that nothing reads dropped", 0.0))
+        if size(self.network) < size(network):
+            self.steps.append(Step("", "units that nothing reads dropped", 0.0, _removed(network, self.network)))
         self.refusals: dict[str, Refusal] = {}
 
     @property
     def deviation(self) -> float:
         return float(self._moved.max(initial=0.0))
 
-    def sweep(self, apply: Pass) -> None:
-        """One pass over every node there is now, front to back."""
-        for name in [node.name for node in self.network.nodes]:
+    def run(self, passes: tuple[Pass, ...], allowance: float, budget: Budget, listener: Listener) -> None:
+        """Sweep until nothing changes; no single rewrite adds more than ``allowance``."""
+        self._allowance = allowance
+        while True:
+            self.refusals.clear()
+            before = len(self.steps)
+            for step in (*_CHEAP, *(() if budget.expired else passes)):
+                self._sweep(step)
+            if len(self.steps) == before:
+                break
+            listener(Note(f"rewriting: {self.network.connections} connections left", passing=True))
+
+    def _sweep(self, apply: Pass) -> None:
+        """One pass over every node there is now, from the output back."""
+        for name in [node.name for node in reversed(self.network.nodes)]:
             if any(node.name == name for node in self.network.nodes):
                 outcome = apply(self.network, self._facts, name, self._fits)
                 if isinstance(outcome, Refusal):
                     self.refusals[outcome.what] = outcome
                 elif outcome is not None:
-                    self._keep(outcome)
+                    self._keep(name, outcome)
 
     def _fits(self, proposal: Rewrite) -> bool:
-        return bool((self._after(proposal)[0] <= self._tolerance).all())
+        total, moved = self._after(proposal)
+        added = moved.get(proposal.network.output, np.zeros(1))
+        return bool((total <= self._tolerance).all() and (added <= self._allowance).all())
 
     def _after(self, proposal: Rewrite) -> tuple[Array, dict[str, Array]]:
-        moved = carry(proposal.network, proposal.errors)
+        moved = carry(proposal.network, proposal.facts, proposal.errors)
         added = moved.get(proposal.network.output)
         return (self._moved if added is None else round_up(self._moved + added)), moved
 
-    def _keep(self, proposal: Rewrite) -> None:
+    def _keep(self, name: str, proposal: Rewrite) -> None:
         total, moved = self._after(proposal)
         network, facts = drop_unread(proposal.network, proposal.facts.moved(moved))
-        if not _size(network) < _size(self.network):
+        if not self._size(network) < self._size(self.network):
             return
         added = max(0.0, float(np.max(total, initial=0.0)) - self.deviation)
         self.refusals.pop(proposal.what, None)
+        step = Step(name, proposal.what, added, _removed(self.network, network))
         self.network, self._facts, self._moved = network, facts, total
-        self.steps.append(Step(proposal.what, added))
+        self.steps.append(step)
 
 
-def _size(network: Network) -> tuple[int, int, int, int]:
-    """Smaller is better: connections first, then ReLUs, then what is not zero, then nodes."""
-    units = sum(relu.size for relu in network.relus)
-    nonzeros = sum(m.nonzeros for node in network.nodes if isinstance(node, Affine) for m in node.maps)
-    return network.connections, units, nonzeros, len(network.nodes)
+def _removed(before: Network, after: Network) -> int:
+    return before.connections - after.connections

@@ -49,10 +49,24 @@ class Refusal:
 @final
 @dataclass(frozen=True)
 class Step:
-    """A rewrite that was kept, and the proved deviation it adds at the outputs."""
+    """A rewrite that was kept.
 
+    Attributes
+    ----------
+    layer:
+        The node it was made at.
+    what:
+        What was done.
+    deviation:
+        The proved deviation it adds at the outputs.
+    connections:
+        How many connections it took away.
+    """
+
+    layer: str
     what: str
     deviation: float
+    connections: int
 
 
 #: Whether a proposal's deviation is within what is left of the tolerance.

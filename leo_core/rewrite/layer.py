@@ -1,0 +1,165 @@
+"""A ReLU layer as the passes see it: incoming rows, units, and the outgoing weights of all its readers, stacked.
+
+What a pass makes of it is written as x → N relu(V x + d) + e and put back by :meth:`Layer.replaced`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leo_core.arithmetic import Array
+from leo_core.linear import LinearMap, Select
+from leo_core.network import Affine, Network, Node, Relu
+from leo_core.rewrite import maps
+from leo_core.rewrite.facts import Facts, Units
+from leo_core.rewrite.step import Refusal
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """The ReLU node ``relu`` behind the affine ``node``, which nothing else reads.
+
+    Attributes
+    ----------
+    readers:
+        The affine nodes that read the ReLU, each once.
+    outgoing, constants:
+        Their weights of the units (rows × units) and their biases (rows,), one reader below the other.
+    """
+
+    node: Affine
+    relu: Relu
+    readers: tuple[Affine, ...]
+    outgoing: Array
+    constants: Array
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The widest in which a weight or bias of it is stored."""
+        kinds = [dtype for _, _, dtype in self.parts()] + [dtype for _, dtype in self._incoming_dtypes()]
+        return np.result_type(self.node.bias, *(reader.bias for reader in self.readers), *kinds)
+
+    def parts(self) -> Iterator[tuple[Affine, slice, Any]]:
+        """(reader, its rows, the dtype its weights are stored in)."""
+        start = 0
+        for reader in self.readers:
+            linear = reader.maps[reader.sources.index(self.relu.name)]
+            dtype = reader.bias.dtype if isinstance(linear, Select) else linear.dtype
+            yield reader, slice(start, start + reader.size), dtype
+            start += reader.size
+
+    def stored(self, outgoing: Array) -> Array:
+        """Outgoing weights as they will be stored. Raises OverflowError where one does not fit."""
+        return self._rounded(outgoing, "weight", {reader.name: dtype for reader, _, dtype in self.parts()})
+
+    def stored_constants(self, constants: Array) -> Array:
+        """Biases as they will be stored. Raises OverflowError where one does not fit."""
+        return self._rounded(constants, "bias", {reader.name: reader.bias.dtype for reader in self.readers})
+
+    def stored_incoming(self, weights: Array) -> Array:
+        """Incoming weights (new units × concatenated sources) as they will be stored. Raises OverflowError."""
+        start, parts = 0, []
+        for linear, dtype in self._incoming_dtypes():
+            with np.errstate(over="ignore"):
+                parts.append(weights[:, start : start + linear.columns].astype(dtype).astype(np.float64))
+            start += linear.columns
+        result = np.hstack(parts)
+        if not np.isfinite(result).all():
+            raise OverflowError(f"a new weight of {self.node.name} would overflow")
+        return result
+
+    def by_reader(self, error: Array) -> dict[str, Array]:
+        """An error per stacked row as one per reader; readers without any are left out."""
+        return {reader.name: error[rows] for reader, rows, _ in self.parts() if error[rows].any()}
+
+    def replaced(
+        self, network: Network, facts: Facts, keep: NDArray[Any], rows: Rows, outgoing: Array, constants: Array
+    ) -> tuple[Network, Facts]:
+        """The network and what is known of it with the units ``keep`` as they were, then the units of ``rows``.
+
+        ``outgoing`` (stacked rows × units) and ``constants`` are taken as :meth:`stored` gave them.
+        """
+        changed: dict[str, Node] = {}
+        for reader, part, dtype in self.parts():
+            position = reader.sources.index(self.relu.name)
+            linear = maps.stored(outgoing[part], dtype, reader.maps[position])
+            linears = (*reader.maps[:position], linear, *reader.maps[position + 1 :])
+            bias = constants[part].astype(reader.bias.dtype)
+            changed[reader.name] = Affine(reader.name, reader.sources, linears, bias, reader.origin)
+        changed[self.node.name] = self._incoming(keep, rows)
+        slope = np.concatenate([self.relu.slope[keep], np.zeros(len(rows.bias))])
+        changed[self.relu.name] = Relu(self.relu.name, self.relu.source, slope, self.relu.origin)
+        known = facts.units[self.node.name].kept(keep).joined(rows.units)
+        nodes = tuple(changed.get(node.name, node) for node in network.nodes)
+        return replace(network, nodes=nodes), facts.with_units(self.node.name, known)
+
+    def _incoming_dtypes(self) -> Iterator[tuple[LinearMap, Any]]:
+        for linear in self.node.maps:
+            yield linear, self.node.bias.dtype if isinstance(linear, Select) else linear.dtype
+
+    def _incoming(self, keep: NDArray[Any], rows: Rows) -> Affine:
+        node, start, linears = self.node, 0, []
+        for linear, dtype in self._incoming_dtypes():
+            kept = maps.select_rows(Select(keep, columns=linear.rows), linear)
+            if len(rows.bias):
+                part = rows.weights[:, start : start + linear.columns]
+                kept = maps.stored(np.vstack([kept.matrix().astype(np.float64), part]), dtype, linear)
+            linears.append(kept)
+            start += linear.columns
+        bias = np.concatenate([node.bias[keep], rows.bias.astype(node.bias.dtype)])
+        return Affine(node.name, node.sources, tuple(linears), bias, node.origin)
+
+    def _rounded(self, values: Array, what: str, dtypes: dict[str, Any]) -> Array:
+        result = np.empty(values.shape)
+        for reader, rows, _ in self.parts():
+            with np.errstate(over="ignore"):
+                result[rows] = values[rows].astype(dtypes[reader.name])
+            if not np.isfinite(result[rows]).all():
+                raise OverflowError(f"a new {what} of {reader.name} would overflow")
+        return result
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """New units: their incoming weights over the concatenated sources, biases, and what is known of them."""
+
+    weights: Array
+    bias: Array
+    units: Units
+
+    @staticmethod
+    def none(columns: int) -> Rows:
+        empty = np.zeros(0)
+        return Rows(np.zeros((0, columns)), empty, Units(np.zeros(0, np.int8), empty, empty))
+
+
+def layer_of(network: Network, name: str) -> Layer | Refusal | None:
+    """The layer of the ReLU ``name``; None where there is nothing to rewrite, a refusal where the graph forbids it."""
+    relu = network[name]
+    if not isinstance(relu, Relu) or name == network.output or not network.readers[name]:
+        return None
+    node = network.affine(relu.source)
+    if network.readers[node.name] != (name,):
+        return Refusal(f"{name}: units not merged", "its pre-activation is read elsewhere")
+    readers = tuple(network.affine(reader) for reader in network.readers[name])
+    if any(reader.sources.count(name) > 1 for reader in readers):
+        return Refusal(f"{name}: units not merged", "one node reads it twice")
+    outgoing = np.vstack([r.maps[r.sources.index(name)].matrix().astype(np.float64) for r in readers])
+    constants = np.concatenate([reader.bias.astype(np.float64) for reader in readers])
+    return Layer(node, relu, readers, outgoing, constants)
+
+
+def incoming(network: Network, facts: Facts, node: Affine) -> tuple[Array, Array, Array, Array]:
+    """(W, b, lower, upper): an affine node over its concatenated sources x, and proved bounds of x."""
+    weights = np.hstack([linear.matrix().astype(np.float64) for linear in node.maps])
+    region = facts.region(network)
+    ends = [region.value(network, source) for source in node.sources]
+    lower, upper = np.concatenate([low for low, _ in ends]), np.concatenate([high for _, high in ends])
+    return weights, node.bias.astype(np.float64), lower, upper

@@ -1,0 +1,168 @@
+"""Parallel units merge, unstable ones too: relu(a z) = a relu(z) for a > 0.
+
+If z_j = a z_i, then M_j relu(z_j) = (a M_j) relu(z_i): unit j goes, and M_i becomes M_i + a M_j. A ReLU is
+1-Lipschitz, so where z_j is only near a z_i, the reader is off by at most |M_j| max |z_j − a z_i|.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leo_core.arithmetic import Array, product_error, round_up
+from leo_core.bounds.region import leak
+from leo_core.network import Network
+from leo_core.rewrite.block import fewest
+from leo_core.rewrite.deviation import Form, change
+from leo_core.rewrite.facts import Facts
+from leo_core.rewrite.layer import Layer, Rows, incoming, layer_of
+from leo_core.rewrite.step import Fits, Refusal, Rewrite
+from leo_core.stability.verdict import State
+
+Indices = NDArray[np.int64]
+
+#: Units whose directions differ by more than this (inputs scaled by their ranges, length 1) are not tried.
+_NEAR = 1e-3
+#: By how many random projections directions are compared before they are compared themselves.
+_PROJECTIONS = 8
+
+
+def merge_parallel(network: Network, facts: Facts, name: str, fits: Fits) -> Rewrite | Refusal | None:
+    """Merge as many parallel unstable units of the ReLU ``name`` as the tolerance allows."""
+    layer = layer_of(network, name)
+    if not isinstance(layer, Layer):
+        return layer
+    pairs = pairs_of(network, facts, layer, sign=1)
+    count = len(pairs.goes)
+    if not count:
+        return None
+
+    def attempt(left: int) -> Rewrite | None:
+        """With all but the worst ``left`` pairs."""
+        found = _merged(network, facts, layer, pairs.first(count - left))
+        return found if found is not None and fits(found) else None
+
+    best = fewest(count, attempt, likely=0)
+    return Refusal(f"{name}: parallel units not merged", "they are not near enough") if best is None else best
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """|z_goes − factor · z_stays| ≤ error on the box, per pair, the least harmful first; no unit goes and stays."""
+
+    goes: Indices
+    stays: Indices
+    factor: Array
+    error: Array
+
+    def first(self, count: int) -> Pairs:
+        return Pairs(self.goes[:count], self.stays[:count], self.factor[:count], self.error[:count])
+
+
+def pairs_of(network: Network, facts: Facts, layer: Layer, *, sign: int) -> Pairs:
+    """Unstable units near a multiple of another one, no longer than that: positive (``sign`` 1) or negative (−1)."""
+    weights, bias, lower, upper = incoming(network, facts, layer.node)
+    slope = layer.relu.slope
+    usable = facts.units[layer.node.name].state == State.UNSTABLE
+    usable &= slope == 0 if sign < 0 else True
+    # what a unit does on the box: its slopes over the ranges, and its value at the centre
+    with np.errstate(invalid="ignore", over="ignore"):
+        centre, radius = lower + 0.5 * (upper - lower), 0.5 * (upper - lower)
+        rows = np.column_stack([weights * radius, weights @ centre + bias])
+        length = np.sqrt((rows * rows).sum(axis=1))
+        usable &= np.isfinite(length) & (length > 1e-150)
+        directions = rows[usable] / length[usable, None]
+    at = np.flatnonzero(usable)
+    near: dict[int, list[int]] = defaultdict(list)
+    for i, j in _near(directions, sign):
+        if slope[at[i]] == slope[at[j]]:
+            near[int(at[i])].append(int(at[j]))
+            near[int(at[j])].append(int(at[i]))
+    found: dict[int, int] = {}
+    kept: set[int] = set()
+    for unit in sorted(near, key=lambda unit: (-length[unit], unit)):
+        fresh = [other for other in near[unit] if other not in found and other not in kept]
+        if unit not in found and fresh:
+            kept.add(unit)
+            found.update(dict.fromkeys(fresh, unit))
+    goes, stays = np.array(list(found), np.int64), np.array(list(found.values()), np.int64)
+    full = np.column_stack([weights, bias])
+    factor = np.array([_factor(full[j], full[i], rows[j], rows[i]) for j, i in found.items()])
+    nothing = np.zeros(len(goes))
+    error = change(
+        Form(np.eye(len(goes)), weights[goes], bias[goes], nothing),
+        Form(np.diag(factor), weights[stays], bias[stays], nothing),
+        lower,
+        upper,
+    )
+    harm = np.abs(layer.outgoing[:, goes]).max(axis=0, initial=0.0) * error
+    order = np.argsort(harm, kind="stable")
+    return Pairs(goes[order], stays[order], factor[order], error[order])
+
+
+def _near(directions: Array, sign: int) -> Iterator[tuple[int, int]]:
+    """Pairs (i, j) of rows of length 1 with |row_i − sign · row_j| ≤ _NEAR."""
+    random = np.random.default_rng(0).standard_normal((directions.shape[1], _PROJECTIONS))
+    shadow = directions @ (random / np.sqrt((random * random).sum(axis=0)))
+    # opposite directions meet when both are turned to where their first projection is positive
+    turned = np.where(shadow[:, :1] < 0, -1.0, 1.0)
+    order = np.argsort((shadow * turned)[:, 0], kind="stable")
+    sorted_shadow = (shadow * turned)[order]
+    for step in range(1, len(order)):
+        gap = np.abs(sorted_shadow[step:] - sorted_shadow[:-step])
+        if not (gap[:, 0] <= _NEAR).any():
+            break
+        for k in np.flatnonzero((gap <= _NEAR).all(axis=1)):
+            i, j = int(order[k]), int(order[k + step])
+            if np.linalg.norm(directions[i] - sign * directions[j]) <= _NEAR:
+                yield i, j
+
+
+def _factor(goes: Array, stays: Array, goes_scaled: Array, stays_scaled: Array) -> float:
+    """goes ≈ factor · stays: their exact ratio where they have one, else the best fit over the box."""
+    largest = int(np.argmax(np.abs(stays)))
+    ratio = float(goes[largest] / stays[largest])
+    if np.array_equal(ratio * stays, goes):
+        return ratio
+    return float(goes_scaled @ stays_scaled / (stays_scaled @ stays_scaled))
+
+
+def _merged(network: Network, facts: Facts, layer: Layer, pairs: Pairs) -> Rewrite | None:
+    try:
+        outgoing, error = absorbed(facts, layer, pairs)
+    except OverflowError:
+        return None
+    keep = np.setdiff1d(np.arange(layer.relu.size), pairs.goes)
+    rows = Rows.none(sum(linear.columns for linear in layer.node.maps))
+    changed, left = layer.replaced(network, facts, keep, rows, outgoing[:, keep], layer.constants)
+    what = f"{layer.relu.name}: {len(pairs.goes)} parallel unit(s) merged into others"
+    return Rewrite(changed, left, what, layer.by_reader(error))
+
+
+def absorbed(facts: Facts, layer: Layer, pairs: Pairs) -> tuple[Array, Array]:
+    """(outgoing weights, error per row) with M_stays + |factor| M_goes, rounded, for M_stays; M_goes is left.
+
+    The error is that of the pairs, |M_goes| · error, and that of rounding. Raises OverflowError.
+    """
+    stays = np.unique(pairs.stays)
+    involved = np.concatenate([stays, pairs.goes])
+    one_hot = np.eye(len(stays))
+    factors = np.vstack([one_hot, one_hot[np.searchsorted(stays, pairs.stays)] * np.abs(pairs.factor)[:, None]])
+    old = Form(layer.outgoing[:, involved], factors, np.zeros(len(involved)), layer.constants)
+    outgoing = layer.outgoing.copy()
+    outgoing[:, stays] = layer.stored(old.rounded(layer.dtype))
+    new = Form(outgoing[:, stays], one_hot, np.zeros(len(stays)), layer.constants)
+    units = facts.units[layer.node.name].kept(stays)
+    slope = layer.relu.slope[stays]
+    error = change(old, new, leak(units.lower, slope, upwards=False), leak(units.upper, slope, upwards=True))
+    if pairs.error.any():
+        with np.errstate(invalid="ignore"):
+            apart = np.abs(layer.outgoing[:, pairs.goes]) @ pairs.error
+        error = round_up(error + round_up(apart + product_error(apart, len(pairs.goes))))
+    return outgoing, error

@@ -1,0 +1,71 @@
+"""An unstable unit that is nearly a line over the box becomes one, where the tolerance allows.
+
+On L ≤ z ≤ U a ReLU lies between its chord c z + d, c = (U − slope·L) / (U − L), and the chord lowered by its value g at
+z = 0; the line half-way is off by at most g / 2. Units with small |M_j| g / 2 are taken for that line, and all
+lines of the layer re-factored (:mod:`~leo_core.rewrite.refactor`). Only a tolerance above rounding makes this pay.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leo_core.arithmetic import TINY, UNIT_ROUNDOFF, Array, product_error, round_up
+from leo_core.network import Network
+from leo_core.rewrite.block import fewest, linear_block
+from leo_core.rewrite.facts import Facts
+from leo_core.rewrite.layer import Layer, incoming, layer_of
+from leo_core.rewrite.refactor import mix_block
+from leo_core.rewrite.step import Fits, Refusal, Rewrite
+from leo_core.stability.verdict import State
+
+
+def straighten(network: Network, facts: Facts, name: str, fits: Fits) -> Rewrite | Refusal | None:
+    """Take as many unstable units of the ReLU ``name`` for lines as the tolerance allows."""
+    layer = layer_of(network, name)
+    if not isinstance(layer, Layer):
+        return layer
+    units, slope = facts.units[layer.node.name], layer.relu.slope
+    weights, bias, lower, upper = incoming(network, facts, layer.node)
+    with np.errstate(invalid="ignore", over="ignore"):
+        chord = (units.upper - slope * units.lower) / (units.upper - units.lower)
+        half = 0.5 * (chord - slope) * -units.lower
+        reach = np.maximum(np.abs(lower), np.abs(upper))
+        size = np.abs(weights) @ reach + np.abs(bias) + np.maximum(np.abs(units.lower), np.abs(units.upper))
+        # what is rounded: the chord, its products with the weights, and half
+        cost = round_up(half + 16 * UNIT_ROUNDOFF * size + TINY * (8 + reach.sum()))
+        harm = np.abs(layer.outgoing).max(axis=0, initial=0.0) * cost
+    usable = (units.state == State.UNSTABLE) & (units.lower < 0) & (units.upper > 0) & np.isfinite(harm)
+    order = np.argsort(np.where(usable, harm, np.inf), kind="stable")[: int(usable.sum())]
+    count = _affordable(network, facts, layer, order, cost, fits)
+    if not count:
+        return None
+    block = linear_block(network, facts, layer.node, layer.relu)
+
+    def attempt(left: int) -> Rewrite | None:
+        """With all but the worst ``left`` units."""
+        chosen = order[: count - left]
+        lines = chord[chosen, None] * weights[chosen], chord[chosen] * bias[chosen] + half[chosen]
+        straight = block.with_lines(*lines, chosen, cost[chosen])
+        return mix_block(network, facts, layer, straight, len(straight.units), fits)
+
+    found = fewest(count, attempt, likely=0)
+    return None if found is None else replace(found, what=found.what.replace("active", "active or nearly linear"))
+
+
+def _affordable(network: Network, facts: Facts, layer: Layer, order: NDArray[Any], cost: Array, fits: Fits) -> int:
+    """How many units, in that order, may become lines before the tolerance is spent on that alone."""
+
+    def within(count: int) -> bool:
+        error = np.abs(layer.outgoing[:, order[:count]]) @ cost[order[:count]]
+        error = round_up(error + product_error(error, count))
+        return fits(Rewrite(network, facts, "", layer.by_reader(error)))
+
+    low, high = 0, len(order) + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if within(middle) else (low, middle)
+    return low
