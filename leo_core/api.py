@@ -24,8 +24,16 @@ from leo_core.execution.events import Listener, Note, silent
 from leo_core.network import Network
 from leo_core.options import Options
 from leo_core.plugins import FrontendSpec, Imported, registry
-from leo_core.report.json import network_json, number_json, stability_json
-from leo_core.report.table import as_text, before_after_table, how_decided, outlook, scientific, stability_table
+from leo_core.report.json import details_json, network_json, number_json, stability_json
+from leo_core.report.table import (
+    as_text,
+    before_after_table,
+    how_decided,
+    outlook,
+    scientific,
+    stability_table,
+    steps_table,
+)
 from leo_core.rewrite import Refusal, Step, rewrite
 from leo_core.rewrite.deviation import import_deviation
 from leo_core.rewrite.facts import Facts
@@ -50,8 +58,8 @@ class CompressionResult:
     deviation:
         δ, proved: max |original − network| over the domain, at any output. It includes
         ``import_deviation``, what reading the model could not represent exactly.
-    float_noise:
-        The largest error that running the original in its own dtype was seen to make.
+    float_noise, float_noise_after:
+        The largest error that running the original, and the result, in its own dtype was seen to make.
     tolerance:
         The deviation that was allowed, as a number.
     steps, refusals:
@@ -64,6 +72,7 @@ class CompressionResult:
     deviation: float
     import_deviation: float
     float_noise: float
+    float_noise_after: float
     tolerance: float
     steps: tuple[Step, ...]
     refusals: tuple[Refusal, ...]
@@ -94,16 +103,24 @@ class CompressionResult:
         """
         return write(self.network, path)
 
-    def summary(self) -> str:
-        """A before/after table and the guarantee, as text."""
-        return as_text(stability_table(self.stability), before_after_table(self.original, self.network), *self.lines())
+    def summary(self, bytes_: tuple[int, int] | None = None) -> str:
+        """Stability, what was rewritten, a before/after table and the guarantee, as text.
+
+        ``bytes_`` are the sizes of the files before and after, where there are such.
+        """
+        tables = [stability_table(self.stability)]
+        if self.steps:
+            tables.append(steps_table(self.original, self.steps))
+        tables.append(before_after_table(self.original, self.network, bytes_))
+        return as_text(*tables, *self.lines())
 
     def lines(self) -> list[str]:
         """The guarantee in words."""
         decided = f"{self.stability.strategy} strategy, solver {self.stability.solver}, {self.seconds:.1f} s"
         lines = [
             f"largest change of any output on the domain: {scientific(self.deviation)} ({how_decided(self.stability)})",
-            f"error the original itself was seen to make in {self.original.dtype}: {scientific(self.float_noise)}",
+            f"error the original itself was seen to make in {self.original.dtype}: {scientific(self.float_noise)}"
+            f" (the result: {scientific(self.float_noise_after)})",
             decided,
         ]
         if self.interrupted:
@@ -120,14 +137,16 @@ class CompressionResult:
             **stability_json(self.stability),
             "before": network_json(self.original),
             "after": network_json(self.network),
+            "details": {"before": details_json(self.original), "after": details_json(self.network)},
             "deviation": number_json(self.deviation),
             "import_deviation": number_json(self.import_deviation),
             "tolerance": self.tolerance,
             "float_noise": self.float_noise,
+            "float_noise_after": self.float_noise_after,
             "total_seconds": round(self.seconds, 6),
             "interrupted": self.interrupted,
-            "steps": [{"what": step.what, "deviation": step.deviation} for step in self.steps],
-            "left": [{"what": refusal.what, "reason": refusal.reason} for refusal in self.refusals],
+            "steps": [vars(step) for step in self.steps],
+            "left": [vars(refusal) for refusal in self.refusals],
             "notes": list(self.notes),
         }
 
@@ -187,7 +206,21 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
                 f"is more than the tolerance {tolerance:.2g}: only exact rewrites were made"
             )
         )
-    rewritten = rewrite(original, stability, tolerance=max(0.0, tolerance - imprecise), budget=budget, listener=heard)
+    rewritten = rewrite(
+        original,
+        stability,
+        tolerance=max(0.0, tolerance - imprecise),
+        passes=settings.passes,
+        objective=settings.objective,
+        budget=budget,
+        listener=heard,
+    )
+    noise_after = noise
+    try:
+        if rewritten.steps:
+            noise_after = float_noise(rewritten.network, stability, settings.seed)
+    except KeyboardInterrupt:
+        interrupted = True
     return CompressionResult(
         original=original,
         network=rewritten.network,
@@ -195,6 +228,7 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
         deviation=_sum_up(imprecise, rewritten.deviation),
         import_deviation=imprecise,
         float_noise=noise,
+        float_noise_after=noise_after,
         tolerance=tolerance,
         steps=rewritten.steps,
         refusals=rewritten.refusals,

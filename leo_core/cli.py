@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from leo_core.errors import LeoError, UsageError
-from leo_core.options import STRATEGIES, TRUST, Options
+from leo_core.options import OBJECTIVES, PASSES, STRATEGIES, TRUST, Options
 
 if TYPE_CHECKING:
     from leo_core.execution.events import Listener
@@ -141,6 +141,21 @@ def _solving_options(command: Command) -> Command:
     help="The largest proved change of any output: none; what the original's own arithmetic was seen "
     "to err by; or a number.",
 )
+@click.option(
+    "--passes",
+    default=_DEFAULTS.passes,
+    show_default=True,
+    metavar="|".join(PASSES),
+    help="What may be rewritten: everything; what LEO as published does; or that and active units passed "
+    "through the narrower side of a layer.",
+)
+@click.option(
+    "--objective",
+    default=_DEFAULTS.objective,
+    show_default=True,
+    metavar="|".join(OBJECTIVES),
+    help="What to make small: connections to store and run; ReLUs to verify or optimise over; parameters.",
+)
 @_solving_options
 @click.option("--certificate", metavar="FILE", help="Write what is needed to re-check the result (not available yet).")
 @_json_option
@@ -163,10 +178,12 @@ def compress(
     with _progress(quiet) as listener:
         result = api.compress(source, domain, listener=listener, **options)
         result.export(target)
+    sizes = Path(source).stat().st_size, Path(target).stat().st_size
     if as_json:
-        _print_json({**result.as_json(), "output": target})
+        bytes_ = dict(zip(("before", "after"), sizes, strict=True))
+        _print_json({**result.as_json(), "file_bytes": bytes_, "output": target})
     else:
-        click.echo(result.summary())
+        click.echo(result.summary(sizes))
         click.echo(f"written to {target}")
 
 

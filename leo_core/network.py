@@ -253,6 +253,27 @@ class Network:
         return self.connections + sum(node.size for node in self.nodes if isinstance(node, Affine))
 
     @property
+    def inner_connections(self) -> int:
+        """Connections behind the first ReLU, since papers differ in whether they count the input layer."""
+        behind: set[str] = set()
+        for node in self.nodes:
+            if isinstance(node, Relu) or behind.intersection(sources_of(node)):
+                behind.add(node.name)
+        affine = (node for node in self.nodes if isinstance(node, Affine) and node.name in behind)
+        return sum(m.connections for node in affine for m in node.maps)
+
+    @property
+    def units(self) -> int:
+        """How many ReLUs there are."""
+        return sum(relu.size for relu in self.relus)
+
+    @property
+    def largest_weight(self) -> float:
+        """The largest absolute value of a stored weight, biases apart; 1 where entries are merely picked."""
+        maps = (m for node in self.nodes if isinstance(node, Affine) for m in node.maps if m.rows and m.columns)
+        return max((float(np.abs(m.matrix()).max()) for m in maps), default=0.0)
+
+    @property
     def widths(self) -> tuple[int, ...]:
         """Input, every hidden ReLU layer, output."""
         return (self.input_size, *(r.size for r in self.relus if r.name != self.output), self.output_size)

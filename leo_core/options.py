@@ -10,6 +10,8 @@ from leo_core.errors import UsageError
 
 STRATEGIES = ("cascade", "isa", "paper")
 TRUST = ("proved", "solver")
+PASSES = ("all", "leo", "min-width")
+OBJECTIVES = ("connections", "units", "parameters")
 
 
 @final
@@ -21,6 +23,11 @@ class Options:
     ----------
     tolerance:
         ``"exact"``, ``"float"``, or the largest proved deviation allowed at any output.
+    passes:
+        What may be rewritten: ``"all"``; ``"leo"``, the operations of Serra et al. (2020) alone; or
+        ``"min-width"``, those and active blocks passed through the narrower side, for comparison.
+    objective:
+        What 'smaller' means first of all; one of :data:`OBJECTIVES`.
     solver:
         A solver plug-in's name, or ``"auto"`` for the first one installed.
     strategy:
@@ -38,6 +45,8 @@ class Options:
     """
 
     tolerance: str | float = "float"
+    passes: str = "all"
+    objective: str = "connections"
     solver: str = "auto"
     strategy: str = "cascade"
     time_limit: float | None = None
@@ -48,10 +57,14 @@ class Options:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tolerance", _tolerance(self.tolerance))
-        if self.strategy not in STRATEGIES:
-            raise UsageError(f"strategy '{self.strategy}' is unknown; choose one of: {', '.join(STRATEGIES)}")
-        if self.trust not in TRUST:
-            raise UsageError(f"trust '{self.trust}' is unknown; choose one of: {', '.join(TRUST)}")
+        for what, names in (
+            ("strategy", STRATEGIES),
+            ("trust", TRUST),
+            ("passes", PASSES),
+            ("objective", OBJECTIVES),
+        ):
+            if getattr(self, what) not in names:
+                raise UsageError(f"{what} '{getattr(self, what)}' is unknown; choose one of: {', '.join(names)}")
         for what, limit in (("time limit", self.time_limit), ("time limit per unit", self.unit_time_limit)):
             if limit is not None and not (isinstance(limit, int | float) and limit >= 0):
                 raise UsageError(f"the {what} must be a number of seconds, 0 or more, not {limit!r}")

@@ -40,6 +40,15 @@ def network_json(network: Network) -> dict[str, Any]:
     }
 
 
+def details_json(network: Network) -> dict[str, Any]:
+    """What else is said of a network's size."""
+    return {
+        "units": network.units,
+        "inner_connections": network.inner_connections,
+        "largest_weight": network.largest_weight,
+    }
+
+
 def number_json(value: float) -> float | None:
     """A number as JSON knows them: an infinite one (nothing proved) becomes null."""
     return value if math.isfinite(value) else None

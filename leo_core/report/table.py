@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from leo_core.network import Network
+from leo_core.rewrite.step import Step
 from leo_core.stability.verdict import StabilityMap, State
 
 if TYPE_CHECKING:
@@ -29,8 +31,8 @@ def stability_table(stability: StabilityMap) -> Table:
     return table
 
 
-def before_after_table(before: Network, after: Network) -> Table:
-    """Widths, connections and parameters of two networks, and what is left."""
+def before_after_table(before: Network, after: Network, bytes_: tuple[int, int] | None = None) -> Table:
+    """Widths, connections, parameters and, where they are known, file sizes; and what is left of each."""
     from rich import box
     from rich.table import Table
 
@@ -38,12 +40,34 @@ def before_after_table(before: Network, after: Network) -> Table:
     for heading in ("", "before", "after", "left"):
         table.add_column(heading, justify="right" if heading else "left")
     table.add_row("widths", _widths(before), _widths(after), "")
-    for label, was, now in (
-        ("ReLU units", sum(relu.size for relu in before.relus), sum(relu.size for relu in after.relus)),
+    counts = [
+        ("ReLU units", before.units, after.units),
         ("connections", before.connections, after.connections),
+        ("… behind the first ReLU", before.inner_connections, after.inner_connections),
         ("parameters", before.parameters, after.parameters),
-    ):
+    ]
+    if bytes_ is not None:
+        counts.append(("bytes in the file", *bytes_))
+    for label, was, now in counts:
         table.add_row(label, f"{was:,}", f"{now:,}", f"{now / was:.1%}" if was else "")
+    table.add_row("largest weight", f"{before.largest_weight:.3g}", f"{after.largest_weight:.3g}", "")
+    return table
+
+
+def steps_table(before: Network, steps: Sequence[Step]) -> Table:
+    """What was rewritten, layer by layer, what that took away and what it may change."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading, side in (("layer", "left"), ("rewritten", "left"), ("connections", "right"), ("change ≤", "right")):
+        table.add_column(heading, justify=side, overflow="fold")  # type: ignore[arg-type]
+    order = {node.name: place for place, node in enumerate(before.nodes)}
+    last = None
+    for step in sorted(steps, key=lambda step: order.get(step.layer, -1)):
+        name = step.layer if step.layer != last else ""
+        last = step.layer
+        table.add_row(name, step.what, f"−{step.connections:,}", scientific(step.deviation))
     return table
 
 

@@ -16,7 +16,7 @@ from leo_core.arithmetic import TINY, UNIT_ROUNDOFF, Array, product_error, round
 from leo_core.network import Affine, Network, Relu
 from leo_core.rewrite.deviation import Form, best_constants, change
 from leo_core.rewrite.facts import Facts
-from leo_core.rewrite.layer import Layer, Rows, incoming
+from leo_core.rewrite.layer import ReluLayer, Rows, incoming
 from leo_core.rewrite.step import Rewrite
 
 #: Larger coefficients would amplify the noise of running the network.
@@ -92,7 +92,7 @@ def linear_block(network: Network, facts: Facts, node: Affine, relu: Relu | None
 def realised(
     network: Network,
     facts: Facts,
-    layer: Layer,
+    layer: ReluLayer,
     block: Block,
     old: Form,
     kept: NDArray[np.int64],

@@ -42,7 +42,7 @@ def fold_constants(network: Network, facts: Facts, name: str, fits: Fits) -> Rew
     if not folded:
         return None
     bias = np.array([nearest_float(value) for value in exact]).astype(node.bias.dtype)
-    what = f"{name}: {folded} constant unit(s) before it folded into the bias"
+    what = f"{folded} constant unit(s) before it folded into the bias"
     if not np.isfinite(bias).all():
         return Refusal(what, "a new bias would overflow")
     error = np.array([float_up(abs(Fraction(float(new)) - old)) for new, old in zip(bias, exact, strict=True)])

@@ -36,19 +36,19 @@ def fold_linear(network: Network, facts: Facts, name: str, fits: Fits) -> Rewrit
     for reader in readers:
         assert isinstance(reader, Affine)
         if reader.sources.count(name) > 1:
-            return Refusal(f"{name}: not folded", "one node reads it twice")
+            return Refusal("not folded", "one node reads it twice")
         try:
             folded, error = _exactly(reader, name, node, block) or _rounded(reader, name, node, block)
         except OverflowError as overflow:
-            return Refusal(f"{name}: not folded", str(overflow))
+            return Refusal("not folded", str(overflow))
         changed[reader.name] = folded
         if error.any():
             errors[reader.name] = error
     nodes = tuple(changed.get(other.name, other) for other in network.nodes)
     kind = "stable layer" if relu else "affine layer"
-    result = Rewrite(replace(network, nodes=nodes), facts, f"{name}: {kind} folded into what reads it", errors)
+    result = Rewrite(replace(network, nodes=nodes), facts, f"{kind} folded into what reads it", errors)
     if not fits(result):
-        return Refusal(f"{name}: {kind} not folded", "rounding the new weights costs more than the tolerance leaves")
+        return Refusal(f"{kind} not folded", "rounding the new weights costs more than the tolerance leaves")
     return result
 
 

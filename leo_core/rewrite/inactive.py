@@ -45,6 +45,6 @@ def drop_inactive(network: Network, facts: Facts, name: str, fits: Fits) -> Rewr
             nodes.append(Affine(node.name, node.sources, tuple(cleared), node.bias, node.origin))
         else:
             nodes.append(node)
-    what = f"{name}: {int(off.sum())} inactive unit(s) dropped"
+    what = f"{int(off.sum())} inactive unit(s) dropped"
     result = Rewrite(replace(network, nodes=tuple(nodes)), facts, what, errors)
     return result if fits(result) else Refusal(what, "their state is only known up to a rounding of earlier layers")

@@ -1,6 +1,6 @@
 """A ReLU layer as the passes see it: incoming rows, units, and the outgoing weights of all its readers, stacked.
 
-What a pass makes of it is written as x → N relu(V x + d) + e and put back by :meth:`Layer.replaced`.
+What a pass makes of it is written as x → N relu(V x + d) + e and put back by :meth:`ReluLayer.replaced`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from leo_core.rewrite.step import Refusal
 
 @final
 @dataclass(frozen=True, eq=False)
-class Layer:
+class ReluLayer:
     """The ReLU node ``relu`` behind the affine ``node``, which nothing else reads.
 
     Attributes
@@ -140,20 +140,20 @@ class Rows:
         return Rows(np.zeros((0, columns)), empty, Units(np.zeros(0, np.int8), empty, empty))
 
 
-def layer_of(network: Network, name: str) -> Layer | Refusal | None:
+def layer_of(network: Network, name: str) -> ReluLayer | Refusal | None:
     """The layer of the ReLU ``name``; None where there is nothing to rewrite, a refusal where the graph forbids it."""
     relu = network[name]
     if not isinstance(relu, Relu) or name == network.output or not network.readers[name]:
         return None
     node = network.affine(relu.source)
     if network.readers[node.name] != (name,):
-        return Refusal(f"{name}: units not merged", "its pre-activation is read elsewhere")
+        return Refusal("units not merged", "its pre-activation is read elsewhere")
     readers = tuple(network.affine(reader) for reader in network.readers[name])
     if any(reader.sources.count(name) > 1 for reader in readers):
-        return Refusal(f"{name}: units not merged", "one node reads it twice")
+        return Refusal("units not merged", "one node reads it twice")
     outgoing = np.vstack([r.maps[r.sources.index(name)].matrix().astype(np.float64) for r in readers])
     constants = np.concatenate([reader.bias.astype(np.float64) for reader in readers])
-    return Layer(node, relu, readers, outgoing, constants)
+    return ReluLayer(node, relu, readers, outgoing, constants)
 
 
 def incoming(network: Network, facts: Facts, node: Affine) -> tuple[Array, Array, Array, Array]:

@@ -19,7 +19,7 @@ from leo_core.arithmetic import Array
 from leo_core.network import Network
 from leo_core.rewrite.block import LARGEST_COEFFICIENT, Block, fewest, linear_block, realised
 from leo_core.rewrite.facts import Facts
-from leo_core.rewrite.layer import Layer, Rows, layer_of
+from leo_core.rewrite.layer import ReluLayer, Rows, layer_of
 from leo_core.rewrite.step import Fits, Refusal, Rewrite
 
 #: A pivot this small, relative to the first, is rounding.
@@ -29,7 +29,7 @@ _NEGLIGIBLE = 1e-13
 def merge_dependent(network: Network, facts: Facts, name: str, fits: Fits) -> Rewrite | Refusal | None:
     """Merge the units of the ReLU ``name``'s linear block that depend on others, up to the rounding of float64."""
     layer = layer_of(network, name)
-    if not isinstance(layer, Layer):
+    if not isinstance(layer, ReluLayer):
         return layer
     block = linear_block(network, facts, layer.node, layer.relu)
     rank = Pivoted.of(block.weights * block.radius).rank
@@ -37,11 +37,13 @@ def merge_dependent(network: Network, facts: Facts, name: str, fits: Fits) -> Re
         return None
     merged = merged_to(network, facts, layer, block, rank)
     if merged is None or not fits(merged):
-        return Refusal(f"{name}: dependent active units not merged", "the new weights would round too much")
+        return Refusal("dependent active units not merged", "the new weights would round too much")
     return merged
 
 
-def merge_nearly_dependent(network: Network, facts: Facts, layer: Layer, block: Block, fits: Fits) -> Rewrite | None:
+def merge_nearly_dependent(
+    network: Network, facts: Facts, layer: ReluLayer, block: Block, fits: Fits
+) -> Rewrite | None:
     """Merge as many units of the block as the tolerance allows, dependent or nearly so."""
 
     def attempt(rank: int) -> Rewrite | None:
@@ -53,7 +55,7 @@ def merge_nearly_dependent(network: Network, facts: Facts, layer: Layer, block: 
 
 
 def merged_to(
-    network: Network, facts: Facts, layer: Layer, block: Block, rank: int, pivoted: Pivoted | None = None
+    network: Network, facts: Facts, layer: ReluLayer, block: Block, rank: int, pivoted: Pivoted | None = None
 ) -> Rewrite | None:
     """The block's units expressed by ``rank`` of them; None where that needs large coefficients."""
     pivoted = Pivoted.of(block.weights * block.radius) if pivoted is None else pivoted
@@ -70,7 +72,7 @@ def merged_to(
         changed, left, error = realised(network, facts, layer, block, old, basis, rows, new)
     except OverflowError:
         return None
-    what = f"{layer.relu.name}: {len(dependent)} dependent active unit(s) merged into {rank}"
+    what = f"{len(dependent)} dependent active unit(s) merged into {rank}"
     return Rewrite(changed, left, what, layer.by_reader(error))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from leo_core.network import Network
 from leo_core.rewrite.block import linear_block
 from leo_core.rewrite.facts import Facts
-from leo_core.rewrite.layer import Layer, incoming, layer_of
+from leo_core.rewrite.layer import ReluLayer, incoming, layer_of
 from leo_core.rewrite.parallel import absorbed, pairs_of
 from leo_core.rewrite.refactor import mix_block
 from leo_core.rewrite.step import Fits, Refusal, Rewrite
@@ -23,12 +23,12 @@ from leo_core.rewrite.step import Fits, Refusal, Rewrite
 def merge_opposite(network: Network, facts: Facts, name: str, fits: Fits) -> Rewrite | Refusal | None:
     """Turn every opposite unit of the ReLU ``name`` into a line and re-factor all lines, if that takes fewer units."""
     layer = layer_of(network, name)
-    if not isinstance(layer, Layer):
+    if not isinstance(layer, ReluLayer):
         return layer
     pairs = pairs_of(network, facts, layer, sign=-1)
     if not len(pairs.goes):
         return None
-    what = f"{name}: {len(pairs.goes)} opposite unit(s)"
+    what = f"{len(pairs.goes)} opposite unit(s)"
     try:
         outgoing, error = absorbed(facts, layer, pairs)
     except OverflowError as overflow:

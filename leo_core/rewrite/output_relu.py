@@ -34,14 +34,14 @@ def settle_output(network: Network, facts: Facts, name: str, fits: Fits) -> Rewr
         node.origin,
     )
     nodes = tuple(cleared if other.name == node.name else other for other in network.nodes)
-    what = f"{name}: {int(off.sum())} inactive output(s) set to zero"
+    what = f"{int(off.sum())} inactive output(s) set to zero"
     zeroed = Units(units.state, np.where(off, 0.0, units.lower), np.where(off, 0.0, units.upper))
     output, left = name, Facts(facts.box, {**facts.units, node.name: zeroed})
     if settled:
         nodes = tuple(other for other in nodes if other.name != name)
         output = node.name
         left = Facts(facts.box, {other: u for other, u in facts.units.items() if other != node.name})
-        what = f"{name}: every output is stable; the ReLU is dropped"
+        what = "every output is stable; the ReLU is dropped"
     # The cleared rows change their node by more than a rounding, but not what the ReLU made of them.
     defect = np.where(off | settled, units.defect(relu.slope), 0.0)
     result = Rewrite(

@@ -20,7 +20,7 @@ from leo_core.network import Network
 from leo_core.rewrite.block import fewest
 from leo_core.rewrite.deviation import Form, change
 from leo_core.rewrite.facts import Facts
-from leo_core.rewrite.layer import Layer, Rows, incoming, layer_of
+from leo_core.rewrite.layer import ReluLayer, Rows, incoming, layer_of
 from leo_core.rewrite.step import Fits, Refusal, Rewrite
 from leo_core.stability.verdict import State
 
@@ -35,7 +35,7 @@ _PROJECTIONS = 8
 def merge_parallel(network: Network, facts: Facts, name: str, fits: Fits) -> Rewrite | Refusal | None:
     """Merge as many parallel unstable units of the ReLU ``name`` as the tolerance allows."""
     layer = layer_of(network, name)
-    if not isinstance(layer, Layer):
+    if not isinstance(layer, ReluLayer):
         return layer
     pairs = pairs_of(network, facts, layer, sign=1)
     count = len(pairs.goes)
@@ -48,7 +48,7 @@ def merge_parallel(network: Network, facts: Facts, name: str, fits: Fits) -> Rew
         return found if found is not None and fits(found) else None
 
     best = fewest(count, attempt, likely=0)
-    return Refusal(f"{name}: parallel units not merged", "they are not near enough") if best is None else best
+    return Refusal("parallel units not merged", "they are not near enough") if best is None else best
 
 
 @final
@@ -65,7 +65,7 @@ class Pairs:
         return Pairs(self.goes[:count], self.stays[:count], self.factor[:count], self.error[:count])
 
 
-def pairs_of(network: Network, facts: Facts, layer: Layer, *, sign: int) -> Pairs:
+def pairs_of(network: Network, facts: Facts, layer: ReluLayer, *, sign: int) -> Pairs:
     """Unstable units near a multiple of another one, no longer than that: positive (``sign`` 1) or negative (−1)."""
     weights, bias, lower, upper = incoming(network, facts, layer.node)
     slope = layer.relu.slope
@@ -133,7 +133,7 @@ def _factor(goes: Array, stays: Array, goes_scaled: Array, stays_scaled: Array) 
     return float(goes_scaled @ stays_scaled / (stays_scaled @ stays_scaled))
 
 
-def _merged(network: Network, facts: Facts, layer: Layer, pairs: Pairs) -> Rewrite | None:
+def _merged(network: Network, facts: Facts, layer: ReluLayer, pairs: Pairs) -> Rewrite | None:
     try:
         outgoing, error = absorbed(facts, layer, pairs)
     except OverflowError:
@@ -141,11 +141,11 @@ def _merged(network: Network, facts: Facts, layer: Layer, pairs: Pairs) -> Rewri
     keep = np.setdiff1d(np.arange(layer.relu.size), pairs.goes)
     rows = Rows.none(sum(linear.columns for linear in layer.node.maps))
     changed, left = layer.replaced(network, facts, keep, rows, outgoing[:, keep], layer.constants)
-    what = f"{layer.relu.name}: {len(pairs.goes)} parallel unit(s) merged into others"
+    what = f"{len(pairs.goes)} parallel unit(s) merged into others"
     return Rewrite(changed, left, what, layer.by_reader(error))
 
 
-def absorbed(facts: Facts, layer: Layer, pairs: Pairs) -> tuple[Array, Array]:
+def absorbed(facts: Facts, layer: ReluLayer, pairs: Pairs) -> tuple[Array, Array]:
     """(outgoing weights, error per row) with M_stays + |factor| M_goes, rounded, for M_stays; M_goes is left.
 
     The error is that of the pairs, |M_goes| · error, and that of rounding. Raises OverflowError.

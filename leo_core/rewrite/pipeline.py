@@ -9,7 +9,7 @@ trial whoever can use what is left in the end gets it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import final
 
@@ -28,7 +28,7 @@ from leo_core.rewrite.merge import merge_dependent
 from leo_core.rewrite.opposite import merge_opposite
 from leo_core.rewrite.output_relu import settle_output
 from leo_core.rewrite.parallel import merge_parallel
-from leo_core.rewrite.refactor import refactor_block
+from leo_core.rewrite.refactor import pass_through, refactor_block
 from leo_core.rewrite.size import OBJECTIVES, Size
 from leo_core.rewrite.step import Pass, Refusal, Rewrite, Step
 from leo_core.rewrite.straighten import straighten
@@ -37,11 +37,12 @@ from leo_core.stability.verdict import StabilityMap
 
 #: Cheap passes, which run whatever the clock says.
 _CHEAP: tuple[Pass, ...] = (drop_inactive, fold_constants, settle_output)
-#: By name, the passes that multiply matrices: LEO's own operations (Serra et al. 2020), or all there are.
+#: By name, the passes that multiply matrices: all; LEO's own (Serra et al. 2020); LEO's and the nearest rule known.
 PASSES: Mapping[str, tuple[Pass, ...]] = MappingProxyType(
     {
         "all": (merge_parallel, merge_opposite, refactor_block, fold_linear, straighten),
         "leo": (merge_dependent, fold_linear),
+        "min-width": (merge_dependent, pass_through, fold_linear),
     }
 )
 #: The largest part of the tolerance that one rewrite may take, a trial for each.
@@ -120,7 +121,7 @@ class _Trial:
         self.steps: list[Step] = []
         if size(self.network) < size(network):
             self.steps.append(Step("", "units that nothing reads dropped", 0.0, _removed(network, self.network)))
-        self.refusals: dict[str, Refusal] = {}
+        self.refusals: dict[tuple[str, str], Refusal] = {}
 
     @property
     def deviation(self) -> float:
@@ -144,7 +145,7 @@ class _Trial:
             if any(node.name == name for node in self.network.nodes):
                 outcome = apply(self.network, self._facts, name, self._fits)
                 if isinstance(outcome, Refusal):
-                    self.refusals[outcome.what] = outcome
+                    self.refusals[name, outcome.what] = replace(outcome, layer=name)
                 elif outcome is not None:
                     self._keep(name, outcome)
 
@@ -164,7 +165,6 @@ class _Trial:
         if not self._size(network) < self._size(self.network):
             return
         added = max(0.0, float(np.max(total, initial=0.0)) - self.deviation)
-        self.refusals.pop(proposal.what, None)
         step = Step(name, proposal.what, added, _removed(self.network, network))
         self.network, self._facts, self._moved = network, facts, total
         self.steps.append(step)

@@ -20,7 +20,7 @@ from leo_core.network import INPUT, Affine, Network
 from leo_core.rewrite.block import Block, fewest, linear_block, realised
 from leo_core.rewrite.deviation import Form
 from leo_core.rewrite.facts import Facts, Units
-from leo_core.rewrite.layer import Layer, Rows, layer_of
+from leo_core.rewrite.layer import ReluLayer, Rows, layer_of
 from leo_core.rewrite.merge import Pivoted, merge_nearly_dependent
 from leo_core.rewrite.step import Fits, Refusal, Rewrite
 from leo_core.stability.verdict import State
@@ -29,7 +29,7 @@ from leo_core.stability.verdict import State
 def refactor_block(network: Network, facts: Facts, name: str, fits: Fits) -> Rewrite | Refusal | None:
     """Realise the linear block of the ReLU ``name`` with as few units as the tolerance allows."""
     layer = layer_of(network, name)
-    if not isinstance(layer, Layer):
+    if not isinstance(layer, ReluLayer):
         return layer
     block = linear_block(network, facts, layer.node, layer.relu)
     if not len(block.units):
@@ -39,14 +39,40 @@ def refactor_block(network: Network, facts: Facts, name: str, fits: Fits) -> Rew
     mixed = mix_block(network, facts, layer, block, needed, fits)
     best = merged if mixed is None else mixed
     return (
-        Refusal(f"{name}: {len(block.units)} active unit(s) left", "no fewer are within the tolerance")
+        Refusal(f"{len(block.units)} active unit(s) left", "no fewer are within the tolerance")
         if best is None
         else best
     )
 
 
+def pass_through(network: Network, facts: Facts, name: str, fits: Fits) -> Rewrite | Refusal | None:
+    """Pass the linear block of the ReLU ``name`` through as many units as the narrower side has, for comparison.
+
+    That is the rule of REDNet (2023): min(width before, width after) units, whatever the rank of M W.
+    """
+    layer = layer_of(network, name)
+    if not isinstance(layer, ReluLayer):
+        return layer
+    block = linear_block(network, facts, layer.node, layer.relu)
+    rows, columns = len(layer.outgoing), block.weights.shape[1]
+    if not min(rows, columns) < len(block.units):
+        return None
+    old = block.form(layer.outgoing[:, block.units], layer.constants)
+    product = old.rounded(layer.dtype)
+    weights, new = (product, np.eye(rows)) if rows <= columns else (np.eye(columns), product)
+    try:
+        changed, left, error = _with_rows(network, facts, layer, block, old, weights, new)
+    except OverflowError as overflow:
+        return Refusal(f"{len(block.units)} active unit(s) left", str(overflow))
+    what = f"{len(block.units)} active unit(s) passed through {len(weights)}"
+    found = Rewrite(changed, left, what, layer.by_reader(error))
+    return (
+        found if fits(found) else Refusal(f"{len(block.units)} active unit(s) left", "the new weights round too much")
+    )
+
+
 def mix_block(
-    network: Network, facts: Facts, layer: Layer, block: Block, below: int, fits: Fits, error: Array | None = None
+    network: Network, facts: Facts, layer: ReluLayer, block: Block, below: int, fits: Fits, error: Array | None = None
 ) -> Rewrite | None:
     """The block realised by new units, fewer than ``below`` and as few as fit.
 
@@ -57,42 +83,39 @@ def mix_block(
     pivoted = Pivoted.of(product * block.radius)
 
     def attempt(rank: int) -> Rewrite | None:
-        found = _mixed(network, facts, layer, block, old, product, pivoted, rank)
-        if found is None:
+        coefficients = pivoted.coefficients(rank)
+        if coefficients is None:
             return None
-        changed, left, added = found
+        new = np.zeros((len(product), rank))
+        new[pivoted.order[:rank]] = np.eye(rank)
+        new[pivoted.order[rank:]] = coefficients
+        weights = product[pivoted.order[:rank]]
+        try:
+            changed, left, added = _with_rows(network, facts, layer, block, old, weights, new)
+        except OverflowError:
+            return None
         total = added if error is None else round_up(added + error)
-        what = f"{layer.relu.name}: {len(block.units)} active unit(s) re-factored into {rank}"
+        what = f"{len(block.units)} active unit(s) re-factored into {rank}"
         proposal = Rewrite(changed, left, what, layer.by_reader(total))
         return proposal if fits(proposal) else None
 
     return fewest(below, attempt, likely=pivoted.rank)
 
 
-def _mixed(
-    network: Network, facts: Facts, layer: Layer, block: Block, old: Form, product: Array, pivoted: Pivoted, rank: int
-) -> tuple[Network, Facts, Array] | None:
-    coefficients = pivoted.coefficients(rank)
-    if coefficients is None:
-        return None
-    new = np.zeros((len(product), rank))
-    new[pivoted.order[:rank]] = np.eye(rank)
-    new[pivoted.order[rank:]] = coefficients
-    weights = product[pivoted.order[:rank]]
+def _with_rows(
+    network: Network, facts: Facts, layer: ReluLayer, block: Block, old: Form, weights: Array, new: Array
+) -> tuple[Network, Facts, Array]:
+    """The block realised by new units with the given incoming and outgoing weights. Raises OverflowError."""
     # A power of two between a row and its outgoing weights rounds nothing: make them equally large.
     sizes = np.abs(new).max(axis=0, initial=0.0), np.abs(weights).max(axis=1, initial=0.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         power = np.nan_to_num(np.round(0.5 * (np.log2(sizes[0]) - np.log2(sizes[1]))), posinf=0.0, neginf=0.0)
-    with np.errstate(over="ignore"):
         weights, new = np.ldexp(weights, power.astype(int)[:, None]), np.ldexp(new, -power.astype(int))
-    try:
-        rows, signs = _active_rows(network, facts, layer, weights)
-        return realised(network, facts, layer, block, old, np.zeros(0, np.int64), rows, new * signs)
-    except OverflowError:
-        return None
+    rows, signs = _active_rows(network, facts, layer, weights)
+    return realised(network, facts, layer, block, old, np.zeros(0, np.int64), rows, new * signs)
 
 
-def _active_rows(network: Network, facts: Facts, layer: Layer, weights: Array) -> tuple[Rows, Array]:
+def _active_rows(network: Network, facts: Facts, layer: ReluLayer, weights: Array) -> tuple[Rows, Array]:
     """Units that compute each row, or its negative where that needs the smaller lift; and the signs."""
     stored = layer.stored_incoming(weights)
     low, high = _range(network, facts, layer.node, stored)

@@ -13,21 +13,17 @@ Size: TypeAlias = Callable[[Network], tuple[int, ...]]
 
 def by_connections(network: Network) -> tuple[int, ...]:
     """For those who store or run the network."""
-    return network.connections, _units(network), *_rest(network)
+    return network.connections, network.units, *_rest(network)
 
 
 def by_units(network: Network) -> tuple[int, ...]:
     """For those who verify it or optimise over it, where every ReLU may be a binary variable."""
-    return _units(network), network.connections, *_rest(network)
+    return network.units, network.connections, *_rest(network)
 
 
 def by_parameters(network: Network) -> tuple[int, ...]:
     """Connections and biases together."""
-    return network.parameters, _units(network), *_rest(network)
-
-
-def _units(network: Network) -> int:
-    return sum(relu.size for relu in network.relus)
+    return network.parameters, network.units, *_rest(network)
 
 
 def _rest(network: Network) -> tuple[int, ...]:

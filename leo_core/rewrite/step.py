@@ -28,7 +28,7 @@ class Rewrite:
         By affine node of the new network, how far its value may be from the old one's *for equal
         values before it* (shape (units,)); nodes not named are exact.
     what:
-        For the user: what was done, to which layer.
+        For the user: what was done.
     """
 
     network: Network
@@ -40,10 +40,11 @@ class Rewrite:
 @final
 @dataclass(frozen=True)
 class Refusal:
-    """Why a pass left a layer as it was."""
+    """Why a pass left a layer as it was; the pipeline says which."""
 
     what: str
     reason: str
+    layer: str = ""
 
 
 @final

@@ -17,7 +17,7 @@ from leo_core.arithmetic import TINY, UNIT_ROUNDOFF, Array, product_error, round
 from leo_core.network import Network
 from leo_core.rewrite.block import fewest, linear_block
 from leo_core.rewrite.facts import Facts
-from leo_core.rewrite.layer import Layer, incoming, layer_of
+from leo_core.rewrite.layer import ReluLayer, incoming, layer_of
 from leo_core.rewrite.refactor import mix_block
 from leo_core.rewrite.step import Fits, Refusal, Rewrite
 from leo_core.stability.verdict import State
@@ -26,7 +26,7 @@ from leo_core.stability.verdict import State
 def straighten(network: Network, facts: Facts, name: str, fits: Fits) -> Rewrite | Refusal | None:
     """Take as many unstable units of the ReLU ``name`` for lines as the tolerance allows."""
     layer = layer_of(network, name)
-    if not isinstance(layer, Layer):
+    if not isinstance(layer, ReluLayer):
         return layer
     units, slope = facts.units[layer.node.name], layer.relu.slope
     weights, bias, lower, upper = incoming(network, facts, layer.node)
@@ -56,7 +56,7 @@ def straighten(network: Network, facts: Facts, name: str, fits: Fits) -> Rewrite
     return None if found is None else replace(found, what=found.what.replace("active", "active or nearly linear"))
 
 
-def _affordable(network: Network, facts: Facts, layer: Layer, order: NDArray[Any], cost: Array, fits: Fits) -> int:
+def _affordable(network: Network, facts: Facts, layer: ReluLayer, order: NDArray[Any], cost: Array, fits: Fits) -> int:
     """How many units, in that order, may become lines before the tolerance is spent on that alone."""
 
     def within(count: int) -> bool:

@@ -97,6 +97,8 @@ class _Writer:
         if len(self._shape_out) != 1:
             shape = self._constant(np.array([-1, *self._shape_out]), "output_shape")
             self._emit("Reshape", [at, shape], "", output=signature.output_name)
+        elif self._nodes and list(self._nodes[-1].output) == [at] and not any(at in node.input for node in self._nodes):
+            self._nodes[-1].output[0] = signature.output_name
         else:
             self._emit("Identity", [at], "", output=signature.output_name)
         kind = helper.np_dtype_to_tensor_dtype(self._dtype)
