@@ -221,7 +221,7 @@ class Form:
     def rounded(self, dtype: Any) -> Array:
         """M W, near enough to be rounded to ``dtype``; nothing is left where it cancels."""
         product, slack = self.product
-        if _precise(product, slack, dtype) or self.work > _affordable():
+        if _precise(product, slack, dtype) or self.work > _affordable(dtype):
             return np.where(np.abs(product) <= slack, 0.0, product)
         total, shift = self.exact
         return _nearest(total[:, :-1], 1 << shift)
@@ -244,7 +244,7 @@ def change(old: Form, new: Form, lower: Array, upper: Array) -> Array:
         rough = affine_error(matrix, slack, offset, offset_slack, lower, upper)
         likely = affine_error(matrix, np.zeros_like(slack), offset, np.zeros_like(offset), lower, upper)
     finite = np.isfinite(lower).all() and np.isfinite(upper).all()
-    if not finite or old.work + new.work > _affordable() or (likely > 0.9 * rough).all():
+    if not finite or old.work + new.work > _affordable(np.float64) or (likely > 0.9 * rough).all():
         return rough
     return np.minimum(rough, _change_exact(old, new, lower, upper))
 
@@ -260,7 +260,7 @@ def best_constants(old: Form, new: Form, lower: Array, upper: Array, dtype: Any)
         size = np.abs(matrix) @ np.abs(centre) + np.abs(old.offset[0]) + np.abs(new.offset[0])
         slack = old.offset[1] + new.offset[1] + (old.product[1] + new.product[1]) @ np.abs(centre)
         slack = slack + product_error(size, len(centre) + 4)
-    if _precise(wanted, slack, dtype) or old.work + new.work > _affordable():
+    if _precise(wanted, slack, dtype) or old.work + new.work > _affordable(dtype):
         return np.where(np.abs(wanted) <= slack, 0.0, wanted)
     difference, constant, shift = _exact_difference(old, new)
     whole, centre_shift = to_integers(centre)
@@ -304,8 +304,9 @@ def _exact_difference(old: Form, new: Form) -> tuple[NDArray[np.object_], NDArra
     return total[:, :-1], total[:, -1], shift
 
 
-def _affordable() -> int:
-    return EXACT_PRODUCTS * (20 if fast_integers() else 1)
+def _affordable(dtype: Any) -> int:
+    """How many products of integers may be spent on numbers of this dtype."""
+    return EXACT_PRODUCTS * (20 if fast_integers() and dtype == np.float64 else 1)
 
 
 def _terms(*matrices: Array) -> int:

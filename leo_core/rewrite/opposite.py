@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from leo_core.network import Network
-from leo_core.rewrite.block import linear_block
+from leo_core.rewrite.block import fewest, linear_block
 from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.layer import ReluLayer, incoming, layer_of
 from leo_core.rewrite.parallel import absorbed, pairs_of
@@ -21,23 +21,30 @@ from leo_core.rewrite.step import Fits, Refusal, Rewrite
 
 
 def merge_opposite(network: Network, facts: Facts, name: str, fits: Fits) -> Rewrite | Refusal | None:
-    """Turn every opposite unit of the ReLU ``name`` into a line and re-factor all lines, if that takes fewer units."""
+    """Turn as many opposite units of the ReLU ``name`` into lines as fit, if all lines then take fewer units."""
     layer = layer_of(network, name)
     if not isinstance(layer, ReluLayer):
         return layer
     pairs = pairs_of(network, facts, layer, sign=-1)
-    if not len(pairs.goes):
+    count = len(pairs.goes)
+    if not count:
         return None
-    what = f"{len(pairs.goes)} opposite unit(s)"
-    try:
-        outgoing, error = absorbed(facts, layer, pairs)
-    except OverflowError as overflow:
-        return Refusal(f"{what} kept", str(overflow))
-    turned = replace(layer, outgoing=outgoing)
     weights, bias, _, _ = incoming(network, facts, layer.node)
     block = linear_block(network, facts, layer.node, layer.relu)
-    block = block.with_lines(weights[pairs.goes], bias[pairs.goes], pairs.goes, np.zeros(len(pairs.goes)))
-    found = mix_block(network, facts, turned, block, len(block.units), fits, error)
-    if found is None:
-        return Refusal(f"{what} kept", "their linear parts would take as many units")
-    return replace(found, what=f"{what} and {len(block.units) - len(pairs.goes)} active one(s) re-factored")
+
+    def attempt(left: int) -> Rewrite | None:
+        """With all but the worst ``left`` pairs."""
+        taken = pairs.first(count - left)
+        try:
+            turned, error = absorbed(facts, layer, taken)
+        except OverflowError:
+            return None
+        lines = block.with_lines(weights[taken.goes], bias[taken.goes], taken.goes, np.zeros(count - left))
+        found = mix_block(network, facts, turned, lines, len(lines.units), fits, error)
+        what = f"{count - left} opposite unit(s) and {len(block.units)} active one(s) re-factored"
+        return None if found is None else replace(found, what=what)
+
+    found = fewest(count, attempt, likely=0)
+    return (
+        Refusal(f"{count} opposite unit(s) left", "their linear parts would take as many") if found is None else found
+    )

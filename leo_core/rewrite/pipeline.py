@@ -133,15 +133,19 @@ class _Trial:
         while True:
             self.refusals.clear()
             before = len(self.steps)
-            for step in (*_CHEAP, *(() if budget.expired else passes)):
-                self._sweep(step)
+            for apply in _CHEAP:
+                self._sweep(apply, Budget())
+            for apply in passes:
+                self._sweep(apply, budget)
             if len(self.steps) == before:
                 break
             listener(Note(f"rewriting: {self.network.connections} connections left", passing=True))
 
-    def _sweep(self, apply: Pass) -> None:
+    def _sweep(self, apply: Pass, budget: Budget) -> None:
         """One pass over every node there is now, from the output back."""
         for name in [node.name for node in reversed(self.network.nodes)]:
+            if budget.expired:
+                return
             if any(node.name == name for node in self.network.nodes):
                 outcome = apply(self.network, self._facts, name, self._fits)
                 if isinstance(outcome, Refusal):
