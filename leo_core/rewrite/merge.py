@@ -24,6 +24,8 @@ from leo_core.rewrite.step import Fits, Refusal, Rewrite
 
 #: A pivot this small, relative to the first, is rounding.
 _NEGLIGIBLE = 1e-13
+#: So often may a row enter the basis for another; pivoting alone is nearly always enough.
+_SWAPS = 32
 
 
 def merge_dependent(network: Network, facts: Facts, name: str, fits: Fits) -> Rewrite | Refusal | None:
@@ -59,13 +61,14 @@ def merged_to(
 ) -> Rewrite | None:
     """The block's units expressed by ``rank`` of them; None where that needs large coefficients."""
     pivoted = Pivoted.of(block.weights * block.radius) if pivoted is None else pivoted
-    coefficients = pivoted.coefficients(rank)
-    if coefficients is None:
+    found = pivoted.expressed(rank)
+    if found is None:
         return None
-    basis, dependent = np.sort(pivoted.order[:rank]), pivoted.order[rank:]
-    places = np.argsort(pivoted.order[:rank])
+    basis, dependent, coefficients = found
+    places = np.argsort(basis)  # the units stay in their order
+    basis, coefficients = basis[places], coefficients[:, places]
     outgoing = layer.outgoing[:, block.units]
-    new = outgoing[:, basis] + outgoing[:, dependent] @ coefficients[:, places]
+    new = outgoing[:, basis] + outgoing[:, dependent] @ coefficients
     old = block.form(outgoing, layer.constants)
     rows = Rows.none(block.weights.shape[1])
     try:
@@ -81,6 +84,7 @@ def merged_to(
 class Pivoted:
     """A column-pivoted QR of rows: ``order`` by importance, and the triangular factor in that order."""
 
+    rows: Array
     order: NDArray[np.int64]
     triangle: Array
 
@@ -91,11 +95,11 @@ class Pivoted:
 
         count = len(rows)
         if rows.size == 0:
-            return Pivoted(np.arange(count), np.zeros((0, count)))
+            return Pivoted(rows, np.arange(count), np.zeros((0, count)))
         if not np.isfinite(rows).all():
-            return Pivoted(np.arange(count), np.eye(count))
+            return Pivoted(np.eye(count), np.arange(count), np.eye(count))
         _, triangle, order = qr(rows.T, mode="economic", pivoting=True, check_finite=False)
-        return Pivoted(order.astype(np.int64), np.asarray(triangle, dtype=np.float64))
+        return Pivoted(rows, order.astype(np.int64), np.asarray(triangle, dtype=np.float64))
 
     @cached_property
     def rank(self) -> int:
@@ -103,18 +107,29 @@ class Pivoted:
         diagonal = np.abs(np.diag(self.triangle))
         return int(np.count_nonzero(diagonal > _NEGLIGIBLE * diagonal.max(initial=0.0)))
 
-    def coefficients(self, rank: int) -> Array | None:
-        """c (dependent rows × basis) from the first ``rank`` pivots; None where it is large."""
-        from scipy.linalg import solve_triangular
+    def expressed(self, rank: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Array] | None:
+        """(basis, dependent, c): rows[dependent] ≈ c · rows[basis], with ``rank`` rows in the basis and small c.
 
-        columns = self.triangle.shape[1]
+        Where pivoting alone leaves a large coefficient, its row changes places with the one it multiplies, which
+        makes the basis span more (Gu and Eisenstat 1996). None where that does not end.
+        """
+        from scipy.linalg import qr, solve_triangular
+
         if rank == 0:
-            return np.zeros((columns, 0))
+            return self.order[:0], self.order, np.zeros((len(self.order), 0))
         if rank > self.rank:
             return None
-        solved = solve_triangular(self.triangle[:rank, :rank], self.triangle[:rank, rank:], check_finite=False).T
-        if not np.isfinite(solved).all() or np.abs(solved).max(initial=0.0) > LARGEST_COEFFICIENT:
-            return None
-        # Exact dependences are mostly small numbers: meet them exactly.
-        simple = np.round(solved * 4096.0) / 4096.0
-        return np.where(np.abs(solved - simple) <= 1e-11, simple, solved)
+        order, triangle = self.order, self.triangle
+        for _ in range(_SWAPS):
+            solved = solve_triangular(triangle[:rank, :rank], triangle[:rank, rank:], check_finite=False).T
+            if not np.isfinite(solved).all():
+                return None
+            if np.abs(solved).max(initial=0.0) <= LARGEST_COEFFICIENT:
+                # Exact dependences have coefficients with few digits: meet them exactly.
+                short = np.round(solved * 2.0**24) * 2.0**-24
+                return order[:rank], order[rank:], np.where(np.abs(solved - short) <= 1e-11, short, solved)
+            worst, into = np.unravel_index(int(np.argmax(np.abs(solved))), solved.shape)
+            order = order.copy()
+            order[[into, rank + worst]] = order[[rank + worst, into]]
+            triangle = np.asarray(qr(self.rows[order].T, mode="economic", check_finite=False)[1], dtype=np.float64)
+        return None

@@ -83,13 +83,14 @@ def mix_block(
     pivoted = Pivoted.of(product * block.radius)
 
     def attempt(rank: int) -> Rewrite | None:
-        coefficients = pivoted.coefficients(rank)
-        if coefficients is None:
+        found = pivoted.expressed(rank)
+        if found is None:
             return None
+        basis, dependent, coefficients = found
         new = np.zeros((len(product), rank))
-        new[pivoted.order[:rank]] = np.eye(rank)
-        new[pivoted.order[rank:]] = coefficients
-        weights = product[pivoted.order[:rank]]
+        new[basis] = np.eye(rank)
+        new[dependent] = coefficients
+        weights = product[basis]
         try:
             changed, left, added = _with_rows(network, facts, layer, block, old, weights, new)
         except OverflowError:

@@ -1,0 +1,181 @@
+"""How small networks get: LEO's own operations, the nearest published rule, and all passes, at three tolerances.
+
+    python benchmarks/compression.py [--nets ../shared/nets] [--time-limit 60] [--json FILE] [NAME…]
+
+Each network is decided once, then rewritten nine times from the same verdicts. ``leo`` drops inactive units, merges
+dependent active ones and folds stable layers (Serra, Kumar, Ramalingam 2020); ``min-width`` also passes the active
+units of a layer through as many as its narrower side has (REDNet 2023); ``all`` is what LEO does by default. For the
+default result: the noise of running it against the original's, the largest weight, test images classified
+differently (MNIST), and how much faster it runs in onnxruntime on one thread, beside the ratio of the connections.
+NAME picks by a part of the name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import leo_core
+from leo_core import Box, Network, State
+from leo_core.api import write
+from leo_core.options import PASSES
+from leo_core.rewrite import rewrite
+from leo_core.rewrite.noise import float_noise
+
+TOLERANCES = ("exact", "float", "1e-4")
+BATCHES = (1, 64)
+ROOT = Path(__file__).parents[1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nets", type=Path, default=ROOT.parent / "shared" / "nets")
+    parser.add_argument("--time-limit", type=float, default=60.0, help="seconds to decide a network")
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    parser.add_argument("names", nargs="*")
+    arguments = parser.parse_args()
+    rows = []
+    for name, model, domain in networks(arguments.nets):
+        if arguments.names and not any(part in name for part in arguments.names):
+            continue
+        rows.append(measure(name, model, domain, arguments.time_limit, arguments.nets.parent / "data" / "mnist.npz"))
+        print(f"{name}: {rows[-1]['results']['all']['float']['widths']}", file=sys.stderr, flush=True)
+    show(rows)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def networks(nets: Path) -> Iterator[tuple[str, Path, Path]]:
+    digits = ROOT / "docs" / "examples" / "digits"
+    yield "digits (ships with LEO)", digits / "digits.onnx", digits / "digits.domain.json"
+    if not (nets / "INDEX.json").exists():
+        print(f"no real networks at {nets}", file=sys.stderr)
+        return
+    for entry in json.loads((nets / "INDEX.json").read_text())["networks"]:
+        if entry["file"].endswith((".onnx", ".nnet")) and entry["widths"]:
+            yield Path(entry["domain"]).name.removesuffix(".domain.json"), nets / entry["file"], nets / entry["domain"]
+
+
+def measure(name: str, model: Path, domain: Path, time_limit: float, mnist: Path) -> dict[str, Any]:
+    network, _ = leo_core.api.read(model)
+    network = network.network
+    stability = leo_core.analyze(network, domain, time_limit=time_limit)
+    noise = float_noise(network, stability)
+    row: dict[str, Any] = {
+        "name": name,
+        "widths": network.widths,
+        "connections": network.connections,
+        "float_noise": noise,
+        "largest_weight": network.largest_weight,
+        "undecided": stability.count(State.UNDECIDED),
+        "results": {passes: {} for passes in PASSES},
+    }
+    default = network
+    for passes in PASSES:
+        for tolerance in TOLERANCES:
+            allowed = {"exact": 0.0, "float": noise}.get(tolerance)
+            allowed = float(tolerance) if allowed is None else allowed
+            begun = time.perf_counter()
+            found = rewrite(network, stability, tolerance=allowed, passes=passes)
+            row["results"][passes][tolerance] = {
+                "widths": found.network.widths,
+                "connections": found.network.connections,
+                "removed": 1 - found.network.connections / network.connections,
+                "deviation": found.deviation,
+                "seconds": round(time.perf_counter() - begun, 3),
+            }
+            if (passes, tolerance) == ("all", "float"):
+                default = found.network
+    row["float_noise_after"] = float_noise(default, stability)
+    row["largest_weight_after"] = default.largest_weight
+    if model.parent.name == "mnist_l1":
+        row |= classified(network, default, mnist)
+    row["speed-up"] = speed_up(network, default)
+    return row
+
+
+def classified(before: Network, after: Network, mnist: Path) -> dict[str, Any]:
+    """Test images right before and after, and how many are classified differently, all in float32."""
+    if not mnist.exists():
+        return {}
+    data = np.load(mnist)
+    images = data["test_images"].reshape(len(data["test_images"]), -1).astype(np.float32) / np.float32(255)
+    was, now = (net.evaluate(images, np.float32).argmax(axis=1) for net in (before, after))
+    labels = data["test_labels"]
+    return {
+        "images": len(labels),
+        "right": int((was == labels).sum()),
+        "right_after": int((now == labels).sum()),
+        "changed": int((was != now).sum()),
+    }
+
+
+def speed_up(before: Network, after: Network) -> dict[str, float]:
+    """Time before over time after, by batch size: medians of runs that take turns, 25 by 25."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    sessions = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number, network in enumerate((before, after)):
+            path = write(network, Path(folder) / f"{number}.onnx")
+            sessions.append(onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]))
+    result = {}
+    box = Box.uniform(0, 1, before.input_size)
+    for batch in BATCHES:
+        points = box.sample(np.random.default_rng(0), batch).astype(before.dtype)
+        shape = before.signature.input_shape or (before.input_size,)
+        times: tuple[list[float], list[float]] = ([], [])
+        for _ in range(12):
+            for session, spent in zip(sessions, times, strict=True):
+                feed = {session.get_inputs()[0].name: points.reshape(batch, *shape)}
+                for _ in range(25):
+                    begun = time.perf_counter()
+                    session.run(None, feed)
+                    spent.append(time.perf_counter() - begun)
+        result[str(batch)] = float(np.median(times[0]) / np.median(times[1]))
+    return result
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """Two Markdown tables."""
+    columns = [(passes, tolerance) for tolerance in TOLERANCES for passes in PASSES[::-1]]
+    print("| network | widths | connections |", " | ".join(f"{p}, {t}" for p, t in columns), "|")
+    print("|---|---|--:|" + "--:|" * len(columns))
+    for row in rows:
+        cells = [f"{row['results'][passes][tolerance]['removed']:.1%}" for passes, tolerance in columns]
+        print("|", " | ".join([row["name"], widths(row["widths"]), f"{row['connections']:,}", *cells]), "|")
+    headings = ("network", "becomes", "δ", "float noise", "after", "largest weight", "after", "changed",
+                "fewer connections", *(f"faster, batch {batch}" for batch in BATCHES))  # fmt: skip
+    print("\n|", " | ".join(headings), "|")
+    print("|---|---|" + "--:|" * (len(headings) - 2))
+    for row in rows:
+        found = row["results"]["all"]["float"]
+        fewer = f"{row['connections'] / found['connections']:.1f} ×" if found["connections"] else "all gone"
+        cells = [
+            row["name"],
+            widths(found["widths"]),
+            *(f"{value:.1e}" for value in (found["deviation"], row["float_noise"], row["float_noise_after"])),
+            *(f"{row[key]:.3g}" for key in ("largest_weight", "largest_weight_after")),
+            f"{row['changed']} of {row['images']:,}" if "changed" in row else "",
+            fewer,
+            *(f"{value:.1f} ×" for value in row["speed-up"].values()),
+        ]
+        print("|", " | ".join(cells), "|")
+
+
+def widths(values: list[int]) -> str:
+    return "-".join(map(str, values))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Real networks, rewritten: the sizes that are claimed, what never changes, and what is known of their structure."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+import leo_core
+from leo_core import Box
+from leo_core.rewrite import rewrite
+from leo_core.rewrite.noise import float_noise
+
+pytestmark = pytest.mark.real
+
+#: Connections removed at least, by all passes at tolerance 'float'; and by LEO's own operations.
+L1_TRAINED = {
+    "mnist_l1/mnist_800-800_0.0001.onnx": (0.96, 0.505),
+    "mnist_l1/mnist_400-400_0.0002.onnx": (0.92, 0.401),
+    "mnist_l1/mnist_100-100_0.0005.onnx": (0.72, 0.188),
+    "mnist_l1/mnist_100-100-100-100-100_0.0001.onnx": (0.43, 0.355),
+}
+#: What stays small: the noise of the result and its weights, against the original's.
+QUIET = ("hello_world/hello_world.onnx", "sb3/sac_MountainCarContinuous.onnx", "sb3/dqn_MountainCar.onnx",
+         "coav/reluBenchmark0.00491881370544s_UNSAT.nnet", "pyscipopt_ml/sk_3_42_0_0_relu.onnx",
+         *L1_TRAINED)  # fmt: skip
+
+
+def removed(result):
+    return 1 - result.network.connections / result.original.connections
+
+
+def find(nets, index, file):
+    if file not in index:
+        pytest.skip(f"{file} is not in INDEX.json")
+    return nets / file, nets / index[file]["domain"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", L1_TRAINED)
+def test_l1_trained_classifiers_shrink_and_no_prediction_changes(file, nets, index):
+    model, domain = find(nets, index, file)
+    least, by_leo = L1_TRAINED[file]
+    result = leo_core.compress(model, domain)
+    assert removed(result) >= least
+    assert 0 < result.deviation <= result.tolerance == result.float_noise
+    leo = leo_core.compress(model, domain, passes="leo")
+    assert removed(leo) == pytest.approx(by_leo, abs=5e-4)
+    data = nets.parent / "data" / "mnist.npz"
+    if data.exists():
+        images = np.load(data)["test_images"].reshape(-1, 784) / 255.0
+        was, now = result.original.evaluate(images), result.network.evaluate(images)
+        assert np.abs(was - now).max() <= result.deviation + 1e-12
+        single = images.astype(np.float32)
+        classes = [net.evaluate(single, np.float32).argmax(axis=1) for net in (result.original, result.network)]
+        assert (classes[0] == classes[1]).all()
+
+
+@pytest.mark.parametrize("file", QUIET)
+def test_the_result_is_not_noisier_and_no_weight_is_blown_up(file, nets, index):
+    model, domain = find(nets, index, file)
+    result = leo_core.compress(model, domain)
+    assert removed(result) > 0.1
+    assert result.float_noise_after <= 2 * result.float_noise
+    assert result.network.largest_weight <= 4 * result.original.largest_weight
+
+
+def test_twin_streams_collapse_to_the_constant_they_are(nets, index):
+    files = [file for file in index if file.startswith("twinstream/")]
+    for file in files:
+        model, domain = find(nets, index, file)
+        if "inp-5_layers-10" in file:  # ten seconds to decide
+            continue
+        for tolerance in ("exact", "float"):
+            result = leo_core.compress(model, domain, tolerance=tolerance)
+            assert result.network.units == 0, file
+            assert result.network.connections == 0, file
+            assert result.deviation <= result.tolerance
+            x = result.stability.box.center
+            was, now = (net.evaluate_exact(x)[net.output].fractions() for net in (result.original, result.network))
+            assert abs(was[0] - now[0]) <= Fraction(result.deviation)
+
+
+def test_the_parallel_rows_of_hello_world_merge_where_they_are_unstable(nets, index):
+    model, _ = find(nets, index, "hello_world/hello_world.onnx")
+    result = leo_core.compress(model, (-3.2, 3.2))
+    step = next(step for step in result.steps if "parallel" in step.what)
+    assert step.what.startswith("8 parallel")
+    assert result.deviation <= result.tolerance
+
+
+def test_objectives_choose_between_results(nets, index):
+    model, domain = find(nets, index, "coav/reluBenchmark0.00491881370544s_UNSAT.nnet")
+    network = leo_core.api.read(model)[0].network
+    stability = leo_core.analyze(network, domain)
+    tolerance = float_noise(network, stability)
+    found = {
+        o: rewrite(network, stability, tolerance=tolerance, objective=o).network for o in leo_core.options.OBJECTIVES
+    }
+    assert found["units"].units <= min(net.units for net in found.values())
+    assert found["connections"].connections <= min(net.connections for net in found.values())
+    assert found["parameters"].parameters <= min(net.parameters for net in found.values())
+
+
+def test_nothing_to_gain_comes_back_bit_for_bit(nets, index):
+    model, domain = find(nets, index, "arm_kws/DNN_S.onnx")
+    result = leo_core.compress(model, domain)
+    assert result.network == result.original
+    box = Box.of(str(domain), result.original.input_size)
+    assert (result.network.evaluate(box.sample(np.random.default_rng(0), 5), np.float32)
+            == result.original.evaluate(box.sample(np.random.default_rng(0), 5), np.float32)).all()  # fmt: skip
