@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from leo_core.arithmetic import TINY, UNIT_ROUNDOFF, Array, product_error, round_up
 from leo_core.network import Affine, Network, Relu
-from leo_core.rewrite.deviation import Form, best_constants, change
+from leo_core.rewrite.deviation import Change, Form, best_constants, change
 from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.layer import ReluLayer, Rows, incoming
 from leo_core.rewrite.step import Rewrite
@@ -98,22 +98,22 @@ def realised(
     kept: NDArray[np.int64],
     rows: Rows,
     new: Array,
-) -> tuple[Network, Facts, Array]:
+) -> tuple[Network, Facts, Change]:
     """The block replaced by its units ``kept`` (places in the block) and the new ``rows``.
 
     ``new`` are the outgoing weights (stacked rows × (kept, rows)), rounded here; ``old`` is the block's form.
-    Returns the network, its facts and the error per stacked row. Raises OverflowError.
+    Returns the network, its facts and the change of the stacked rows. Raises OverflowError.
     """
     new = layer.stored(new)
     count = len(kept)
     weights, bias = np.vstack([block.weights[kept], rows.weights]), np.concatenate([block.bias[kept], rows.bias])
     form = Form(new, weights, bias, layer.constants)
     constants = layer.stored_constants(best_constants(old, form, block.lower, block.upper, layer.dtype))
-    error = change(old, form.with_constants(constants), block.lower, block.upper)
+    made = change(old, form.with_constants(constants), block.lower, block.upper)
     if block.cost.any():
         changed = old.outgoing.copy()
         changed[:, kept] = round_up(np.abs(changed[:, kept] - new[:, :count]))
-        error = round_up(error + block.charge(changed))
+        made = made.plus(Change.at_most(block.charge(changed)))
     stays = np.ones(layer.node.size, dtype=bool)
     stays[block.units] = False
     stays[block.units[kept]] = True
@@ -121,7 +121,7 @@ def realised(
     outgoing[:, block.units[kept]] = new[:, :count]
     keep = np.flatnonzero(stays)
     outgoing = np.hstack([outgoing[:, keep], new[:, count:]])
-    return *layer.replaced(network, facts, keep, rows, outgoing, constants), error
+    return *layer.replaced(network, facts, keep, rows, outgoing, constants), made
 
 
 def fewest(count: int, attempt: Callable[[int], Rewrite | None], *, likely: int) -> Rewrite | None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from leo_core.arithmetic import float_up, nearest_float
 from leo_core.network import INPUT, Affine, Network
 from leo_core.rewrite import maps
+from leo_core.rewrite.deviation import Change
 from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.step import Fits, Refusal, Rewrite
 from leo_core.rewrite.unread import used_columns
@@ -48,7 +49,7 @@ def fold_constants(network: Network, facts: Facts, name: str, fits: Fits) -> Rew
     error = np.array([float_up(abs(Fraction(float(new)) - old)) for new, old in zip(bias, exact, strict=True)])
     changed = Affine(name, node.sources, tuple(new_maps), bias, node.origin)
     nodes = tuple(changed if other.name == name else other for other in network.nodes)
-    result = Rewrite(replace(network, nodes=nodes), facts, what, {name: error} if error.any() else {})
+    result = Rewrite(replace(network, nodes=nodes), facts, what, {name: Change.at_most(error)} if error.any() else {})
     return result if fits(result) else Refusal(what, "rounding the new biases costs more than the tolerance leaves")
 
 

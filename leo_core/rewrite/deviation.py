@@ -41,8 +41,63 @@ EXACT_PRODUCTS = 2_000_000
 _TRACED_PRODUCTS = 20_000_000
 
 
-def carry(network: Network, facts: Facts, errors: Mapping[str, Array]) -> dict[str, Array]:
-    """How far every node may move when the affine nodes in ``errors`` are off by at most that much.
+@final
+@dataclass(frozen=True, eq=False)
+class Change:
+    """What a rewrite does to the values of an affine node: |change − (matrix x + offset)| ≤ rest, lower ≤ x ≤ upper.
+
+    Attributes
+    ----------
+    most:
+        Per unit, a bound on |change| alone.
+    """
+
+    matrix: Array
+    offset: Array
+    rest: Array
+    lower: Array
+    upper: Array
+    most: Array
+
+    @staticmethod
+    def at_most(error: Array) -> Change:
+        """One of which only the size is known."""
+        nothing = np.zeros(0)
+        return Change(np.zeros((len(error), 0)), np.zeros(len(error)), error, nothing, nothing, error)
+
+    def plus(self, other: Change) -> Change:
+        """Both, one after the other; their x may be different things."""
+        return Change(
+            np.hstack([self.matrix, other.matrix]),
+            self.offset + other.offset,
+            round_up(round_up(self.rest + other.rest) + 4 * UNIT_ROUNDOFF * np.abs(self.offset + other.offset)),
+            np.concatenate([self.lower, other.lower]),
+            np.concatenate([self.upper, other.upper]),
+            round_up(self.most + other.most),
+        )
+
+    def rows(self, rows: slice) -> Change:
+        """Of some units only."""
+        of = self.matrix[rows], self.offset[rows], self.rest[rows]
+        return Change(*of, self.lower, self.upper, self.most[rows])
+
+    def through(self, price: Array) -> Array:
+        """A bound on |price · change|, for prices (targets × units)."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            absolute, terms = np.abs(price), price.shape[1] + 2
+            size = absolute @ self.most
+            plain = size + product_error(size, terms)
+            if not self.matrix.shape[1]:
+                return round_up(plain)
+            slack = product_error(absolute @ np.abs(self.matrix), terms)
+            rest = absolute @ self.rest
+            rest = rest + product_error(rest + absolute @ np.abs(self.offset), terms)
+            linear = affine_error(price @ self.matrix, slack, price @ self.offset, rest, self.lower, self.upper)
+            return round_up(np.fmin(plain, linear))
+
+
+def carry(network: Network, facts: Facts, changes: Mapping[str, Change]) -> dict[str, Array]:
+    """How far every node may move when a rewrite changes some affine nodes, all else before them being equal.
 
     ``facts`` are those of the network before or after the change; entries have the nodes' shapes.
     """
@@ -55,14 +110,14 @@ def carry(network: Network, facts: Facts, errors: Mapping[str, Array]) -> dict[s
                 moved[node.name] = _passed(node, facts, moved[node.source]).most(moved[node.source])
                 spread[node.name] = spread[node.source]
             continue
-        if node.name not in errors and not any(source in moved for source in node.sources):
+        if node.name not in changes and not any(source in moved for source in node.sources):
             continue
-        own = errors.get(node.name, np.zeros(node.size))
+        own = changes[node.name].most if node.name in changes else np.zeros(node.size)
         moved[node.name], spread[node.name] = _flow(node, moved, own), _flow(node, spread, own)
         work += sum(m.rows * m.columns for source, m in zip(node.sources, node.maps, strict=True) if source in moved)
         last = node.name == network.output or network.output in network.readers[node.name]
         if work and moved[node.name].any() and (last or node.size * work <= _TRACED_PRODUCTS):
-            moved[node.name] = np.minimum(moved[node.name], _traced(network, facts, errors, moved, spread, node))
+            moved[node.name] = np.minimum(moved[node.name], _traced(network, facts, changes, moved, spread, node))
     return moved
 
 
@@ -103,7 +158,7 @@ def _passed(relu: Relu, facts: Facts, moved: Array) -> _Passed:
 def _traced(
     network: Network,
     facts: Facts,
-    errors: Mapping[str, Array],
+    changes: Mapping[str, Change],
     moved: Mapping[str, Array],
     spread: Mapping[str, Array],
     target: Affine,
@@ -123,13 +178,13 @@ def _traced(
             flows: list[tuple[str, Array]]
             if isinstance(node, Relu):
                 passed = _passed(node, facts, moved[node.source])
-                entering = passed.radius * moved[node.source]
+                total += np.abs(price) @ (passed.radius * moved[node.source])
                 flows = [(node.source, price * passed.middle)]
             else:
-                entering = errors.get(node.name, np.zeros(node.size))
+                if node.name in changes:
+                    total += changes[node.name].through(price)
                 maps = zip(node.sources, node.maps, strict=True)
                 flows = [(source, linear.apply_transposed(price)) for source, linear in maps if source in moved]
-            total += np.abs(price) @ entering
             summands += 1
             terms += 2 * node.size + 8
             lost += (2 * node.size + 8) * (1.0 + float(moved[node.name].sum()))
@@ -230,8 +285,8 @@ class Form:
         return Form(self.outgoing, self.weights, self.bias, constants)
 
 
-def change(old: Form, new: Form, lower: Array, upper: Array) -> Array:
-    """How far new may be from old, per row, on a box of x: shape (rows,).
+def change(old: Form, new: Form, lower: Array, upper: Array) -> Change:
+    """What taking new for old changes, row by row, on a box of x.
 
     Float64 with bounded rounding first; where that leaves rounding dust only, and the sizes allow,
     over the rationals.
@@ -243,10 +298,12 @@ def change(old: Form, new: Form, lower: Array, upper: Array) -> Array:
         offset_slack = round_up(offset_slack + 2 * UNIT_ROUNDOFF * np.abs(offset))
         rough = affine_error(matrix, slack, offset, offset_slack, lower, upper)
         likely = affine_error(matrix, np.zeros_like(slack), offset, np.zeros_like(offset), lower, upper)
+        rest = slack @ np.maximum(np.abs(lower), np.abs(upper))
+        rest = round_up(offset_slack + rest + product_error(rest, len(lower)))
     finite = np.isfinite(lower).all() and np.isfinite(upper).all()
     if not finite or old.work + new.work > _affordable(np.float64) or (likely > 0.9 * rough).all():
-        return rough
-    return np.minimum(rough, _change_exact(old, new, lower, upper))
+        return Change(matrix, offset, np.where(np.isnan(rest), np.inf, rest), lower, upper, rough)
+    return _exact_change(old, new, lower, upper)
 
 
 def best_constants(old: Form, new: Form, lower: Array, upper: Array, dtype: Any) -> Array:
@@ -279,7 +336,7 @@ def _nearest(numerators: NDArray[np.object_], denominator: int) -> Array:
     return np.array(flat, dtype=np.float64).reshape(numerators.shape)
 
 
-def _change_exact(old: Form, new: Form, lower: Array, upper: Array) -> Array:
+def _exact_change(old: Form, new: Form, lower: Array, upper: Array) -> Change:
     matrix, offset, shift = _exact_difference(old, new)
     # max and min over the box, each sum over one denominator
     low, low_shift = to_integers(lower)
@@ -291,9 +348,15 @@ def _change_exact(old: Form, new: Form, lower: Array, upper: Array) -> Array:
     top = np.where(at_low > at_high, at_low, at_high).sum(axis=1) + base
     bottom = np.where(at_low > at_high, at_high, at_low).sum(axis=1) + base
     denominator = 1 << (shift + bits)
-    return np.array(
+    most = np.array(
         [float_up(Fraction(max(abs(int(t)), abs(int(u))), denominator)) for t, u in zip(top, bottom, strict=True)]
     )
+    rounded, constant = _nearest(matrix, 1 << shift), _nearest(offset, 1 << shift)
+    reach = np.maximum(np.abs(lower), np.abs(upper))
+    with np.errstate(invalid="ignore", over="ignore"):
+        size = np.abs(rounded) @ reach + np.abs(constant)
+        rest = np.where(most > 0, size * 4 * UNIT_ROUNDOFF + product_error(size, len(reach)) + reach.sum() * TINY, 0.0)
+    return Change(rounded, constant, np.where(np.isnan(rest), np.inf, rest), lower, upper, most)
 
 
 def _exact_difference(old: Form, new: Form) -> tuple[NDArray[np.object_], NDArray[np.object_], int]:

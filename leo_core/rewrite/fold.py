@@ -10,12 +10,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from leo_core.arithmetic import Array, round_up
 from leo_core.linear import LinearMap, Select
 from leo_core.network import Affine, Network, Relu
 from leo_core.rewrite import maps
 from leo_core.rewrite.block import Block, linear_block
-from leo_core.rewrite.deviation import Form, best_constants, change
+from leo_core.rewrite.deviation import Change, Form, best_constants, change
 from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.step import Fits, Refusal, Rewrite
 
@@ -32,27 +31,27 @@ def fold_linear(network: Network, facts: Facts, name: str, fits: Fits) -> Rewrit
         return None
     block = linear_block(network, facts, node, relu)
     changed: dict[str, Affine] = {}
-    errors: dict[str, Array] = {}
+    changes: dict[str, Change] = {}
     for reader in readers:
         assert isinstance(reader, Affine)
         if reader.sources.count(name) > 1:
             return Refusal("not folded", "one node reads it twice")
         try:
-            folded, error = _exactly(reader, name, node, block) or _rounded(reader, name, node, block)
+            folded, made = _exactly(reader, name, node, block) or _rounded(reader, name, node, block)
         except OverflowError as overflow:
             return Refusal("not folded", str(overflow))
         changed[reader.name] = folded
-        if error.any():
-            errors[reader.name] = error
+        if made is not None and made.most.any():
+            changes[reader.name] = made
     nodes = tuple(changed.get(other.name, other) for other in network.nodes)
     kind = "stable layer" if relu else "affine layer"
-    result = Rewrite(replace(network, nodes=nodes), facts, f"{kind} folded into what reads it", errors)
+    result = Rewrite(replace(network, nodes=nodes), facts, f"{kind} folded into what reads it", changes)
     if not fits(result):
         return Refusal(f"{kind} not folded", "rounding the new weights costs more than the tolerance leaves")
     return result
 
 
-def _exactly(reader: Affine, name: str, node: Affine, block: Block) -> tuple[Affine, Array] | None:
+def _exactly(reader: Affine, name: str, node: Affine, block: Block) -> tuple[Affine, Change | None] | None:
     """Where one of the two maps only picks entries, nothing is multiplied."""
     position = reader.sources.index(name)
     outer = reader.maps[position]
@@ -76,10 +75,10 @@ def _exactly(reader: Affine, name: str, node: Affine, block: Block) -> tuple[Aff
         return None
     sources = (*reader.sources[:position], *node.sources, *reader.sources[position + 1 :])
     linears = (*reader.maps[:position], *composed, *reader.maps[position + 1 :])
-    return Affine(reader.name, sources, linears, bias, reader.origin), np.zeros(reader.size)
+    return Affine(reader.name, sources, linears, bias, reader.origin), None
 
 
-def _rounded(reader: Affine, name: str, node: Affine, block: Block) -> tuple[Affine, Array]:
+def _rounded(reader: Affine, name: str, node: Affine, block: Block) -> tuple[Affine, Change | None]:
     """The product, rounded to the stored dtype, and what that provably changes."""
     position = reader.sources.index(name)
     outer = reader.maps[position].matrix().astype(np.float64)
@@ -109,9 +108,9 @@ def _rounded(reader: Affine, name: str, node: Affine, block: Block) -> tuple[Aff
         constant = best_constants(before, after, block.lower, block.upper, reader.bias.dtype).astype(reader.bias.dtype)
     if not np.isfinite(constant).all():
         raise OverflowError("a new bias would overflow")
-    error = change(before, after.with_constants(constant.astype(np.float64)), block.lower, block.upper)
+    made = change(before, after.with_constants(constant.astype(np.float64)), block.lower, block.upper)
     if block.cost.any():
-        error = round_up(error + block.charge(outer))
+        made = made.plus(Change.at_most(block.charge(outer)))
     kept = {source: linear for source, linear in others.items() if source not in new}
     merged = {**kept, **new}
-    return Affine(reader.name, tuple(merged), tuple(merged.values()), constant, reader.origin), error
+    return Affine(reader.name, tuple(merged), tuple(merged.values()), constant, reader.origin), made

@@ -9,9 +9,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from leo_core.arithmetic import Array, product_error, round_up
+from leo_core.arithmetic import product_error, round_up
 from leo_core.network import Affine, Network, Node, Relu
 from leo_core.rewrite import maps
+from leo_core.rewrite.deviation import Change
 from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.step import Fits, Refusal, Rewrite
 from leo_core.stability.verdict import State
@@ -28,7 +29,7 @@ def drop_inactive(network: Network, facts: Facts, name: str, fits: Fits) -> Rewr
         return None
     defect = np.where(off, units.defect(relu.slope), 0.0)
     nodes: list[Node] = []
-    errors: dict[str, Array] = {}
+    changes: dict[str, Change] = {}
     for node in network.nodes:
         if isinstance(node, Affine) and name in node.sources:
             cleared = []
@@ -41,10 +42,10 @@ def drop_inactive(network: Network, facts: Facts, name: str, fits: Fits) -> Rewr
                 else:
                     cleared.append(linear)
             if defect.any():
-                errors[node.name] = error
+                changes[node.name] = Change.at_most(error)
             nodes.append(Affine(node.name, node.sources, tuple(cleared), node.bias, node.origin))
         else:
             nodes.append(node)
     what = f"{int(off.sum())} inactive unit(s) dropped"
-    result = Rewrite(replace(network, nodes=tuple(nodes)), facts, what, errors)
+    result = Rewrite(replace(network, nodes=tuple(nodes)), facts, what, changes)
     return result if fits(result) else Refusal(what, "their state is only known up to a rounding of earlier layers")

@@ -16,6 +16,7 @@ from leo_core.arithmetic import Array
 from leo_core.linear import LinearMap, Select
 from leo_core.network import Affine, Network, Node, Relu
 from leo_core.rewrite import maps
+from leo_core.rewrite.deviation import Change
 from leo_core.rewrite.facts import Facts, Units
 from leo_core.rewrite.step import Refusal
 
@@ -74,9 +75,9 @@ class ReluLayer:
             raise OverflowError(f"a new weight of {self.node.name} would overflow")
         return result
 
-    def by_reader(self, error: Array) -> dict[str, Array]:
-        """An error per stacked row as one per reader; readers without any are left out."""
-        return {reader.name: error[rows] for reader, rows, _ in self.parts() if error[rows].any()}
+    def by_reader(self, change: Change) -> dict[str, Change]:
+        """A change of the stacked rows as one per reader; readers without any are left out."""
+        return {reader.name: change.rows(rows) for reader, rows, _ in self.parts() if change.most[rows].any()}
 
     def replaced(
         self, network: Network, facts: Facts, keep: NDArray[Any], rows: Rows, outgoing: Array, constants: Array

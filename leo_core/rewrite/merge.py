@@ -72,11 +72,11 @@ def merged_to(
     old = block.form(outgoing, layer.constants)
     rows = Rows.none(block.weights.shape[1])
     try:
-        changed, left, error = realised(network, facts, layer, block, old, basis, rows, new)
+        changed, left, change = realised(network, facts, layer, block, old, basis, rows, new)
     except OverflowError:
         return None
     what = f"{len(dependent)} dependent active unit(s) merged into {rank}"
-    return Rewrite(changed, left, what, layer.by_reader(error))
+    return Rewrite(changed, left, what, layer.by_reader(change))
 
 
 @final

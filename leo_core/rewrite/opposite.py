@@ -36,11 +36,11 @@ def merge_opposite(network: Network, facts: Facts, name: str, fits: Fits) -> Rew
         """With all but the worst ``left`` pairs."""
         taken = pairs.first(count - left)
         try:
-            turned, error = absorbed(facts, layer, taken)
+            turned, made = absorbed(facts, layer, taken)
         except OverflowError:
             return None
         lines = block.with_lines(weights[taken.goes], bias[taken.goes], taken.goes, np.zeros(count - left))
-        found = mix_block(network, facts, turned, lines, len(lines.units), fits, error)
+        found = mix_block(network, facts, turned, lines, len(lines.units), fits, made)
         what = f"{count - left} opposite unit(s) and {len(block.units)} active one(s) re-factored"
         return None if found is None else replace(found, what=what)
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from leo_core.network import Affine, Network, Relu
 from leo_core.rewrite import maps
+from leo_core.rewrite.deviation import Change
 from leo_core.rewrite.facts import Facts, Units
 from leo_core.rewrite.step import Fits, Refusal, Rewrite
 from leo_core.stability.verdict import State
@@ -45,6 +46,9 @@ def settle_output(network: Network, facts: Facts, name: str, fits: Fits) -> Rewr
     # The cleared rows change their node by more than a rounding, but not what the ReLU made of them.
     defect = np.where(off | settled, units.defect(relu.slope), 0.0)
     result = Rewrite(
-        replace(network, nodes=nodes, output=output), left, what, {node.name: defect} if defect.any() else {}
+        replace(network, nodes=nodes, output=output),
+        left,
+        what,
+        {node.name: Change.at_most(defect)} if defect.any() else {},
     )
     return result if fits(result) else Refusal(what, "its state is only known up to a rounding of earlier layers")

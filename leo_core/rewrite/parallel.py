@@ -18,7 +18,7 @@ from leo_core.arithmetic import Array, product_error, round_up
 from leo_core.bounds.region import leak
 from leo_core.network import Network
 from leo_core.rewrite.block import fewest
-from leo_core.rewrite.deviation import Form, best_constants, change
+from leo_core.rewrite.deviation import Change, Form, best_constants, change
 from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.layer import ReluLayer, Rows, incoming, layer_of
 from leo_core.rewrite.step import Fits, Refusal, Rewrite
@@ -100,7 +100,7 @@ def pairs_of(network: Network, facts: Facts, layer: ReluLayer, *, sign: int) -> 
         Form(np.diag(factor), weights[stays], bias[stays], nothing),
         lower,
         upper,
-    )
+    ).most
     harm = np.abs(layer.outgoing[:, goes]).max(axis=0, initial=0.0) * error
     order = np.argsort(harm, kind="stable")
     return Pairs(goes[order], stays[order], factor[order], error[order])
@@ -135,18 +135,18 @@ def _factor(goes: Array, stays: Array, goes_scaled: Array, stays_scaled: Array) 
 
 def _merged(network: Network, facts: Facts, layer: ReluLayer, pairs: Pairs) -> Rewrite | None:
     try:
-        into, error = absorbed(facts, layer, pairs)
+        into, made = absorbed(facts, layer, pairs)
     except OverflowError:
         return None
     keep = np.setdiff1d(np.arange(layer.relu.size), pairs.goes)
     rows = Rows.none(sum(linear.columns for linear in layer.node.maps))
     changed, left = layer.replaced(network, facts, keep, rows, into.outgoing[:, keep], into.constants)
     what = f"{len(pairs.goes)} parallel unit(s) merged into others"
-    return Rewrite(changed, left, what, layer.by_reader(error))
+    return Rewrite(changed, left, what, layer.by_reader(made))
 
 
-def absorbed(facts: Facts, layer: ReluLayer, pairs: Pairs) -> tuple[ReluLayer, Array]:
-    """(the layer with M_stays + |factor| M_goes, rounded, for M_stays, error per row); M_goes is left.
+def absorbed(facts: Facts, layer: ReluLayer, pairs: Pairs) -> tuple[ReluLayer, Change]:
+    """(the layer with M_stays + |factor| M_goes, rounded, for M_stays; what that changes). M_goes is left.
 
     The error is that of the pairs, |M_goes| · error, and that of rounding. Raises OverflowError.
     """
@@ -161,16 +161,14 @@ def absorbed(facts: Facts, layer: ReluLayer, pairs: Pairs) -> tuple[ReluLayer, A
     units = facts.units[layer.node.name].kept(stays)
     slope = layer.relu.slope[stays]
     ends = leak(units.lower, slope, upwards=False), leak(units.upper, slope, upwards=True)
-    error = change(old, new, *ends)
-    if error.any():  # part of what is rounded can go into the constants
-        constants = layer.stored_constants(best_constants(old, new, *ends, layer.dtype))
-        shifted = change(old, new.with_constants(constants), *ends)
-        better = shifted < error
-        error, constants = np.where(better, shifted, error), np.where(better, constants, layer.constants)
-    else:
-        constants = layer.constants
+    made, constants = change(old, new, *ends), layer.constants
+    if made.most.any():  # part of what is rounded can go into the constants
+        centred = layer.stored_constants(best_constants(old, new, *ends, layer.dtype))
+        better = change(old, new.with_constants(centred), *ends).most < made.most
+        constants = np.where(better, centred, constants)
+        made = change(old, new.with_constants(constants), *ends)
     if pairs.error.any():
         with np.errstate(invalid="ignore"):
             apart = np.abs(layer.outgoing[:, pairs.goes]) @ pairs.error
-        error = round_up(error + round_up(apart + product_error(apart, len(pairs.goes))))
-    return replace(layer, outgoing=outgoing, constants=constants), error
+        made = made.plus(Change.at_most(round_up(apart + product_error(apart, len(pairs.goes)))))
+    return replace(layer, outgoing=outgoing, constants=constants), made

@@ -159,7 +159,7 @@ class _Trial:
         return bool((total <= self._tolerance).all() and (added <= self._allowance).all())
 
     def _after(self, proposal: Rewrite) -> tuple[Array, dict[str, Array]]:
-        moved = carry(proposal.network, proposal.facts, proposal.errors)
+        moved = carry(proposal.network, proposal.facts, proposal.changes)
         added = moved.get(proposal.network.output)
         return (self._moved if added is None else round_up(self._moved + added)), moved
 

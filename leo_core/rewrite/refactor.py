@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from leo_core.arithmetic import Array, round_up
+from leo_core.arithmetic import Array
 from leo_core.bounds.crown import backward_interval
 from leo_core.bounds.interval import bound_affine
 from leo_core.linear import Dense
 from leo_core.network import INPUT, Affine, Network
 from leo_core.rewrite.block import Block, fewest, linear_block, realised
-from leo_core.rewrite.deviation import Form
+from leo_core.rewrite.deviation import Change, Form
 from leo_core.rewrite.facts import Facts, Units
 from leo_core.rewrite.layer import ReluLayer, Rows, layer_of
 from leo_core.rewrite.merge import Pivoted, merge_nearly_dependent
@@ -61,22 +61,22 @@ def pass_through(network: Network, facts: Facts, name: str, fits: Fits) -> Rewri
     product = old.rounded(layer.dtype)
     weights, new = (product, np.eye(rows)) if rows <= columns else (np.eye(columns), product)
     try:
-        changed, left, error = _with_rows(network, facts, layer, block, old, weights, new)
+        changed, left, change = _with_rows(network, facts, layer, block, old, weights, new)
     except OverflowError as overflow:
         return Refusal(f"{len(block.units)} active unit(s) left", str(overflow))
     what = f"{len(block.units)} active unit(s) passed through {len(weights)}"
-    found = Rewrite(changed, left, what, layer.by_reader(error))
+    found = Rewrite(changed, left, what, layer.by_reader(change))
     return (
         found if fits(found) else Refusal(f"{len(block.units)} active unit(s) left", "the new weights round too much")
     )
 
 
 def mix_block(
-    network: Network, facts: Facts, layer: ReluLayer, block: Block, below: int, fits: Fits, error: Array | None = None
+    network: Network, facts: Facts, layer: ReluLayer, block: Block, below: int, fits: Fits, before: Change | None = None
 ) -> Rewrite | None:
     """The block realised by new units, fewer than ``below`` and as few as fit.
 
-    ``error`` (stacked rows) is what ``layer`` and ``block`` are away from the network already.
+    ``before`` is what ``layer`` and ``block`` change of the network already.
     """
     old = block.form(layer.outgoing[:, block.units], layer.constants)
     product = old.rounded(layer.dtype)
@@ -95,7 +95,7 @@ def mix_block(
             changed, left, added = _with_rows(network, facts, layer, block, old, weights, new)
         except OverflowError:
             return None
-        total = added if error is None else round_up(added + error)
+        total = added if before is None else before.plus(added)
         what = f"{len(block.units)} active unit(s) re-factored into {rank}"
         proposal = Rewrite(changed, left, what, layer.by_reader(total))
         return proposal if fits(proposal) else None
@@ -105,7 +105,7 @@ def mix_block(
 
 def _with_rows(
     network: Network, facts: Facts, layer: ReluLayer, block: Block, old: Form, weights: Array, new: Array
-) -> tuple[Network, Facts, Array]:
+) -> tuple[Network, Facts, Change]:
     """The block realised by new units with the given incoming and outgoing weights. Raises OverflowError."""
     # A power of two between a row and its outgoing weights rounds nothing: make them equally large.
     sizes = np.abs(new).max(axis=0, initial=0.0), np.abs(weights).max(axis=1, initial=0.0)

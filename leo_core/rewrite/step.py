@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.network import Network
+from leo_core.rewrite.deviation import Change
 from leo_core.rewrite.facts import Facts
 
 Array = NDArray[np.float64]
@@ -24,9 +25,9 @@ class Rewrite:
     ----------
     facts:
         What is known of its units, as far as the units stay the same ones.
-    errors:
+    changes:
         By affine node of the new network, how far its value may be from the old one's *for equal
-        values before it* (shape (units,)); nodes not named are exact.
+        values before it*; nodes not named are exact.
     what:
         For the user: what was done.
     """
@@ -34,7 +35,7 @@ class Rewrite:
     network: Network
     facts: Facts
     what: str
-    errors: Mapping[str, Array] = field(default_factory=dict)
+    changes: Mapping[str, Change] = field(default_factory=dict)
 
 
 @final

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from leo_core.arithmetic import TINY, UNIT_ROUNDOFF, Array, product_error, round_up
 from leo_core.network import Network
 from leo_core.rewrite.block import fewest, linear_block
+from leo_core.rewrite.deviation import Change
 from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.layer import ReluLayer, incoming, layer_of
 from leo_core.rewrite.refactor import mix_block
@@ -62,7 +63,7 @@ def _affordable(network: Network, facts: Facts, layer: ReluLayer, order: NDArray
     def within(count: int) -> bool:
         error = np.abs(layer.outgoing[:, order[:count]]) @ cost[order[:count]]
         error = round_up(error + product_error(error, count))
-        return fits(Rewrite(network, facts, "", layer.by_reader(error)))
+        return fits(Rewrite(network, facts, "", layer.by_reader(Change.at_most(error))))
 
     low, high = 0, len(order) + 1
     while high - low > 1:
