@@ -25,7 +25,7 @@ import numpy as np
 
 import leo_core
 from leo_core import Box, Network, State
-from leo_core.api import write
+from leo_core.api import read, write
 from leo_core.options import PASSES
 from leo_core.rewrite import rewrite
 from leo_core.rewrite.noise import float_noise
@@ -65,7 +65,7 @@ def networks(nets: Path) -> Iterator[tuple[str, Path, Path]]:
 
 
 def measure(name: str, model: Path, domain: Path, time_limit: float, mnist: Path) -> dict[str, Any]:
-    network, _ = leo_core.api.read(model)
+    network, _ = read(model)
     network = network.network
     stability = leo_core.analyze(network, domain, time_limit=time_limit)
     noise = float_noise(network, stability)

@@ -9,6 +9,8 @@ import pytest
 
 import leo_core
 from leo_core import Box
+from leo_core.api import read
+from leo_core.options import OBJECTIVES
 from leo_core.rewrite import rewrite
 from leo_core.rewrite.noise import float_noise
 
@@ -92,12 +94,10 @@ def test_the_parallel_rows_of_hello_world_merge_where_they_are_unstable(nets, in
 
 def test_objectives_choose_between_results(nets, index):
     model, domain = find(nets, index, "coav/reluBenchmark0.00491881370544s_UNSAT.nnet")
-    network = leo_core.api.read(model)[0].network
+    network = read(model)[0].network
     stability = leo_core.analyze(network, domain)
     tolerance = float_noise(network, stability)
-    found = {
-        o: rewrite(network, stability, tolerance=tolerance, objective=o).network for o in leo_core.options.OBJECTIVES
-    }
+    found = {o: rewrite(network, stability, tolerance=tolerance, objective=o).network for o in OBJECTIVES}
     assert found["units"].units <= min(net.units for net in found.values())
     assert found["connections"].connections <= min(net.connections for net in found.values())
     assert found["parameters"].parameters <= min(net.parameters for net in found.values())
