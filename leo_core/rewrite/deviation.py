@@ -140,8 +140,17 @@ class _Passed:
     largest: Array
 
     def most(self, moved: Array) -> Array:
-        product = np.where(self.largest == 1, moved, round_up(self.largest * moved))
-        return np.where((self.largest == 0) | (moved == 0), 0.0, product)
+        """How much of a change comes through at most."""
+        return np.where(self.largest == 1, moved, _times(self.largest, moved))
+
+    def uncertain(self, moved: Array) -> Array:
+        """How far what comes through may be from ``middle`` · change."""
+        return _times(self.radius, moved)
+
+
+def _times(share: Array, moved: Array) -> Array:
+    """The product, rounded up: a price may be multiplied with it that makes an underflow matter."""
+    return np.where((share == 0) | (moved == 0), 0.0, round_up(share * moved))
 
 
 def _passed(relu: Relu, facts: Facts, moved: Array) -> _Passed:
@@ -178,7 +187,7 @@ def _traced(
             flows: list[tuple[str, Array]]
             if isinstance(node, Relu):
                 passed = _passed(node, facts, moved[node.source])
-                total += np.abs(price) @ (passed.radius * moved[node.source])
+                total += np.abs(price) @ passed.uncertain(moved[node.source])
                 flows = [(node.source, price * passed.middle)]
             else:
                 if node.name in changes:

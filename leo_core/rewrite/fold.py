@@ -34,8 +34,8 @@ def fold_linear(network: Network, facts: Facts, name: str, fits: Fits) -> Rewrit
     changes: dict[str, Change] = {}
     for reader in readers:
         assert isinstance(reader, Affine)
-        if reader.sources.count(name) > 1:
-            return Refusal("not folded", "one node reads it twice")
+        if len(set(reader.sources)) < len(reader.sources) or len(set(node.sources)) < len(node.sources):
+            return Refusal("not folded", "one node reads another twice")
         try:
             folded, made = _exactly(reader, name, node, block) or _rounded(reader, name, node, block)
         except OverflowError as overflow:

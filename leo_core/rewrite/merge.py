@@ -105,7 +105,8 @@ class Pivoted:
     def rank(self) -> int:
         """Up to the rounding of float64."""
         diagonal = np.abs(np.diag(self.triangle))
-        return int(np.count_nonzero(diagonal > _NEGLIGIBLE * diagonal.max(initial=0.0)))
+        large = diagonal > _NEGLIGIBLE * diagonal.max(initial=0.0)
+        return int(np.logical_and.accumulate(large).sum())  # denormal pivots need not fall
 
     def expressed(self, rank: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Array] | None:
         """(basis, dependent, c): rows[dependent] ≈ c · rows[basis], with ``rank`` rows in the basis and small c.

@@ -1,0 +1,73 @@
+"""Networks that fooled the rewriting engine, or the proof of what it changes, once."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from truth import largest_difference
+
+from leo_backends.highs import HighsSolver
+from leo_core.domain import Box
+from leo_core.linear import Dense, Select
+from leo_core.network import INPUT, Affine, Network, Relu
+from leo_core.rewrite import rewrite
+from leo_core.stability import decide
+
+DENORMAL = 5e-324
+
+
+def dense(name, source, matrix, bias):
+    return Affine(name, (source,), (Dense(np.array(matrix, dtype=np.float64)),), np.array(bias, dtype=np.float64))
+
+
+def relu(name, source, size, slope=0.0):
+    return Relu(name, source, np.full(size, slope))
+
+
+def check(network, box, tolerance, **options):
+    stability = decide(network, box, strategy="cascade", solver=HighsSolver())
+    result = rewrite(network, stability, tolerance=tolerance, **options)
+    assert largest_difference(network, result.network, box) <= Fraction(result.deviation)
+    assert result.deviation <= tolerance
+    return result
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.1, 0.5, 0.9])
+def test_what_underflows_in_a_relu_is_blown_up_behind_it(slope):
+    nodes = (dense("y", INPUT, [[1.5]], [0]), dense("z", "y", [[DENORMAL]], [0]), relu("h", "z", 1, slope),
+             dense("out", "h", [[1e300]], [0]))  # fmt: skip
+    check(Network(1, nodes, "out"), Box.uniform(-4, 4, 1), 1e-10)
+
+
+def test_pivots_among_denormals_need_not_fall():
+    rows = np.array([[6, -2, 1, 0, -2], [-2, 1, 0, 0, 0], [-1, 1, -2, 0, 2], [0, -1, 1, 0, -1]]) * DENORMAL
+    nodes = (dense("z", INPUT, rows, np.ones(4)), relu("h", "z", 4),
+             dense("out", "h", np.arange(1.0, 21).reshape(5, 4), np.zeros(5)))  # fmt: skip
+    network, box = Network(5, nodes, "out"), Box.uniform(-1, 1, 5)
+    stability = decide(network, box, strategy="cascade", solver=HighsSolver())
+    assert rewrite(network, stability, tolerance=1e-9).network.units == 0
+
+
+TWICE = {
+    "the folded node reads a ReLU twice": (
+        Affine("sum", ("h", "h"), (Dense([[1.0, 2.0]]), Dense([[1.0, 2.0]])), np.array([0.5])),
+        dense("out", "sum", [[3]], [1]),
+    ),
+    "the reader reads the input twice": (
+        Affine("out", ("h", INPUT, INPUT), (Dense([[1.0, 2.0]]), Dense([[1.0]]), Dense([[7.0]])), np.array([0.5])),
+    ),
+    "a sum of a ReLU with itself": (
+        Affine("sum", ("h", "h"), (Select.identity(2), Select.identity(2)), np.zeros(2)),
+        dense("out", "sum", [[3, 1]], [1]),
+    ),
+}
+
+
+@pytest.mark.parametrize("bias", [(0.1, 0.3), (5, 5)], ids=["unstable", "active"])
+@pytest.mark.parametrize("tail", TWICE.values(), ids=TWICE)
+@pytest.mark.parametrize("tolerance", [0.0, 1e-9])
+def test_a_node_that_is_read_twice(tail, bias, tolerance):
+    network = Network(1, (dense("z", INPUT, [[1], [-1]], bias), relu("h", "z", 2), *tail), "out")
+    check(network, Box.uniform(-1, 1, 1), tolerance)
