@@ -8,38 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from leo_core.linear import LinearMap, Sparse
-from leo_frontends.onnx.graph import Array, Graph, Refused, Tensor, Value, scaling
+from leo_core.network import Origin
+from leo_frontends import lowering
+from leo_frontends.graph import Array, Graph, Refused, Tensor, Value
+from leo_frontends.lowering import EPS, computed, number_array, weights
 
-#: Relative error allowed for one rounded float64 operation and the next: generous on purpose.
-_EPS = 2.0**-50
 
-
-def number_array(array: Array) -> Array:
-    """An array LEO can work with; half floats become float32, which is exact."""
-    if array.dtype == np.float16:
-        return array.astype(np.float32)
-    if array.dtype.kind not in "fiub":
-        raise ValueError(f"numbers of type {array.dtype} are not read")
-    return array
+def _origin(node: Any) -> Origin:
+    return Origin(node.name or (node.output[0] if node.output else ""), node.op_type)
 
 
 def _attributes(node: Any) -> dict[str, Any]:
     from onnx import helper
 
     return {item.name: helper.get_attribute_value(item) for item in node.attribute}
-
-
-def _weights(tensor: Any, what: str) -> Array:
-    if not isinstance(tensor, np.ndarray):
-        raise Refused(f"{what} is not a constant")
-    return tensor if tensor.dtype in (np.float32, np.float64) else tensor.astype(np.float64)
-
-
-def _computed(tensor: Any) -> Value:
-    if not isinstance(tensor, Value):
-        raise Refused("it works on constants only")
-    return tensor
 
 
 def _identity(_graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
@@ -155,12 +137,12 @@ def _expand(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
         return np.broadcast_to(array, np.broadcast_shapes(array.shape, target))
 
     spread = _reshaped(inputs[0], change)
-    return spread if isinstance(spread, Value) else graph.constant(node, _weights(spread, "its data"))
+    return spread if isinstance(spread, Value) else graph.constant(_origin(node), weights(spread, "its data"))
 
 
 def _gemm(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
     attributes = _attributes(node)
-    value, weight = _computed(inputs[0]), _weights(inputs[1], "the matrix")
+    value, weight = computed(inputs[0]), weights(inputs[1], "the matrix")
     if attributes.get("transA"):
         raise Refused("transA is not read")
     if value.index.ndim != 2 and value.index.shape[0] == 1:
@@ -172,13 +154,13 @@ def _gemm(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
         raise Refused(f"the matrix takes {weight.shape[1]} values, its input has {value.index.shape[1]}")
     groups, rows = value.index.shape[0], weight.shape[0]
     given = inputs[2] if len(inputs) > 2 and inputs[2] is not None else np.zeros(rows, weight.dtype)
-    bias = np.broadcast_to(_weights(given, "the bias"), (groups, rows)).ravel()
+    bias = np.broadcast_to(weights(given, "the bias"), (groups, rows)).ravel()
     alpha, beta = float(attributes.get("alpha", 1.0)), float(attributes.get("beta", 1.0))
     scaled = weight if alpha == 1 else alpha * weight.astype(np.float64)
     shifted = bias if beta == 1 else beta * bias.astype(np.float64)
-    result = graph.matrix(node, value, value.index, scaled, shifted, (groups, rows))
+    result = graph.matrix(_origin(node), value, value.index, scaled, shifted, (groups, rows))
     if alpha != 1 or beta != 1:
-        graph.rounded(result, _EPS if alpha != 1 else 0.0, _EPS * np.abs(shifted.astype(np.float64)))
+        graph.rounded(result, EPS if alpha != 1 else 0.0, EPS * np.abs(shifted.astype(np.float64)))
     return result
 
 
@@ -186,121 +168,95 @@ def _matmul(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
     if isinstance(inputs[0], Value) and isinstance(inputs[1], Value):
         raise Refused("it multiplies two computed tensors")
     if isinstance(inputs[0], Value):
-        value, weight = inputs[0], _weights(inputs[1], "the matrix")
+        value, weight = inputs[0], weights(inputs[1], "the matrix")
         if weight.ndim != 2 or weight.shape[0] != value.index.shape[-1]:
             raise Refused(f"shapes {value.index.shape} and {weight.shape} do not multiply")
         columns = value.index.reshape(-1, weight.shape[0])
         shape: tuple[int, ...] = (*value.index.shape[:-1], weight.shape[1])
         rows = np.ascontiguousarray(weight.T)
     else:
-        rows, value = _weights(inputs[0], "the matrix"), _computed(inputs[1])
+        rows, value = weights(inputs[0], "the matrix"), computed(inputs[1])
         index = value.index[:, None] if value.index.ndim == 1 else value.index
         if rows.ndim != 2 or rows.shape[1] != index.shape[-2] or index.shape[-1] != 1:
             raise Refused(f"shapes {rows.shape} and {value.index.shape} do not multiply as matrix and column")
         columns = index.reshape(-1, rows.shape[1])
         shape = (*index.shape[:-2], rows.shape[0], 1) if value.index.ndim > 1 else (rows.shape[0],)
     bias = np.zeros(columns.shape[0] * rows.shape[0], rows.dtype)
-    return graph.matrix(node, value, columns, rows, bias, shape)
+    return graph.matrix(_origin(node), value, columns, rows, bias, shape)
 
 
 def _add(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
-    subtract = node.op_type == "Sub"
     left, right = inputs
-    if isinstance(left, np.ndarray) and isinstance(right, np.ndarray):
-        return left - right if subtract else left + right
-    if isinstance(left, Value) and isinstance(right, Value):
-        shape = np.broadcast_shapes(left.index.shape, right.index.shape)
-        spread = [Value(v.node, np.broadcast_to(v.index, shape).ravel()) for v in (left, right)]
-        signs = (1.0, -1.0 if subtract else 1.0)
-        maps = [
-            scaling(v.index, np.full(v.index.size, sign, np.float32), graph.size(v.node))
-            for v, sign in zip(spread, signs, strict=True)
-        ]
-        return graph.affine(node, spread, maps, np.zeros(math.prod(shape), np.float32), shape)
-    if isinstance(left, Value):
-        shift = _weights(right, "the constant")
-        shift = -shift if subtract else shift
-        fused = graph.add_bias(node.input[0], left, shift)
-        return fused if fused is not None else graph.scaled(node, left, np.ones((), np.float32), shift)
-    value, shift = _computed(right), _weights(left, "the constant")
-    if subtract:
-        return graph.scaled(node, value, np.full((), -1.0, np.float32), shift)
-    fused = graph.add_bias(node.input[1], value, shift)
-    return fused if fused is not None else graph.scaled(node, value, np.ones((), np.float32), shift)
+    signs = (1.0, -1.0 if node.op_type == "Sub" else 1.0)
+    for name, value, shift, sign in ((node.input[0], left, right, signs[1]), (node.input[1], right, left, 1.0)):
+        if isinstance(value, Value) and isinstance(shift, np.ndarray) and (value is left or signs[1] > 0):
+            fused = graph.add_bias(name, value, sign * weights(shift, "the constant"))
+            if fused is not None:
+                return fused
+    return lowering.add(graph, _origin(node), left, right, signs)
 
 
 def _mul(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
-    left, right = inputs
-    if isinstance(left, np.ndarray) and isinstance(right, np.ndarray):
-        return left * right
-    value, factor = (left, right) if isinstance(left, Value) else (right, left)
-    if isinstance(factor, Value):
-        raise Refused("it multiplies two computed tensors")
-    return graph.scaled(node, _computed(value), _weights(factor, "the factor"), np.zeros((), np.float32))
+    return lowering.multiply(graph, _origin(node), *inputs)
 
 
 def _div(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
-    if not isinstance(inputs[0], Value):
-        raise Refused(
-            "it divides by a computed tensor" if isinstance(inputs[1], Value) else "it works on constants only"
-        )
-    divisor = _weights(inputs[1], "the divisor").astype(np.float64)
-    if (divisor == 0).any():
-        raise Refused("it divides by zero")
-    if (np.frexp(np.abs(divisor))[0] == 0.5).all():  # powers of two: 1/c is exact
-        return graph.scaled(node, inputs[0], 1.0 / divisor, np.zeros((), np.float32))
-    return graph.scaled(node, inputs[0], 1.0 / divisor, np.zeros(()), (_EPS, np.zeros(())))
+    return lowering.divide(graph, _origin(node), *inputs)
 
 
 def _relu(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
-    value = _computed(inputs[0])
     if node.op_type == "PRelu":
-        slope = _weights(inputs[1], "the slope").astype(np.float64)
-    else:
-        alpha = 0.0 if node.op_type == "Relu" else float(_attributes(node).get("alpha", np.float32(0.01)))
-        slope = np.array(alpha)
-    if not ((slope >= 0) & (slope < 1)).all():
-        raise Refused("its slope is not in [0, 1)")
-    return graph.relu(node, value, np.broadcast_to(slope, value.index.shape).ravel())
+        return lowering.relu(graph, _origin(node), computed(inputs[0]), weights(inputs[1], "the slope"))
+    alpha = 0.0 if node.op_type == "Relu" else float(_attributes(node).get("alpha", np.float32(0.01)))
+    return lowering.relu(graph, _origin(node), computed(inputs[0]), alpha)
+
+
+def _clip(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
+    attributes = _attributes(node)
+    ends = []
+    for position, name, default in ((1, "min", -math.inf), (2, "max", math.inf)):
+        given = inputs[position] if len(inputs) > position else attributes.get(name)
+        if isinstance(given, Value):
+            raise Refused("its ends are not constant")
+        ends.append(default if given is None else float(np.ravel(given)[0]))
+    return lowering.clip(graph, _origin(node), computed(inputs[0]), *ends)
+
+
+def _absolute(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
+    return lowering.absolute(graph, _origin(node), computed(inputs[0]))
+
+
+def _maximum(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
+    result, sign = inputs[0], 1.0 if node.op_type == "Max" else -1.0
+    for other in inputs[1:]:
+        result = lowering.maximum(graph, _origin(node), result, other, sign)
+    return result  # type: ignore[no-any-return]
+
+
+def _negative(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
+    return lowering.multiply(graph, _origin(node), inputs[0], np.full((), -1.0, np.float32))
 
 
 def _batch_norm(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
     attributes = _attributes(node)
     if attributes.get("training_mode"):
         raise Refused("it is in training mode")
-    value = _computed(inputs[0])
-    gamma, beta, mean, variance = (_weights(t, "a statistic").astype(np.float64) for t in inputs[1:5])
-    spread = variance + float(attributes.get("epsilon", np.float32(1e-5)))
-    if (spread <= 0).any():
-        raise Refused("its variance is not positive")
-    scale = gamma / np.sqrt(spread)
-    shift = beta - mean * scale
-    error = 4 * _EPS * (np.abs(beta) + np.abs(mean * scale))
-    axes = (1, -1) + (1,) * (value.index.ndim - 2)
-    return graph.scaled(node, value, scale.reshape(axes), shift.reshape(axes), (4 * _EPS, error.reshape(axes)))
+    statistics = [weights(tensor, "a statistic") for tensor in inputs[1:5]]
+    epsilon = float(attributes.get("epsilon", np.float32(1e-5)))
+    return lowering.batch_norm(graph, _origin(node), computed(inputs[0]), statistics, epsilon, 1)
 
 
 def _concat(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
-    axis = int(_attributes(node)["axis"])
-    if all(isinstance(tensor, np.ndarray) for tensor in inputs):
-        return np.concatenate(inputs, axis)
-    if not all(isinstance(tensor, Value) for tensor in inputs):
-        raise Refused("it joins constants and computed tensors")
-    order = np.concatenate([np.full(v.index.shape, i) for i, v in enumerate(inputs)], axis)
-    index = np.concatenate([v.index for v in inputs], axis).ravel()
-    maps: list[LinearMap] = []
-    for i, value in enumerate(inputs):
-        mine = order.ravel() == i
-        pointers = np.concatenate([[0], np.cumsum(mine)])
-        maps.append(Sparse(np.ones(mine.sum(), np.float32), index[mine], pointers, columns=graph.size(value.node)))
-    return graph.affine(node, list(inputs), maps, np.zeros(order.size, np.float32), order.shape)
+    return lowering.concatenate(graph, _origin(node), inputs, int(_attributes(node)["axis"]))
 
 
 #: By ONNX operator, what makes nodes of it.
 LOWERINGS: dict[str, Callable[[Graph, Any, list[Any]], Tensor]] = {
+    "Abs": _absolute,
     "Add": _add,
     "BatchNormalization": _batch_norm,
     "Cast": _identity,
+    "Clip": _clip,
     "Concat": _concat,
     "Constant": _constant,
     "Div": _div,
@@ -312,7 +268,10 @@ LOWERINGS: dict[str, Callable[[Graph, Any, list[Any]], Tensor]] = {
     "Identity": _identity,
     "LeakyRelu": _relu,
     "MatMul": _matmul,
+    "Max": _maximum,
+    "Min": _maximum,
     "Mul": _mul,
+    "Neg": _negative,
     "PRelu": _relu,
     "Relu": _relu,
     "Reshape": _reshape,

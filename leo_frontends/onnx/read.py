@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any, final
 
 import numpy as np
 
 from leo_core.errors import FormatError, UnsupportedModelError
-from leo_core.network import INPUT, Network, Node, Signature, sources_of
+from leo_core.network import INPUT, Network, Node, Origin, Signature, sources_of
 from leo_core.plugins import Imported
-from leo_frontends.onnx.graph import Graph, Refused, Tensor, Value
-from leo_frontends.onnx.lowerings import LOWERINGS, number_array
+from leo_frontends.graph import Graph, Refused, Tensor, Value
+from leo_frontends.lowering import number_array
+from leo_frontends.onnx.lowerings import LOWERINGS
 
 
 def read_model(model: Any, where: str) -> Imported:
@@ -82,7 +82,7 @@ class _Reader:
         if output not in self._tensors:
             raise FormatError(f"{self._where}: no node computes the output '{output}'")
         result = self._tensors[output]
-        last = SimpleNamespace(name=f"{output}_values", op_type="Identity", output=())
+        last = Origin(f"{output}_values", "Identity")
         if not isinstance(result, Value):
             result = graph.constant(last, result.astype(np.float64) if result.dtype.kind != "f" else result)
         name = graph.whole(last, result)
@@ -94,7 +94,7 @@ class _Reader:
             Signature(inputs[0].name, signature.shape, output, shape, signature.dtype),
         )
         rounding = {node.name: graph.rounding[node.name] for node in network.nodes if node.name in graph.rounding}
-        return Imported(network, self._notes(signature), rounding)
+        return Imported(network, (*self._notes(signature), *graph.notes()), rounding)
 
     def _notes(self, signature: _InputShape) -> tuple[str, ...]:
         if self._batch != 1:

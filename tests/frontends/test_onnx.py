@@ -137,6 +137,35 @@ def test_a_residual_sum_and_a_leaky_relu():
     assert_same(model(nodes, weights, ["n", 3], ["n", 3]), (2, 3))
 
 
+@pytest.mark.parametrize(
+    ("kind", "inputs", "constants"),
+    [
+        ("Clip", "h low high", {"low": np.float32(0), "high": np.float32(6)}),
+        ("Clip", "h low high", {"low": np.float32(-0.5), "high": np.float32(0.75)}),
+        ("Clip", "h low", {"low": np.float32(-0.5)}),
+        ("Clip", "h  high", {"high": np.float32(0.5)}),
+        ("Abs", "h", {}),
+        ("Neg", "h", {}),
+        ("Max", "h g", {}),
+        ("Max", "h k", {"k": np.float32([0.5, -1, 0, 2])}),
+        ("Min", "h g", {}),
+        ("Min", "h k g", {"k": np.float32([0.5, -1, 0, 2])}),
+        ("Add", "h h", {}),
+        ("Sub", "h h", {}),
+        ("Sub", "k h", {"k": np.float32([0.5, -1, 0, 2])}),
+    ],
+)
+def test_what_is_lowered_into_affine_maps_and_relus(kind, inputs, constants):
+    nodes = [node("Gemm", "x W b", "h"), node("Gemm", "x U b", "g"),
+             helper.make_node(kind, inputs.split(" "), ["t"]), node("Gemm", "t V c", "y")]  # fmt: skip
+    made = model(nodes, {**DENSE, "U": weight(3, 4), **constants}, ["n", 3], ["n", 2])
+    network = assert_same(made, (5, 3))
+    imported = read_live_model(made)
+    stand_ins = 4 * {"Clip": len(constants), "Abs": 1, "Max": 1, "Min": inputs.count(" ")}.get(kind, 0)
+    assert network.units == stand_ins
+    assert any("ReLU" in note for note in imported.notes) == bool(stand_ins)
+
+
 def test_external_weights(tmp_path):
     nodes = [node("Gemm", "x W b", "z"), node("Relu", "z", "h"), node("Gemm", "h V c", "y")]
     made = model(nodes, DENSE, ["n", 3], ["n", 2])

@@ -1,4 +1,4 @@
-"""The network that grows while an ONNX graph is lowered, and the tensors seen so far.
+"""The network that grows while a model is lowered, and the tensors seen so far; what all frontends share.
 
 A computed tensor is a node of the network and, for each of its elements, the index of that node's value: so
 Flatten, Reshape and Transpose only permute indices, and end up in the columns of the next matrix. The batch
@@ -37,38 +37,41 @@ class Refused(Exception):  # noqa: N818 - it is an answer, not an error
 
 
 class Graph:
-    """Nodes made so far, and what rounding some of them took; ``batch`` is the batch size the file fixed."""
+    """Nodes made so far, and what rounding some of them took.
 
-    def __init__(self, input_size: int, batch: int, uses: dict[str, int]) -> None:
-        self.input_size, self.batch, self._uses = input_size, batch, uses
+    ``batch`` is the batch size the model fixed; ``uses`` says how often each of its tensors is read, by name.
+    """
+
+    def __init__(self, input_size: int, batch: int = 1, uses: dict[str, int] | None = None) -> None:
+        self.input_size, self.batch, self._uses = input_size, batch, uses or {}
         self.nodes: list[Node] = []
         self.rounding: dict[str, Rounding] = {}
+        #: How many ReLUs stand for layers that are none: clips, absolute values, maxima.
+        self.added = 0
 
-    def affine(self, onnx_node: Any, sources: list[Value], maps: list[LinearMap], bias: Array, shape: Any) -> Value:
+    def affine(self, origin: Origin, sources: list[Value], maps: list[LinearMap], bias: Array, shape: Any) -> Value:
         """Add an affine node whose output has ``shape``."""
-        name = self._name(onnx_node)
-        self.nodes.append(
-            Affine(name, tuple(s.node for s in sources), tuple(maps), bias, Origin(onnx_node.name, onnx_node.op_type))
-        )
+        name = self._name(origin)
+        self.nodes.append(Affine(name, tuple(s.node for s in sources), tuple(maps), bias, origin))
         return Value(name, np.arange(len(bias)).reshape(shape))
 
-    def relu(self, onnx_node: Any, value: Value, slope: Array) -> Value:
+    def relu(self, origin: Origin, value: Value, slope: Array) -> Value:
         """Add a ReLU with one slope per element; an affine identity comes first where one is needed."""
         source = self._node(value.node)
         if not (isinstance(source, Affine) and is_identity(value.index, source.size)):
-            value = self.pick(onnx_node, value)
-        name = self._name(onnx_node)
+            value = self.pick(origin, value)
+        name = self._name(origin)
         size = value.index.size
-        self.nodes.append(Relu(name, value.node, slope, Origin(onnx_node.name, onnx_node.op_type)))
+        self.nodes.append(Relu(name, value.node, slope, origin))
         return Value(name, np.arange(size).reshape(value.index.shape))
 
-    def pick(self, onnx_node: Any, value: Value) -> Value:
+    def pick(self, origin: Origin, value: Value) -> Value:
         """An affine node that holds just the elements of ``value``, in order."""
         select = Select(value.index.ravel(), columns=self.size(value.node))
-        return self.affine(onnx_node, [value], [select], np.zeros(value.index.size, np.float32), value.index.shape)
+        return self.affine(origin, [value], [select], np.zeros(value.index.size, np.float32), value.index.shape)
 
     def scaled(
-        self, onnx_node: Any, value: Value, scale: Array, shift: Array, rounding: tuple[float, Array] | None = None
+        self, origin: Origin, value: Value, scale: Array, shift: Array, rounding: tuple[float, Array] | None = None
     ) -> Value:
         """scale · value + shift, element by element, broadcast."""
         shape = np.broadcast_shapes(value.index.shape, scale.shape, shift.shape)
@@ -77,7 +80,7 @@ class Graph:
         if (scale == 1).all() and (shift == 0).all():
             return Value(value.node, index.reshape(shape))
         linear = scaling(index, scale, self.size(value.node))
-        result = self.affine(onnx_node, [value], [linear], shift, shape)
+        result = self.affine(origin, [value], [linear], shift, shape)
         if rounding is not None:
             relative, absolute = rounding
             bias = np.broadcast_to(absolute, shape).ravel().astype(np.float64)
@@ -88,7 +91,7 @@ class Graph:
         """Say how far a node's stored numbers may be from the model's."""
         self.rounding[value.node] = Rounding(relative, absolute)
 
-    def matrix(self, onnx_node: Any, value: Value, columns: Array, weight: Array, bias: Array, shape: Any) -> Value:
+    def matrix(self, origin: Origin, value: Value, columns: Array, weight: Array, bias: Array, shape: Any) -> Value:
         """weight (rows × k) applied to each row of ``columns`` (groups × k), results one after the other."""
         size = self.size(value.node)
         groups, _ = columns.shape
@@ -101,7 +104,7 @@ class Graph:
             index = np.repeat(columns, rows, axis=0).ravel()
             pointers = np.arange(0, groups * rows * weight.shape[1] + 1, max(1, weight.shape[1]))
             linear = Sparse(np.tile(weight, (groups, 1)).ravel(), index, pointers, columns=size)
-        return self.affine(onnx_node, [value], [linear], bias, shape)
+        return self.affine(origin, [value], [linear], bias, shape)
 
     def add_bias(self, name: str, value: Value, bias: Array) -> Value | None:
         """Put a constant into the bias of the affine node just made, if no other reads it and its bias is zero."""
@@ -122,16 +125,22 @@ class Graph:
         self.nodes[-1] = Affine(last.name, last.sources, last.maps, spread.ravel(), last.origin)
         return value
 
-    def constant(self, onnx_node: Any, array: Array) -> Value:
+    def constant(self, origin: Origin, array: Array) -> Value:
         """A node that is the same for every input."""
         nothing = Sparse.zero(array.size, self.input_size)
-        return self.affine(onnx_node, [Value(INPUT, np.zeros(0))], [nothing], array.ravel(), array.shape)
+        return self.affine(origin, [Value(INPUT, np.zeros(0))], [nothing], array.ravel(), array.shape)
 
-    def whole(self, onnx_node: Any, value: Value) -> str:
+    def whole(self, origin: Origin, value: Value) -> str:
         """The name of a node that holds just the elements of ``value``, in order."""
         if value.node != INPUT and is_identity(value.index, self.size(value.node)):
             return value.node
-        return self.pick(onnx_node, value).node
+        return self.pick(origin, value).node
+
+    def notes(self) -> tuple[str, ...]:
+        """What a user should be told about the lowering."""
+        if not self.added:
+            return ()
+        return (f"{self.added} ReLUs stand for layers that are none (clips, absolute values, maxima), exactly",)
 
     def size(self, name: str) -> int:
         """How many values the input or a node has."""
@@ -141,8 +150,8 @@ class Graph:
     def _node(self, name: str) -> Node | None:
         return next((node for node in reversed(self.nodes) if node.name == name), None)
 
-    def _name(self, onnx_node: Any) -> str:
-        base = onnx_node.name or (onnx_node.output[0] if onnx_node.output else "") or onnx_node.op_type
+    def _name(self, origin: Origin) -> str:
+        base = origin.layer or origin.kind
         taken = {node.name for node in self.nodes} | {INPUT}
         name, count = base, 1
         while name in taken:

@@ -1,0 +1,173 @@
+"""What layers mean as affine maps and ReLUs, exactly; one function per meaning, for all frontends.
+
+Each takes the graph, where the layer came from, and tensors: a :class:`~leo_frontends.graph.Value` is computed,
+an array is constant. Each raises :class:`~leo_frontends.graph.Refused` with the reason.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from leo_core.linear import LinearMap, Sparse
+from leo_core.network import Origin
+from leo_frontends.graph import Array, Graph, Refused, Tensor, Value, scaling
+
+#: Relative error allowed for one rounded float64 operation and the next: generous on purpose.
+EPS = 2.0**-50
+
+
+def number_array(array: Array) -> Array:
+    """An array LEO can work with; half floats become float32, which is exact."""
+    if array.dtype == np.float16:
+        return array.astype(np.float32)
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"numbers of type {array.dtype} are not read")
+    return array
+
+
+def weights(tensor: Any, what: str) -> Array:
+    """A constant in one of the dtypes that are stored."""
+    if not isinstance(tensor, np.ndarray):
+        raise Refused(f"{what} is not a constant")
+    return tensor if tensor.dtype in (np.float32, np.float64) else tensor.astype(np.float64)
+
+
+def computed(tensor: Any) -> Value:
+    """A tensor that depends on the input."""
+    if not isinstance(tensor, Value):
+        raise Refused("it works on constants only")
+    return tensor
+
+
+def dense(graph: Graph, origin: Origin, value: Value, weight: Array, bias: Array) -> Value:
+    """weight (rows × columns) applied along the last axis, plus bias."""
+    if weight.ndim != 2 or weight.shape[1] != value.index.shape[-1]:
+        raise Refused(f"its matrix takes {weight.shape[-1]} values, its input has {value.index.shape[-1]}")
+    columns = value.index.reshape(-1, weight.shape[1])
+    shape = (*value.index.shape[:-1], weight.shape[0])
+    spread = np.broadcast_to(bias, (columns.shape[0], weight.shape[0])).ravel()
+    return graph.matrix(origin, value, columns, weight, spread, shape)
+
+
+def add(graph: Graph, origin: Origin, left: Tensor, right: Tensor, signs: tuple[float, float] = (1.0, 1.0)) -> Tensor:
+    """±left ± right, broadcast."""
+    if isinstance(left, np.ndarray) and isinstance(right, np.ndarray):
+        return np.asarray(signs[0] * left + signs[1] * right)
+    if isinstance(left, Value) and isinstance(right, Value):
+        shape = np.broadcast_shapes(left.index.shape, right.index.shape)
+        spread = [Value(v.node, np.broadcast_to(v.index, shape).ravel()) for v in (left, right)]
+        if left.node == right.node and (spread[0].index == spread[1].index).all():
+            factor = np.full(math.prod(shape), signs[0] + signs[1], np.float32).reshape(shape)
+            return graph.scaled(origin, left, factor, np.zeros((), np.float32))
+        maps = [
+            scaling(v.index, np.full(v.index.size, sign, np.float32), graph.size(v.node))
+            for v, sign in zip(spread, signs, strict=True)
+        ]
+        return graph.affine(origin, spread, maps, np.zeros(math.prod(shape), np.float32), shape)
+    (value, sign), (constant, other) = (left, signs[0]), (right, signs[1])
+    if isinstance(right, Value):
+        (value, sign), (constant, other) = (right, signs[1]), (left, signs[0])
+    shift = weights(constant, "the constant")
+    return graph.scaled(origin, computed(value), np.full((), sign, np.float32), -shift if other < 0 else shift)
+
+
+def multiply(graph: Graph, origin: Origin, left: Tensor, right: Tensor) -> Tensor:
+    """left · right where one of them is constant."""
+    if isinstance(left, np.ndarray) and isinstance(right, np.ndarray):
+        return left * right
+    value, factor = (left, right) if isinstance(left, Value) else (right, left)
+    if isinstance(factor, Value):
+        raise Refused("it multiplies two computed tensors")
+    return graph.scaled(origin, computed(value), weights(factor, "the factor"), np.zeros((), np.float32))
+
+
+def divide(graph: Graph, origin: Origin, left: Tensor, right: Tensor) -> Tensor:
+    """left / right where right is constant; 1 / right is rounded unless it is a power of two."""
+    if not isinstance(left, Value):
+        raise Refused("it divides by a computed tensor" if isinstance(right, Value) else "it works on constants only")
+    divisor = weights(right, "the divisor").astype(np.float64)
+    if (divisor == 0).any():
+        raise Refused("it divides by zero")
+    if (np.frexp(np.abs(divisor))[0] == 0.5).all():
+        return graph.scaled(origin, left, 1.0 / divisor, np.zeros((), np.float32))
+    return graph.scaled(origin, left, 1.0 / divisor, np.zeros(()), (EPS, np.zeros(())))
+
+
+def relu(graph: Graph, origin: Origin, value: Value, slope: Array | float = 0.0) -> Value:
+    """x where x ≥ 0, slope · x elsewhere."""
+    slope = np.asarray(slope, dtype=np.float64)
+    if not ((slope >= 0) & (slope < 1)).all():
+        raise Refused("its slope is not in [0, 1)")
+    return graph.relu(origin, value, np.broadcast_to(slope, value.index.shape).ravel())
+
+
+def clip(graph: Graph, origin: Origin, value: Value, low: float, high: float) -> Tensor:
+    """min(max(x, low), high) = low + relu(x − low) − relu(x − high); either end may be infinite."""
+    if not low < high:
+        raise Refused(f"it clips to nothing: [{low}, {high}]")
+    ends = [end for end in (low, high) if math.isfinite(end)]
+    if not ends:
+        return value
+    lifted = [relu(graph, origin, _shifted(graph, origin, value, end)) for end in ends]
+    graph.added += len(ends) * value.index.size
+    if not math.isfinite(low):
+        return add(graph, origin, value, lifted[0], (1.0, -1.0))
+    result: Tensor = lifted[0] if len(lifted) == 1 else add(graph, origin, *lifted, (1.0, -1.0))
+    return result if low == 0 else add(graph, origin, result, np.array(low, np.float64))
+
+
+def absolute(graph: Graph, origin: Origin, value: Value) -> Tensor:
+    """|x| = 2 relu(x) − x."""
+    graph.added += value.index.size
+    twice = graph.scaled(origin, relu(graph, origin, value), np.full((), 2.0, np.float32), np.zeros((), np.float32))
+    return add(graph, origin, twice, value, (1.0, -1.0))
+
+
+def maximum(graph: Graph, origin: Origin, left: Tensor, right: Tensor, sign: float = 1.0) -> Tensor:
+    """max(a, b) = b + relu(a − b); with ``sign`` −1, min(a, b) = b − relu(b − a)."""
+    if isinstance(left, np.ndarray) and isinstance(right, np.ndarray):
+        return np.maximum(left, right) if sign > 0 else np.minimum(left, right)
+    above = computed(add(graph, origin, left, right, (sign, -sign)))
+    graph.added += above.index.size
+    return add(graph, origin, right, relu(graph, origin, above), (1.0, sign))
+
+
+def batch_norm(
+    graph: Graph, origin: Origin, value: Value, statistics: Sequence[Array], epsilon: float, axis: int
+) -> Value:
+    """gamma (x − mean) / √(variance + epsilon) + beta along an axis, in float64; what that rounds is said."""
+    gamma, beta, mean, variance = (array.astype(np.float64) for array in statistics)
+    spread = variance + epsilon
+    if (spread <= 0).any():
+        raise Refused("its variance is not positive")
+    scale = gamma / np.sqrt(spread)
+    shift = beta - mean * scale
+    error = 4 * EPS * (np.abs(beta) + np.abs(mean * scale))
+    axes = [1] * value.index.ndim
+    axes[axis] = -1
+    return graph.scaled(origin, value, scale.reshape(axes), shift.reshape(axes), (4 * EPS, error.reshape(axes)))
+
+
+def concatenate(graph: Graph, origin: Origin, tensors: Sequence[Tensor], axis: int) -> Tensor:
+    """Tensors side by side along an axis."""
+    if all(isinstance(tensor, np.ndarray) for tensor in tensors):
+        return np.concatenate([np.asarray(tensor) for tensor in tensors], axis)
+    values = [tensor for tensor in tensors if isinstance(tensor, Value)]
+    if len(values) < len(tensors):
+        raise Refused("it joins constants and computed tensors")
+    order = np.concatenate([np.full(v.index.shape, i) for i, v in enumerate(values)], axis)
+    index = np.concatenate([v.index for v in values], axis).ravel()
+    maps: list[LinearMap] = []
+    for i, value in enumerate(values):
+        mine = order.ravel() == i
+        pointers = np.concatenate([[0], np.cumsum(mine)])
+        maps.append(Sparse(np.ones(mine.sum(), np.float32), index[mine], pointers, columns=graph.size(value.node)))
+    return graph.affine(origin, values, maps, np.zeros(order.size, np.float32), order.shape)
+
+
+def _shifted(graph: Graph, origin: Origin, value: Value, end: float) -> Value:
+    return value if end == 0 else graph.scaled(origin, value, np.ones((), np.float32), np.array(-end))
