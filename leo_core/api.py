@@ -17,7 +17,7 @@ from typing import Any, final
 from leo_core.arithmetic import round_down, round_up
 from leo_core.bounds.interval import bound_network
 from leo_core.compare import Comparison, compare
-from leo_core.domain import Box
+from leo_core.domain import Box, input_shape
 from leo_core.errors import OutputError, PluginError, UsageError
 from leo_core.execution.budget import Budget
 from leo_core.execution.events import Listener, Note, silent
@@ -168,7 +168,7 @@ def analyze(model: Any, domain: Any, *, listener: Listener = silent, **options: 
     """
     settings = _options(options)
     heard = _Heard(listener)
-    imported, _ = read(model, heard)
+    imported, _ = read(model, heard, input_shape(domain))
     box = _box(domain, imported.network, heard)
     return _decide(imported.network, box, settings, Budget.of(settings.time_limit), heard)
 
@@ -182,7 +182,7 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
     settings = _options(options)
     budget = Budget.of(settings.time_limit)
     heard = _Heard(listener)
-    imported, frontend = read(model, heard)
+    imported, frontend = read(model, heard, input_shape(domain))
     original = imported.network
     box = _box(domain, original, heard)
     deciding = budget if settings.time_limit is None else budget.at_most(_DECIDING * settings.time_limit)
@@ -245,7 +245,8 @@ def verify(
     """A proved bound on max |first − second| over a domain, for any two networks with the same inputs and outputs."""
     settings = _options({"time_limit": time_limit, "seed": seed})
     heard = _Heard(listener)
-    (left, _), (right, _) = read(first, heard), read(second, heard)
+    shape = input_shape(domain)
+    (left, _), (right, _) = read(first, heard, shape), read(second, heard, shape)
     box = _box(domain, left.network, heard)
     found = compare(left.network, right.network, box, budget=Budget.of(settings.time_limit), seed=settings.seed)
     apart = 0.0
@@ -265,8 +266,11 @@ def convert(source: Any, target: str | Path, *, listener: Listener = silent) -> 
     return write(imported.network, target)
 
 
-def read(model: Any, listener: Listener = silent) -> tuple[Imported, str]:
-    """(a model as LEO sees it, the name of the frontend that read it), from a path or a live model."""
+def read(model: Any, listener: Listener = silent, shape: tuple[int, ...] | None = None) -> tuple[Imported, str]:
+    """(a model as LEO sees it, the name of the frontend that read it), from a path or a live model.
+
+    ``shape`` is that of one example of the input, for live models that do not say it themselves.
+    """
     if isinstance(model, str | Path):
         path = Path(model)
         spec = registry.frontend_for_path(path)
@@ -279,7 +283,7 @@ def read(model: Any, listener: Listener = silent) -> tuple[Imported, str]:
         spec = registry.frontend_for_model(model)
         if spec.read_model is None:
             raise PluginError(f"the frontend '{spec.name}' cannot read live models; save it to a file")
-        imported = spec.read_model(model, None)
+        imported = spec.read_model(model, shape)
     for note in imported.notes:
         listener(Note(note))
     return imported, spec.name

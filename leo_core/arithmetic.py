@@ -141,7 +141,7 @@ class ExactVector:
 
     def floats(self) -> Array:
         """Each entry rounded to a nearest float64."""
-        return np.array([_to_float(int(value), self.denominator) for value in self.numerators.tolist()])
+        return np.array([nearest_ratio(int(value), self.denominator) for value in self.numerators.tolist()])
 
     def scaled(self, denominator: int) -> NDArray[np.object_]:
         """Numerators over a multiple of this vector's denominator."""
@@ -153,10 +153,11 @@ class ExactVector:
 
 def nearest_float(value: Fraction) -> float:
     """The nearest float64, infinite when it overflows."""
-    return _to_float(value.numerator, value.denominator)
+    return nearest_ratio(value.numerator, value.denominator)
 
 
-def _to_float(numerator: int, denominator: int) -> float:
+def nearest_ratio(numerator: int, denominator: int) -> float:
+    """The nearest float64 to a ratio of whole numbers, infinite when it overflows."""
     try:
         return numerator / denominator
     except OverflowError:

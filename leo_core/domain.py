@@ -178,6 +178,25 @@ class Box:
         return corners
 
 
+def input_shape(spec: Any) -> tuple[int, ...] | None:
+    """The shape of one example that a domain lets know, for models that do not say it themselves.
+
+    ``spec`` is what :meth:`Box.of` takes; a ``.json`` file may hold an ``"input_shape"``. None where it is unknown.
+    """
+    if isinstance(spec, Box):
+        return (spec.size,)
+    if isinstance(spec, tuple | list) and len(spec) == 2 and np.ndim(spec[0]):
+        return np.shape(spec[0])
+    if not isinstance(spec, str | Path) or Path(spec).suffix.lower() != ".json":
+        return None
+    try:
+        content = json.loads(_read_text(spec))
+        shape = tuple(int(d) for d in content.get("input_shape") or np.shape(content["lower"]))
+    except (DomainError, ValueError, TypeError, AttributeError, KeyError, RecursionError):
+        return None  # a domain that cannot be read is reported when it is needed
+    return shape if shape and min(shape) > 0 else None
+
+
 def _sides(count: int) -> Iterator[tuple[bool, ...]]:
     return product((False, True), repeat=count)
 

@@ -388,6 +388,15 @@ def sources_of(node: Node) -> tuple[str, ...]:
     return node.sources if isinstance(node, Affine) else (node.source,)
 
 
+def reachable(nodes: Iterable[Node], output: str) -> tuple[Node, ...]:
+    """The nodes, in their topological order, that ``output`` depends on."""
+    ordered, needed = tuple(nodes), {output}
+    for node in reversed(ordered):
+        if node.name in needed:
+            needed.update(sources_of(node))
+    return tuple(node for node in ordered if node.name in needed)
+
+
 def _weights(node: Affine) -> list[NDArray[Any]]:
     arrays = [a for linear in node.maps for a in linear.arrays().values() if a.dtype.kind == "f"]
     return [*arrays, node.bias]

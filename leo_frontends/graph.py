@@ -39,11 +39,14 @@ class Refused(Exception):  # noqa: N818 - it is an answer, not an error
 class Graph:
     """Nodes made so far, and what rounding some of them took.
 
-    ``batch`` is the batch size the model fixed; ``uses`` says how often each of its tensors is read, by name.
+    ``batch`` is the batch size the model fixed; ``uses`` says how often each of its tensors is read, by name;
+    ``dtype`` is what it runs in.
     """
 
-    def __init__(self, input_size: int, batch: int = 1, uses: dict[str, int] | None = None) -> None:
-        self.input_size, self.batch, self._uses = input_size, batch, uses or {}
+    def __init__(
+        self, input_size: int, batch: int = 1, uses: dict[str, int] | None = None, dtype: str = "float32"
+    ) -> None:
+        self.input_size, self.batch, self._uses, self.dtype = input_size, batch, uses or {}, np.dtype(dtype)
         self.nodes: list[Node] = []
         self.rounding: dict[str, Rounding] = {}
         #: How many ReLUs stand for layers that are none: clips, absolute values, maxima.

@@ -117,7 +117,7 @@ def clip(graph: Graph, origin: Origin, value: Value, low: float, high: float) ->
     if not math.isfinite(low):
         return add(graph, origin, value, lifted[0], (1.0, -1.0))
     result: Tensor = lifted[0] if len(lifted) == 1 else add(graph, origin, *lifted, (1.0, -1.0))
-    return result if low == 0 else add(graph, origin, result, np.array(low, np.float64))
+    return result if low == 0 else add(graph, origin, result, _number(low))
 
 
 def absolute(graph: Graph, origin: Origin, value: Value) -> Tensor:
@@ -170,4 +170,9 @@ def concatenate(graph: Graph, origin: Origin, tensors: Sequence[Tensor], axis: i
 
 
 def _shifted(graph: Graph, origin: Origin, value: Value, end: float) -> Value:
-    return value if end == 0 else graph.scaled(origin, value, np.ones((), np.float32), np.array(-end))
+    return value if end == 0 else graph.scaled(origin, value, np.ones((), np.float32), _number(-end))
+
+
+def _number(value: float) -> Array:
+    """In float32 where that is exact: it must not make a float32 network a wider one."""
+    return np.array(value, np.float32 if float(np.float32(value)) == value else np.float64)

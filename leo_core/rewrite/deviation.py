@@ -26,7 +26,7 @@ from leo_core.arithmetic import (
     float_up,
     gamma,
     integer_product,
-    nearest_float,
+    nearest_ratio,
     product_error,
     round_up,
     to_integers,
@@ -341,7 +341,7 @@ def _precise(values: Array, slack: Array, dtype: Any) -> bool:
 
 
 def _nearest(numerators: NDArray[np.object_], denominator: int) -> Array:
-    flat = [nearest_float(Fraction(int(value), denominator)) for value in numerators.ravel()]
+    flat = [nearest_ratio(int(value), denominator) for value in numerators.ravel()]
     return np.array(flat, dtype=np.float64).reshape(numerators.shape)
 
 

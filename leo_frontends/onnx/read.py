@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
 
 from leo_core.errors import FormatError, UnsupportedModelError
-from leo_core.network import INPUT, Network, Node, Origin, Signature, sources_of
+from leo_core.network import INPUT, Network, Origin, Signature, reachable
 from leo_core.plugins import Imported
 from leo_frontends.graph import Graph, Refused, Tensor, Value
 from leo_frontends.lowering import number_array
@@ -89,7 +88,7 @@ class _Reader:
         shape = tuple(result.index.shape[1:]) if signature.batched else tuple(result.index.shape)
         network = Network(
             signature.size,
-            _reachable(graph.nodes, name),
+            reachable(graph.nodes, name),
             name,
             Signature(inputs[0].name, signature.shape, output, shape, signature.dtype),
         )
@@ -155,11 +154,3 @@ class _InputShape:
     shape: tuple[int, ...]
     batched: bool
     dtype: str
-
-
-def _reachable(nodes: Sequence[Node], output: str) -> tuple[Node, ...]:
-    needed = {output}
-    for node in reversed(nodes):
-        if node.name in needed:
-            needed.update(sources_of(node))
-    return tuple(node for node in nodes if node.name in needed)

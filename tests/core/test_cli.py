@@ -183,6 +183,11 @@ def test_a_time_limit_of_zero_writes_a_valid_file(net, tmp_path):
 
 
 @pytest.mark.slow
+def heed_ctrl_c():
+    """A job that a shell put into the background would ignore it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_ctrl_c_writes_a_valid_partial_result(tmp_path):
     # dense and unstable: minutes of work, so that the signal falls into it
     net = leo_core.convert(chain(20, 40, 40, 40, 2, seed=1), tmp_path / "net.onnx")
@@ -191,6 +196,7 @@ def test_ctrl_c_writes_a_valid_partial_result(tmp_path):
         [sys.executable, "-m", "leo_core", "compress", str(net), str(out), "--domain", "-1,1", "--json",
          "--strategy", "paper"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        preexec_fn=heed_ctrl_c,
     )  # fmt: skip
     assert running.stderr is not None
     running.stderr.readline()  # the first layer is on its way

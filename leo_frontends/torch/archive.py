@@ -1,0 +1,151 @@
+"""A ``.pt2`` file as a :class:`~leo_frontends.torch.program.Program`, read as the JSON and raw numbers it is.
+
+``torch.export.load`` would unpickle parts of the file and evaluate expressions in it; here nothing of it is run,
+and PyTorch is not even needed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from leo_core.errors import FormatError, UnsupportedModelError
+from leo_core.plugins import Imported
+from leo_frontends.graph import Array
+from leo_frontends.torch.program import Call, Program, Ref, lower
+
+#: ScalarType in torch's export schema; bfloat16 is read through its upper half of a float32.
+_DTYPES = {1: "u1", 2: "i1", 3: "i2", 4: "i4", 5: "i8", 6: "f2", 7: "f4", 8: "f8", 12: "?", 13: "bf16"}
+_FLOATS = {6: "float32", 7: "float32", 8: "float64", 13: "float32"}
+_LARGEST = 1 << 34
+
+
+def read_archive(path: Path) -> Imported:
+    """Read a file that ``torch.export.save`` wrote.
+
+    Raises :class:`FormatError` for what is none, :class:`UnsupportedModelError` as :func:`lower` does.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            program = _Archive(archive, str(path)).program()
+        return lower(program, str(path))
+    except FileNotFoundError:
+        raise FormatError(f"{path}: there is no such file") from None
+    except IsADirectoryError:
+        raise FormatError(f"{path}: is a folder, not a .pt2 file") from None
+    except (
+        StopIteration,
+        zipfile.BadZipFile, OSError, KeyError, IndexError, ValueError, TypeError, AttributeError, NotImplementedError,
+        OverflowError, RecursionError, MemoryError, RuntimeError, EOFError,
+    ) as error:  # fmt: skip
+        raise FormatError(
+            f"{path}: not a readable .pt2 file ({type(error).__name__}: {error}); export the model again with "
+            "torch.export.save, or pass the live module"
+        ) from None
+
+
+class _Archive:
+    def __init__(self, archive: zipfile.ZipFile, where: str) -> None:
+        self._archive, self._where = archive, where
+        names = archive.namelist()
+        models = [name for name in names if name.endswith("/models/model.json")]
+        if not models:
+            raise ValueError("it holds no models/model.json")
+        self._top = models[0].removesuffix("models/model.json")
+        if sum(item.file_size for item in archive.infolist()) > _LARGEST:
+            raise ValueError("it unpacks to more than 16 GiB")
+
+    def program(self) -> Program:
+        module = json.loads(self._archive.read(f"{self._top}models/model.json"))["graph_module"]
+        graph, specs = module["graph"], module["signature"]
+        inputs, constants = [], {}
+        stored = {**self._payloads("weights"), **self._payloads("constants")}
+        for spec in specs["input_specs"]:
+            kind, content = next(iter(spec.items()))
+            if kind == "user_input":
+                inputs.append(content["arg"]["as_tensor"]["name"])
+            else:
+                key = content.get("parameter_name") or content.get("buffer_name") or content["tensor_constant_name"]
+                if key in stored:
+                    constants[content["arg"]["name"]] = stored[key]
+        outputs = [next(iter(spec.items())) for spec in specs["output_specs"]]
+        user = [content["arg"]["as_tensor"]["name"] for kind, content in outputs if kind == "user_output"]
+        if len(inputs) != 1 or len(user) != 1:
+            problem = f"it has {len(inputs)} inputs and {len(user)} outputs; LEO reads models with one of each"
+            raise UnsupportedModelError(self._where, [problem])
+        meta = graph["tensor_values"][inputs[0]]
+        if meta["dtype"] not in _FLOATS:
+            raise UnsupportedModelError(self._where, ["its input is not of a float type"])
+        sizes = meta["sizes"][1:]
+        if not sizes or not all("as_int" in size for size in sizes):
+            raise UnsupportedModelError(self._where, ["the input has a free axis besides the batch"])
+        shape = tuple(int(size["as_int"]) for size in sizes)
+        batch = int(meta["sizes"][0].get("as_int", 1))
+        if not 0 < math.prod(shape) <= 1 << 28:
+            raise ValueError(f"an input of shape {shape}")
+        # what yields no tensor works out or asserts the size of the batch
+        calls = [_call(node) for node in graph["nodes"] if node["outputs"] and "as_tensor" in node["outputs"][0]]
+        return Program(inputs[0], shape, _FLOATS[meta["dtype"]], constants, calls, user[0], batch=batch)
+
+    def _payloads(self, kind: str) -> dict[str, Array]:
+        """Parameters and buffers by their names."""
+        config = json.loads(self._archive.read(f"{self._top}data/{kind}/model_{kind}_config.json"))["config"]
+        found = {}
+        for name, entry in config.items():
+            if entry.get("use_pickle") or entry.get("tensor_meta") is None:
+                raise UnsupportedModelError(self._where, [f"'{name}' is stored as a pickle, which LEO does not open"])
+            data = self._archive.read(f"{self._top}data/{kind}/{entry['path_name']}")
+            found[name] = _tensor(data, entry["tensor_meta"], name)
+        return found
+
+
+def _tensor(data: bytes, meta: dict[str, Any], name: str) -> Array:
+    sizes, strides = ([int(item["as_int"]) for item in meta[key]] for key in ("sizes", "strides"))
+    if any(d < 0 for d in (*sizes, *strides)) or len(sizes) != len(strides):
+        raise ValueError(f"the shape of '{name}' is damaged")
+    kind = _DTYPES[meta["dtype"]]
+    if kind == "bf16":
+        flat = (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
+    else:
+        flat = np.frombuffer(data, f"<{kind}")
+    start = int(meta["storage_offset"]["as_int"])
+    last = start + sum((d - 1) * s for d, s in zip(sizes, strides, strict=True)) if all(sizes) else -1
+    if start < 0 or last >= len(flat):
+        raise ValueError(f"the weights '{name}' are cut off")
+    if last < 0:
+        return np.zeros(sizes, flat.dtype)
+    array = np.lib.stride_tricks.as_strided(flat[start:], sizes, [s * flat.itemsize for s in strides]).copy()
+    if array.dtype == np.float16:
+        array = array.astype(np.float32)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError(f"the weights '{name}' hold NaN or infinity; LEO needs finite weights")
+    return array
+
+
+def _call(node: dict[str, Any]) -> Call:
+    operator = node["target"].removeprefix("torch.ops.").removeprefix("aten.")
+    arguments = {item["name"]: _argument(item["arg"]) for item in node["inputs"]}
+    trace = (node.get("metadata") or {}).get("stack_trace", "")
+    lines = [line.strip() for line in trace.splitlines() if line.strip().startswith("File")]
+    return Call(operator, arguments, node["outputs"][0]["as_tensor"]["name"], lines[-1] if lines else "")
+
+
+def _argument(argument: dict[str, Any]) -> Any:
+    kind, content = next(iter(argument.items()))
+    if kind == "as_tensor":
+        return Ref(content["name"])
+    if kind in ("as_tensors", "as_optional_tensors"):
+        return [_argument(item) if "as_tensor" in item else Ref(item["name"]) for item in content]
+    if kind in ("as_int", "as_float", "as_bool", "as_string", "as_ints", "as_floats", "as_bools"):
+        return content
+    if kind == "as_sym_int":
+        # the batch axis, where the file leaves it free; LEO works on one example
+        return content.get("as_int", 1)
+    if kind == "as_sym_ints":
+        return [item.get("as_int", 1) for item in content]
+    return None

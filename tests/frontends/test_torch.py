@@ -1,0 +1,288 @@
+"""PyTorch: live modules, exported programs and state dicts, against PyTorch itself, and what must be refused."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from strategies import networks
+
+torch = pytest.importorskip("torch")
+from torch import nn  # noqa: E402
+
+import leo_core  # noqa: E402
+from leo_core.api import read  # noqa: E402
+from leo_core.errors import FormatError, LeoError, UnsupportedModelError  # noqa: E402
+from leo_core.testing.networks import NETWORKS, chain  # noqa: E402
+from leo_frontends.torch import read_file, read_live_model, write_file, write_live_model  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def seeded(module):
+    """A module with weights on a grid, and statistics that are not those of a fresh batch norm."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+            if tensor.is_floating_point() and "act" not in name:
+                values = torch.randint(-16, 17, tensor.shape, generator=generator) / 16
+                tensor.copy_(values.abs() + 0.5 if "running_var" in name else values)
+    return module
+
+
+def chained(*layers):
+    return nn.Sequential(*layers)
+
+
+class Residual(nn.Module):
+    """Batch norm and skip connections."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm, self.second = nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Linear(6, 6)
+        self.last = nn.Linear(6, 3)
+
+    def forward(self, x):
+        h = torch.relu(self.norm(self.first(x)))
+        return self.last(torch.relu(self.second(h) + x) + h)
+
+
+class Everything(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 4), nn.Linear(8, 2)
+        self.register_buffer("scale", torch.tensor([0.5, 2.0, -1.0, 4.0]))
+        self.act = nn.PReLU(4, init=0.25)
+
+    def forward(self, x):
+        x = x.flatten(1)
+        h = self.a(x) * self.scale - 0.5
+        h = torch.maximum(h.abs(), x[:, :4]) - 2 * torch.minimum(h, -h)
+        h = self.act(h).clamp(-1, 2) + nn.functional.leaky_relu(h, 0.1) / 4
+        h = nn.functional.relu6(3 - h) + nn.functional.hardtanh(h)
+        h = torch.cat([h, x.view(x.size(0), -1)[:, 2:]], dim=1).unsqueeze(1).transpose(1, 2).squeeze(2)
+        return self.b(h.reshape(h.shape[0], 8))
+
+
+class InPlace(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        h = self.a(x)
+        nn.functional.relu_(h)
+        return self.b(h)
+
+
+MODULES = {
+    "sequential": (lambda: chained(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2)), (6,)),
+    "nested": (lambda: chained(chained(nn.Linear(6, 5), nn.ReLU(inplace=True)), nn.Dropout(), nn.Linear(5, 2)), (6,)),
+    "flattened": (
+        lambda: chained(nn.Flatten(), nn.Linear(6, 5), nn.ReLU6(), nn.Linear(5, 2), nn.Unflatten(1, (1, 2))),
+        (2, 3),
+    ),
+    "normalised": (lambda: chained(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.LeakyReLU(0.1), nn.Linear(5, 2)), (6,)),
+    "no bias": (lambda: chained(nn.Linear(6, 5, bias=False), nn.Hardtanh(), nn.Identity(), nn.Linear(5, 2)), (6,)),
+    "relu last": (lambda: chained(nn.Linear(6, 5), nn.ReLU()), (6,)),
+    "double": (lambda: chained(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2)).double(), (6,)),
+    "residual": (Residual, (6,)),
+    "everything": (Everything, (2, 3)),
+    "in place": (InPlace, (6,)),
+}
+
+
+def made(name):
+    make, shape = MODULES[name]
+    return seeded(make()).eval(), shape
+
+
+def agrees(module, shape, network):
+    kind = torch.float64 if network.dtype == np.float64 else torch.float32
+    points = torch.randn(32, *shape, generator=torch.Generator().manual_seed(1)).to(kind) * 3
+    with torch.no_grad():
+        want = module(points).numpy().reshape(32, -1)
+    got = network.evaluate(points.numpy().reshape(32, -1).astype(np.float64))
+    assert np.allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_live_modules(name):
+    module, shape = made(name)
+    imported = read_live_model(module, shape)
+    assert imported.network.signature.input_shape == shape
+    agrees(module, shape, imported.network)
+    assert all(parameter.requires_grad for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("free", [False, True], ids=["fixed batch", "free batch"])
+def test_exported_programs_are_read_without_running_them(name, free, tmp_path):
+    module, shape = made(name)
+    kind = next(module.parameters()).dtype
+    dynamic = ({0: torch.export.Dim("batch")},) if free else None
+    exported = torch.export.export(module, (torch.zeros(2, *shape, dtype=kind),), dynamic_shapes=dynamic)
+    live = read_live_model(exported).network
+    agrees(module, shape, live)
+    torch.export.save(exported, tmp_path / "model.pt2")
+    assert read_file(tmp_path / "model.pt2").network == live
+
+
+@pytest.mark.parametrize("name", ["sequential", "residual", "normalised", "everything"])
+def test_compressed_and_written_back(name, tmp_path):
+    module, shape = made(name)
+    result = leo_core.compress(module, (-1, 1)) if len(shape) == 1 else leo_core.compress(
+        write_and_read(module, shape, tmp_path), (-1, 1))  # fmt: skip
+    smaller = result.to("torch")
+    agrees(smaller, result.network.signature.input_shape, result.network)
+    path = result.export(tmp_path / "smaller.pt2")
+    loaded = torch.export.load(path).module()
+    agrees(loaded, result.network.signature.input_shape, result.network)
+    assert read(path)[0].network.output_size == result.network.output_size
+
+
+def write_and_read(module, shape, folder):
+    exported = torch.export.export(module, (torch.zeros(2, *shape),))
+    torch.export.save(exported, folder / "in.pt2")
+    return folder / "in.pt2"
+
+
+def test_a_residual_module_keeps_its_skip():
+    module, _ = made("residual")
+    result = leo_core.compress(module, (-1, 1))
+    assert isinstance(result.model, torch.fx.GraphModule)
+    assert any("add" in str(node.target) for node in result.model.graph.nodes)
+    assert result.import_deviation > 0  # batch norm has no exact floats
+
+
+def test_chains_become_a_sequential_with_the_same_bits():
+    module, shape = made("sequential")
+    network = read_live_model(module, shape).network
+    back = write_live_model(network)
+    assert [type(layer) for layer in back] == [nn.Linear, nn.ReLU, nn.Linear]
+    for was, now in zip(module.parameters(), back.parameters(), strict=True):
+        assert torch.equal(was, now)
+
+
+@pytest.mark.parametrize("make", NETWORKS)
+def test_any_network_becomes_a_module(make):
+    network = make()
+    module = write_live_model(network)
+    agrees(module, network.signature.input_shape or (network.input_size,), network)
+
+
+@settings(max_examples=25)
+@given(networks())
+def test_any_network_written_runs_the_same(network):
+    module = write_live_model(network)
+    points = np.random.default_rng(0).uniform(-2, 2, (20, network.input_size)).astype(network.dtype)
+    with torch.no_grad():
+        got = module(torch.from_numpy(points)).numpy()
+    want = network.evaluate(points.astype(np.float64))
+    scale = max(1.0, float(np.abs(want).max()))
+    assert np.abs(got - want).max() <= 1e-5 * scale
+
+
+def test_state_dicts(tmp_path):
+    module = seeded(nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 2)))
+    torch.save(module.state_dict(), tmp_path / "a.pt")
+    imported = read_file(tmp_path / "a.pt")
+    agrees(module, (6,), imported.network)
+    assert "ReLU" in imported.notes[0]
+    torch.save({"state_dict": {f"features.module.{k}": v for k, v in module.state_dict().items()}}, tmp_path / "b.pth")
+    assert read_file(tmp_path / "b.pth").network.widths == (6, 5, 4, 2)
+    write_file(imported.network, tmp_path / "c.pt")
+    again = torch.load(tmp_path / "c.pt", weights_only=True)
+    assert all(torch.equal(again[key], value) for key, value in module.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (lambda: nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Linear(2, 2)).state_dict(), "plain"),
+        (lambda: nn.Sequential(nn.Conv2d(1, 2, 3)).state_dict(), "Linear"),
+        (lambda: {"a.weight": torch.zeros(2, 2)}, "Sequential"),
+        (lambda: {"0.weight": torch.zeros(2, 3), "2.weight": torch.zeros(2, 3)}, "inputs"),
+        (lambda: {"0.weight": torch.zeros(2, 3), "5.weight": torch.zeros(2, 2)}, "more than one layer"),
+        (lambda: {"0.weight": torch.zeros(2, 3), "epoch": 3}, "tensor"),
+        (lambda: {"0.weight": torch.full((2, 3), float("nan"))}, "finite"),
+        (lambda: [1, 2], "state dict"),
+        (dict, "state dict"),
+    ],
+)
+def test_state_dicts_of_other_models_are_refused(content, says, tmp_path):
+    torch.save(content(), tmp_path / "other.pt")
+    with pytest.raises(LeoError, match=says):
+        read_file(tmp_path / "other.pt")
+
+
+class _Bomb:
+    def __reduce__(self):
+        return open, ("/tmp/leo-was-here", "w")
+
+
+def test_nothing_in_a_file_is_run(tmp_path):
+    module = nn.Sequential(nn.Linear(3, 2))
+    torch.save(module, tmp_path / "whole.pt")
+    (tmp_path / "bomb.pt").write_bytes(pickle.dumps(_Bomb()))
+    for name in ("whole.pt", "bomb.pt"):
+        with pytest.raises(FormatError, match="live module"):
+            read_file(tmp_path / name)
+    write_file(chain(3, 4, 2), tmp_path / "good.pt2")
+    with zipfile.ZipFile(tmp_path / "good.pt2") as good, zipfile.ZipFile(tmp_path / "bomb.pt2", "w") as bad:
+        for item in good.namelist():
+            data = good.read(item)
+            if item.endswith("model_weights_config.json"):
+                data = data.replace(b'"use_pickle": false', b'"use_pickle": true')
+            bad.writestr(item, data)
+    with pytest.raises(UnsupportedModelError, match="pickle"):
+        read_file(tmp_path / "bomb.pt2")
+
+
+class Sigmoid(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(3, 3)
+
+    def forward(self, x):
+        return torch.sigmoid(self.a(x)) * torch.softmax(x, 1) + torch.sin(x)
+
+
+def test_every_unsupported_operation_is_named_with_its_line():
+    with pytest.raises(UnsupportedModelError) as refused:
+        read_live_model(Sigmoid(), (3,))
+    assert len(refused.value.problems) == 3
+    for name in ("sigmoid", "softmax", "sin"):
+        assert any(name in problem and "test_torch.py" in problem for problem in refused.value.problems)
+
+
+class Branching(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.a(x) if x.sum() > 0 else x
+
+
+def test_control_flow_and_unknown_shapes_are_refused():
+    with pytest.raises(UnsupportedModelError, match="cannot follow"):
+        read_live_model(Branching(), (3,))
+    with pytest.raises(UnsupportedModelError, match="shape of its input"):
+        read_live_model(nn.Sequential(nn.ReLU()), None)
+    with pytest.raises(UnsupportedModelError, match="Module"):
+        read_live_model(torch.zeros(3), None)
+
+
+def test_half_precision_and_training_mode(capsys):
+    module, shape = made("normalised")
+    half = read_live_model(seeded(nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2))).half(), shape)
+    assert any("half" in note for note in half.notes)
+    assert half.network.dtype == np.float32
+    module.train()
+    network = read_live_model(module, shape).network
+    assert module.training
+    agrees(module.eval(), shape, network)
