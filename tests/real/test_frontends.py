@@ -1,0 +1,53 @@
+"""Real files from one framework to another."""
+
+from __future__ import annotations
+
+import keras_files
+import numpy as np
+import pytest
+
+import leo_core
+from leo_core.api import read
+
+pytestmark = [pytest.mark.real, pytest.mark.filterwarnings("ignore")]
+
+
+def test_state_dicts_hold_the_networks_of_the_onnx_files(nets, index):
+    pytest.importorskip("torch")
+    files = [file for file in index if file.endswith(".pt")]
+    for file in files:
+        (mine, _), (theirs, _) = read(nets / file), read((nets / file).with_suffix(".onnx"))
+        assert mine.network.widths == theirs.network.widths == tuple(index[file]["widths"])
+        points = np.random.default_rng(0).random((5, mine.network.input_size))
+        assert np.array_equal(mine.network.evaluate(points), theirs.network.evaluate(points)), file
+
+
+def test_a_keras_network_leaves_for_pytorch(nets, index, tmp_path):
+    torch = pytest.importorskip("torch")
+    file = "mnist_l1/mnist_400-400_0.0002.keras"
+    if file not in index:
+        pytest.skip(f"{file} is not in INDEX.json")
+    network = keras_files.read(nets / file)
+    result = leo_core.compress(network, nets / index[file]["domain"])
+    path = result.export(tmp_path / "smaller.pt2")
+    module = torch.export.load(path).module()
+    data = nets.parent / "data" / "mnist.npz"
+    images = np.random.default_rng(0).random((100, 784), np.float32)
+    if data.exists():
+        images = np.load(data)["test_images"].reshape(-1, 784).astype(np.float32) / np.float32(255)
+    with torch.no_grad():
+        now = module(torch.from_numpy(images)).numpy().argmax(axis=1)
+    assert (network.evaluate(images, np.float32).argmax(axis=1) == now).all()
+
+
+@pytest.mark.parametrize("target", ["copy.pt2", "copy.pt", "copy.onnx", "copy.leo"])
+def test_conversion_keeps_every_bit(target, nets, index, tmp_path):
+    pytest.importorskip("torch")
+    file = "mnist_l1/mnist_100-100_0.0005.pt"
+    if file not in index:
+        pytest.skip(f"{file} is not in INDEX.json")
+    original = read(nets / file)[0].network
+    copied = read(leo_core.convert(nets / file, tmp_path / target))[0].network
+    for was, now in zip(original.layers(), copied.layers(), strict=True):
+        assert was.affine.maps[0].matrix().tobytes() == now.affine.maps[0].matrix().tobytes()
+        assert was.affine.bias.tobytes() == now.affine.bias.tobytes()
