@@ -273,11 +273,13 @@ def read(model: Any, listener: Listener = silent, shape: tuple[int, ...] | None 
     """
     if isinstance(model, str | Path):
         path = Path(model)
+        if path.is_dir():
+            raise UsageError(
+                f"{path}: is a folder, not a model file (a SavedModel says nothing of its layers: save it as .keras)"
+            )
         spec = registry.frontend_for_path(path)
         if spec.read_file is None:
             raise PluginError(f"{path}: the frontend '{spec.name}' cannot read files")
-        if path.is_dir():
-            raise UsageError(f"{path}: is a folder, not a model file")
         imported = spec.read_file(path)
     else:
         spec = registry.frontend_for_model(model)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import keras_files
 import numpy as np
 import pytest
 
 import leo_core
 from leo_backends.highs import HighsSolver
 from leo_core import Affine, Box, State
+from leo_core.api import read
 from leo_core.bounds.interval import bound_network
 from leo_core.execution.budget import Budget
 from leo_core.stability.prover import Prover
@@ -58,7 +58,7 @@ def analyze(nets, name, entry, **options):
     if path.suffix in (".keras", ".pt"):
         onnx = path.with_suffix(".onnx")
         path = onnx if onnx.exists() else path
-    model = keras_files.read(path) if path.suffix == ".keras" else path
+    model = path
     return leo_core.analyze(model, nets / f"{name}.domain.json", **options)
 
 
@@ -96,7 +96,7 @@ def test_what_stays_open_contradicts_nothing(name, nets, by_domain):
 
 def test_nothing_is_stable_in_ad01(nets, index):
     entry = index["mlperf_tiny/ad01.h5"]
-    found = leo_core.analyze(keras_files.read(nets / entry["file"]), nets / entry["domain"])
+    found = leo_core.analyze(nets / entry["file"], nets / entry["domain"])
     assert found.count(State.UNSTABLE) == found.units == 1032
 
 
@@ -107,7 +107,7 @@ def test_a_hard_claim_keeps_no_easy_one_waiting(nets):
 
 
 def test_the_lp_closes_at_the_root_what_takes_bounds_a_large_tree(nets, monkeypatch):
-    network = keras_files.read(nets / "gurobi_ml" / "diabetes_v2.keras")
+    network = read(nets / "gurobi_ml" / "diabetes_v2.keras")[0].network
     box = Box.of(str(nets / "gurobi_ml" / "diabetes_v2.domain.json"), network.input_size)
     region = bound_network(network, box)
     target = [node.name for node in network.nodes if isinstance(node, Affine)][1]

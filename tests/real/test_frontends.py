@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import keras_files
 import numpy as np
 import pytest
 
@@ -27,7 +26,7 @@ def test_a_keras_network_leaves_for_pytorch(nets, index, tmp_path):
     file = "mnist_l1/mnist_400-400_0.0002.keras"
     if file not in index:
         pytest.skip(f"{file} is not in INDEX.json")
-    network = keras_files.read(nets / file)
+    network = read(nets / file)[0].network
     result = leo_core.compress(network, nets / index[file]["domain"])
     path = result.export(tmp_path / "smaller.pt2")
     module = torch.export.load(path).module()

@@ -6,12 +6,12 @@ import json
 import subprocess
 import sys
 
-import keras_files
 import numpy as np
 import pytest
 
 import leo_core
 from leo_core import Box, State
+from leo_core.api import read
 from leo_core.errors import LeoError
 
 pytestmark = pytest.mark.real
@@ -33,7 +33,7 @@ def onnx_of(nets, tmp_path):
     def get(file):
         if not file.endswith(".keras"):
             return nets / file
-        return leo_core.convert(keras_files.read(nets / file), tmp_path / "copy.onnx")
+        return leo_core.convert(read(nets / file)[0].network, tmp_path / "copy.onnx")
 
     return get
 
@@ -83,7 +83,7 @@ def test_compressed_models_agree(file, onnx_of, nets, index, tmp_path):
 
 
 def readable(index):
-    return [file for file in index if file.endswith((".onnx", ".nnet"))]
+    return [file for file in index if file.endswith((".onnx", ".nnet", ".keras", ".h5", ".pt"))]
 
 
 def test_every_file_is_read_with_the_widths_it_has_or_refused_cleanly(nets, index):

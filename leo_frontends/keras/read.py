@@ -1,0 +1,268 @@
+"""A Keras model layer by layer: its configuration says what is wired to what, its layers hold the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from leo_core.errors import FormatError, UnsupportedModelError
+from leo_core.network import INPUT, Network, Origin, Signature, reachable
+from leo_core.plugins import Imported
+from leo_frontends import lowering
+from leo_frontends.graph import Array, Graph, Refused, Tensor, Value
+from leo_frontends.lowering import computed
+
+_HINT = "build it with the Sequential or Functional API, or export it to ONNX"
+
+
+def read_model(model: Any, where: str) -> Imported:
+    """Lower a built Sequential or Functional model.
+
+    Raises :class:`UnsupportedModelError` with every layer that has no affine + ReLU form.
+    """
+    import keras
+
+    kinds = keras.Sequential, keras.src.models.functional.Functional
+    if not isinstance(model, kinds):
+        raise UnsupportedModelError(
+            where, [f"a {type(model).__name__} says nothing of how its layers are wired; {_HINT}"]
+        )
+    if isinstance(model, keras.Sequential) and not model.built:
+        raise UnsupportedModelError(where, ["it is not built; give it an Input layer, or call it once"])
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        counts = f"{len(model.inputs)} inputs and {len(model.outputs)} outputs"
+        raise UnsupportedModelError(where, [f"it has {counts}; LEO reads models with one of each"])
+    shape, dtype = tuple(model.inputs[0].shape[1:]), str(model.inputs[0].dtype)
+    if not shape or any(d is None for d in shape):
+        raise UnsupportedModelError(where, [f"the shape of its input is not fixed: {model.inputs[0].shape}"])
+    if dtype not in ("float32", "float64"):
+        raise UnsupportedModelError(where, [f"its input is of type {dtype}; LEO reads float32 and float64"])
+    reader = _Reader(Graph(math.prod(shape), dtype=dtype))
+    try:
+        result = reader.model(model, Value(INPUT, np.arange(math.prod(shape)).reshape(1, *shape)))
+    except (KeyError, IndexError, ValueError, TypeError, AttributeError, OverflowError) as error:
+        raise FormatError(f"{where}: the model is malformed ({type(error).__name__}: {error})") from None
+    if reader.problems:
+        raise UnsupportedModelError(where, reader.problems)
+    graph, value = reader.graph, computed(result)
+    name = graph.whole(Origin("output", "Identity"), value)
+    nodes = reachable(graph.nodes, name)
+    signature = Signature("input", shape, "output", tuple(value.index.shape[1:]), dtype)
+    rounding = {node.name: graph.rounding[node.name] for node in nodes if node.name in graph.rounding}
+    return Imported(Network(math.prod(shape), nodes, name, signature), graph.notes(), rounding)
+
+
+class _Reader:
+    """The graph so far, and what could not be lowered."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.problems: list[str] = []
+
+    def model(self, model: Any, given: Tensor) -> Any:
+        """The output of a model for one input."""
+        import keras
+
+        if isinstance(model, keras.Sequential):
+            for layer in model.layers:
+                given = self._layer(layer, [given])
+            return given
+        config = model.get_config()
+        inbound = {entry["name"]: entry["inbound_nodes"] for entry in config["layers"]}
+        (start,) = _places(config["input_layers"])
+        (end,) = _places(config["output_layers"])
+        known: dict[tuple[str, int], Tensor] = {start[:2]: given}
+        waiting = [end[:2]]
+        while waiting:  # a layer once all that it reads is known
+            place = waiting[-1]
+            name, number = place
+            reads = [found[:2] for found in _tensors(inbound[name][number])] if inbound[name] else []
+            missing = [read for read in reads if read not in known]
+            if place not in known and missing:
+                if len(waiting) > 100_000:
+                    raise ValueError("its layers read each other in a circle")
+                waiting.extend(missing)
+                continue
+            waiting.pop()
+            if place not in known:
+                known[place] = self._layer(model.get_layer(name), [known[read] for read in reads])
+        return known[end[:2]]
+
+    def _layer(self, layer: Any, inputs: list[Any]) -> Any:
+        kind = type(layer).__name__
+        if any(tensor is None for tensor in inputs):
+            return None
+        if hasattr(layer, "layers"):
+            return self.model(layer, *inputs)
+        try:
+            apply = LAYERS.get(kind)
+            if apply is None or not type(layer).__module__.startswith("keras."):
+                raise Refused("there is no affine + ReLU form for it")
+            return apply(self.graph, Origin(layer.name, kind), layer, inputs)
+        except Refused as reason:
+            self.problems.append(f"layer '{layer.name}' ({kind}): {reason}")
+            return None
+
+
+def _places(listed: Any) -> list[tuple[str, int, int]]:
+    return [tuple(listed)] if isinstance(listed[0], str) else [tuple(item) for item in listed]
+
+
+def _tensors(node: Any) -> list[tuple[str, int, int]]:
+    """The Keras tensors among a call's arguments, in order."""
+    if isinstance(node, Mapping):
+        if node.get("class_name") == "__keras_tensor__":
+            return [tuple(node["config"]["keras_history"])]
+        return [found for item in node.values() for found in _tensors(item)]
+    return [found for item in node for found in _tensors(item)] if isinstance(node, list | tuple) else []
+
+
+Lowering = Callable[[Graph, Origin, Any, Sequence[Tensor]], Tensor]
+
+
+def _weights(layer: Any, name: str) -> Array:
+    import keras
+
+    return lowering.number_array(np.asarray(keras.ops.convert_to_numpy(getattr(layer, name))))
+
+
+def _activated(graph: Graph, origin: Origin, value: Tensor, activation: Any) -> Tensor:
+    name = getattr(activation, "__name__", type(activation).__name__)
+    if not str(getattr(activation, "__module__", "")).startswith("keras.") and activation is not None:
+        raise Refused(f"its activation '{name}' is not one of Keras' own")
+    if activation is None or name == "linear":
+        return value
+    behind = Origin(f"{origin.layer}_{name}", name)
+    if name == "relu":
+        return lowering.relu(graph, behind, computed(value))
+    if name == "relu6":
+        return lowering.clip(graph, behind, computed(value), 0.0, 6.0)
+    if name == "leaky_relu":
+        return lowering.relu(graph, behind, computed(value), float(np.array(0.2, graph.dtype)))
+    hint = (
+        "; build a model without it, compress that, and put it behind the result"
+        if name in ("softmax", "sigmoid")
+        else ""
+    )
+    raise Refused(f"its activation '{name}' has no affine + ReLU form{hint}")
+
+
+def _dense(graph: Graph, origin: Origin, layer: Any, inputs: Sequence[Tensor]) -> Tensor:
+    kernel = _weights(layer, "kernel")
+    bias = _weights(layer, "bias") if layer.use_bias else np.zeros(kernel.shape[1], kernel.dtype)
+    dense = lowering.dense(graph, origin, computed(inputs[0]), np.ascontiguousarray(kernel.T), bias)
+    return _activated(graph, origin, dense, layer.activation)
+
+
+def _activation(graph: Graph, origin: Origin, layer: Any, inputs: Sequence[Tensor]) -> Tensor:
+    return _activated(graph, origin, inputs[0], layer.activation)
+
+
+def _relu(graph: Graph, origin: Origin, layer: Any, inputs: Sequence[Tensor]) -> Tensor:
+    value, slope = computed(inputs[0]), float(np.array(layer.negative_slope or 0.0, graph.dtype))
+    if layer.threshold:
+        raise Refused(f"its threshold is {layer.threshold}; LEO reads 0 only")
+    if layer.max_value is None:
+        return lowering.relu(graph, origin, value, slope)
+    if slope == 0:
+        return lowering.clip(graph, origin, value, 0.0, float(np.array(layer.max_value, graph.dtype)))
+    below = lowering.clip(graph, origin, value, -math.inf, float(np.array(layer.max_value, graph.dtype)))
+    return lowering.relu(graph, origin, computed(below), slope)
+
+
+def _leaky_relu(graph: Graph, origin: Origin, layer: Any, inputs: Sequence[Tensor]) -> Tensor:
+    return lowering.relu(graph, origin, computed(inputs[0]), float(np.array(layer.negative_slope, graph.dtype)))
+
+
+def _prelu(graph: Graph, origin: Origin, layer: Any, inputs: Sequence[Tensor]) -> Tensor:
+    return lowering.relu(graph, origin, computed(inputs[0]), _weights(layer, "alpha")[None])
+
+
+def _batch_norm(graph: Graph, origin: Origin, layer: Any, inputs: Sequence[Tensor]) -> Tensor:
+    mean, variance = _weights(layer, "moving_mean"), _weights(layer, "moving_variance")
+    gamma = _weights(layer, "gamma") if layer.scale else np.ones(len(mean))
+    beta = _weights(layer, "beta") if layer.center else np.zeros(len(mean))
+    axis = layer.axis if isinstance(layer.axis, int) else layer.axis[0]
+    statistics = (gamma, beta, mean, variance)
+    return lowering.batch_norm(graph, origin, computed(inputs[0]), statistics, float(layer.epsilon), axis)
+
+
+def _rescaling(graph: Graph, origin: Origin, layer: Any, inputs: Sequence[Tensor]) -> Tensor:
+    scale, offset = (np.asarray(number, graph.dtype) for number in (layer.scale, layer.offset))
+    return graph.scaled(origin, computed(inputs[0]), scale, offset)
+
+
+def _normalization(graph: Graph, origin: Origin, layer: Any, inputs: Sequence[Tensor]) -> Tensor:
+    if layer.invert:
+        raise Refused("it is inverted")
+    mean, variance = (np.asarray(_numbers_of(part), np.float64) for part in (layer.mean, layer.variance))
+    spread = np.maximum(np.sqrt(variance), 1e-7)  # Keras' own epsilon
+    scale = 1.0 / spread
+    error = 4 * lowering.EPS * np.abs(mean * scale)
+    return graph.scaled(origin, computed(inputs[0]), scale, -mean * scale, (4 * lowering.EPS, error))
+
+
+def _numbers_of(tensor: Any) -> Array:
+    import keras
+
+    return np.asarray(keras.ops.convert_to_numpy(tensor))
+
+
+def _same(_graph: Graph, _origin: Origin, _layer: Any, inputs: Sequence[Tensor]) -> Tensor:
+    return inputs[0]
+
+
+def _shaped(change: Callable[[Array, Any], Array]) -> Lowering:
+    def apply(_graph: Graph, _origin: Origin, layer: Any, inputs: Sequence[Tensor]) -> Tensor:
+        value = computed(inputs[0])
+        return Value(value.node, change(value.index, layer))
+
+    return apply
+
+
+def _fold(step: Callable[[Graph, Origin, Tensor, Tensor], Tensor]) -> Lowering:
+    """A layer of two or more inputs, taken one after the other."""
+
+    def apply(graph: Graph, origin: Origin, _layer: Any, inputs: Sequence[Tensor]) -> Tensor:
+        result = inputs[0]
+        for other in inputs[1:]:
+            result = step(graph, origin, result, other)
+        return result
+
+    return apply
+
+
+def _concatenate(graph: Graph, origin: Origin, layer: Any, inputs: Sequence[Tensor]) -> Tensor:
+    return lowering.concatenate(graph, origin, inputs, layer.axis)
+
+
+#: By the name of Keras' class.
+LAYERS: dict[str, Lowering] = {
+    "Activation": _activation,
+    "ActivityRegularization": _same,
+    "Add": _fold(lowering.add),
+    "AlphaDropout": _same,
+    "BatchNormalization": _batch_norm,
+    "Concatenate": _concatenate,
+    "Dense": _dense,
+    "Dropout": _same,
+    "Flatten": _shaped(lambda array, _layer: array.reshape(array.shape[0], -1)),
+    "GaussianDropout": _same,
+    "GaussianNoise": _same,
+    "Identity": _same,
+    "InputLayer": _same,
+    "LeakyReLU": _leaky_relu,
+    "Maximum": _fold(lowering.maximum),
+    "Minimum": _fold(lambda graph, origin, a, b: lowering.maximum(graph, origin, a, b, -1.0)),
+    "Normalization": _normalization,
+    "PReLU": _prelu,
+    "Permute": _shaped(lambda array, layer: np.transpose(array, (0, *layer.dims))),
+    "ReLU": _relu,
+    "Rescaling": _rescaling,
+    "Reshape": _shaped(lambda array, layer: array.reshape(array.shape[0], *layer.target_shape)),
+    "SpatialDropout1D": _same,
+    "Subtract": _fold(lambda graph, origin, a, b: lowering.add(graph, origin, a, b, (1.0, -1.0))),
+}

@@ -1,0 +1,109 @@
+"""A network as a Keras model: Sequential where it is a chain of layers, Functional otherwise.
+
+Stored weights keep their bits. A model runs in one dtype, the widest that a weight is stored in.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import keras
+import numpy as np
+
+from leo_core.linear import LinearMap, Select
+from leo_core.network import INPUT, Affine, Network, Relu
+from leo_frontends.graph import Array
+
+
+def build_model(network: Network) -> Any:
+    """The model of a network; inputs have the network's input shape behind a batch axis."""
+    return _Writer(network).model()
+
+
+class _Writer:
+    """``_held`` are the weights each layer gets once the model is built."""
+
+    def __init__(self, network: Network) -> None:
+        self._network, self._dtype = network, str(_stored_dtype(network))
+        self._held: list[tuple[Any, list[Array]]] = []
+        self._taken: set[str] = set()
+
+    def model(self) -> Any:
+        signature = self._network.signature
+        shape = signature.input_shape or (self._network.input_size,)
+        given = keras.Input(shape, dtype=str(self._network.dtype), name=self._name("input"))
+        at = given if len(shape) == 1 else keras.layers.Flatten(name=self._name("flatten"), dtype=self._dtype)(given)
+        values: dict[str, Any] = {INPUT: at}
+        for node in self._network.nodes:
+            values[node.name] = self._affine(node, values) if isinstance(node, Affine) else self._relu(node, values)
+        result = values[self._network.output]
+        if len(signature.output_shape) > 1:
+            result = keras.layers.Reshape(signature.output_shape, name=self._name("reshape"), dtype=self._dtype)(result)
+        model = keras.Model(given, result, name="leo")
+        if self._network.is_chain:
+            model = keras.Sequential([given, *(layer for layer in model.layers[1:])], name="leo")
+        for layer, arrays in self._held:
+            layer.set_weights(arrays)
+        return model
+
+    def _affine(self, node: Affine, values: dict[str, Any]) -> Any:
+        terms = [(source, linear) for source, linear in zip(node.sources, node.maps, strict=True) if linear.nonzeros]
+        if not terms:
+            terms = [(node.sources[0], node.maps[0])]
+        bias: Array | None = node.bias
+        parts = []
+        for source, linear in terms:
+            if _is_identity(linear) and not (len(terms) == 1 and node.bias.any()):
+                parts.append(values[source])
+                continue
+            parts.append(self._dense(node.name, values[source], linear, bias))
+            bias = None
+        if bias is not None and bias.any():  # all terms were identities
+            identity = Select.identity(node.size)
+            parts[0] = self._dense(node.name, parts[0], identity, bias)
+        return (
+            parts[0]
+            if len(parts) == 1
+            else keras.layers.Add(name=self._name(f"{node.name}_sum"), dtype=self._dtype)(parts)
+        )
+
+    def _dense(self, name: str, at: Any, linear: LinearMap, bias: Array | None) -> Any:
+        layer = keras.layers.Dense(linear.rows, use_bias=bias is not None, name=self._name(name), dtype=self._dtype)
+        arrays = [np.ascontiguousarray(linear.matrix().T.astype(self._dtype))]
+        self._held.append((layer, arrays if bias is None else [*arrays, bias.astype(self._dtype)]))
+        return layer(at)
+
+    def _relu(self, node: Relu, values: dict[str, Any]) -> Any:
+        slopes, name = np.unique(node.slope), self._name(node.name)
+        if not node.slope.any():
+            return keras.layers.ReLU(name=name, dtype=self._dtype)(values[node.source])
+        if len(slopes) == 1:
+            return keras.layers.LeakyReLU(float(slopes[0]), name=name, dtype=self._dtype)(values[node.source])
+        layer = keras.layers.PReLU(name=name, dtype=self._dtype)
+        self._held.append((layer, [node.slope.astype(self._dtype)]))
+        return layer(values[node.source])
+
+    def _name(self, name: str) -> str:
+        base = re.sub(r"\W", "_", name) or "layer"
+        made, count = base, 1
+        while made in self._taken:
+            count += 1
+            made = f"{base}_{count}"
+        self._taken.add(made)
+        return made
+
+
+def _is_identity(linear: LinearMap) -> bool:
+    return isinstance(linear, Select) and linear.rows == linear.columns and bool(
+        (linear.indices == np.arange(linear.rows)).all()
+    )  # fmt: skip
+
+
+def _stored_dtype(network: Network) -> np.dtype[Any]:
+    """The narrowest in which every weight and slope is exact."""
+    if any((relu.slope.astype(np.float32) != relu.slope).any() for relu in network.relus):
+        return np.dtype(np.float64)
+    affine = [node for node in network.nodes if isinstance(node, Affine)]
+    arrays = [a for node in affine for m in node.maps for a in m.arrays().values() if a.dtype.kind == "f"]
+    return np.result_type(np.float32, *(array.dtype for array in arrays), *(node.bias.dtype for node in affine))
