@@ -18,7 +18,7 @@ from leo_core.arithmetic import round_down, round_up
 from leo_core.bounds.interval import bound_network
 from leo_core.compare import Comparison, compare
 from leo_core.domain import Box, input_shape
-from leo_core.errors import OutputError, PluginError, UsageError
+from leo_core.errors import FormatError, OutputError, PluginError, UsageError
 from leo_core.execution.budget import Budget
 from leo_core.execution.events import Listener, Note, silent
 from leo_core.network import Network
@@ -274,7 +274,7 @@ def read(model: Any, listener: Listener = silent, shape: tuple[int, ...] | None 
     if isinstance(model, str | Path):
         path = Path(model)
         if path.is_dir():
-            raise UsageError(
+            raise FormatError(
                 f"{path}: is a folder, not a model file (a SavedModel says nothing of its layers: save it as .keras)"
             )
         spec = registry.frontend_for_path(path)

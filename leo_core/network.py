@@ -119,12 +119,17 @@ Node: TypeAlias = Affine | Relu
 INPUT = "input"
 
 
+#: What may follow a network and is no part of it.
+TAILS = ("softmax", "sigmoid")
+
+
 @final
 @dataclass(frozen=True)
 class Signature:
     """How a model looks outside: names and per-example shapes of input and output, and what it runs in.
 
-    ``dtype`` ('float32', 'float64') is empty where the widest stored dtype says it all.
+    ``dtype`` ('float32', 'float64') is empty where the widest stored dtype says it all. ``tail`` names a function in
+    :data:`TAILS` that the model applies to its output vector: the network is what comes before it.
     """
 
     input_name: str = "input"
@@ -132,6 +137,7 @@ class Signature:
     output_name: str = "output"
     output_shape: tuple[int, ...] = ()
     dtype: str = ""
+    tail: str = ""
 
 
 @final
@@ -186,6 +192,8 @@ class Network:
             sizes[node.name] = node.size
         if self.output not in sizes or self.output == INPUT:
             raise NetworkError(f"the output '{self.output}' is not a node of the network")
+        if self.signature.tail not in ("", *TAILS):
+            raise NetworkError(f"the tail '{self.signature.tail}' is unknown; there are: {', '.join(TAILS)}")
         shape = self.signature.input_shape or (self.input_size,)
         if int(np.prod(shape)) != self.input_size:
             raise NetworkError(f"the input shape {shape} does not hold {self.input_size} values")

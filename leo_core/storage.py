@@ -44,6 +44,7 @@ def save(network: Network, path: str | Path) -> None:
             "input": [signature.input_name, list(signature.input_shape)],
             "output": [signature.output_name, list(signature.output_shape)],
             "dtype": signature.dtype,
+            **({"tail": signature.tail} if signature.tail else {}),
         },
         "nodes": [_describe(node, arrays) for node in network.nodes],
     }
@@ -169,6 +170,7 @@ def _network(content: Mapping[str, Any], arrays: _Arrays) -> Network:
         _text(output_name),
         tuple(map(_integer, output_shape)),
         _dtype(content["signature"]["dtype"]),
+        _text(content["signature"].get("tail", "")),
     )
     return Network(_integer(content["input_size"]), tuple(nodes), _text(content["output"]), signature)
 

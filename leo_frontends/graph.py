@@ -40,17 +40,25 @@ class Graph:
     """Nodes made so far, and what rounding some of them took.
 
     ``batch`` is the batch size the model fixed; ``uses`` says how often each of its tensors is read, by name;
-    ``dtype`` is what it runs in.
+    ``dtype`` is what it runs in, ``output`` the tensor that is its output.
     """
 
     def __init__(
-        self, input_size: int, batch: int = 1, uses: dict[str, int] | None = None, dtype: str = "float32"
+        self,
+        input_size: int,
+        batch: int = 1,
+        uses: dict[str, int] | None = None,
+        dtype: str = "float32",
+        output: str = "",
     ) -> None:
         self.input_size, self.batch, self._uses, self.dtype = input_size, batch, uses or {}, np.dtype(dtype)
+        self.output = output
         self.nodes: list[Node] = []
         self.rounding: dict[str, Rounding] = {}
         #: How many ReLUs stand for layers that are none: clips, absolute values, maxima.
         self.added = 0
+        #: A softmax or sigmoid that was met, and the tensor it was to be applied to: fine at the very end only.
+        self.tail: tuple[str, Value] | None = None
 
     def affine(self, origin: Origin, sources: list[Value], maps: list[LinearMap], bias: Array, shape: Any) -> Value:
         """Add an affine node whose output has ``shape``."""
@@ -139,11 +147,30 @@ class Graph:
             return value.node
         return self.pick(origin, value).node
 
+    def cut(self, name: str, value: Value, *, last: bool = True) -> Value:
+        """Note a softmax or sigmoid of a vector, which stays outside the network, if it may be the last thing done."""
+        if self.tail is not None or value.index.ndim != 2 or not last:
+            raise Refused(f"a {name} has no affine + ReLU form; only one at the end, of a vector, is kept outside")
+        self.tail = name, value
+        return value
+
+    def tail_of(self, result: Value) -> str:
+        """The name of the tail, where it is the last thing done."""
+        if self.tail is None:
+            return ""
+        name, value = self.tail
+        if value is not result:
+            raise Refused(f"a {name} has no affine + ReLU form; only one at the end, of a vector, is kept outside")
+        return name
+
     def notes(self) -> tuple[str, ...]:
         """What a user should be told about the lowering."""
-        if not self.added:
-            return ()
-        return (f"{self.added} ReLUs stand for layers that are none (clips, absolute values, maxima), exactly",)
+        notes = []
+        if self.added:
+            notes.append(f"{self.added} ReLUs stand for layers that are none (clips, absolute values, maxima), exactly")
+        if self.tail is not None:
+            notes.append(f"the {self.tail[0]} at the end is kept outside and put back; the change is of what enters it")
+        return tuple(notes)
 
     def size(self, name: str) -> int:
         """How many values the input or a node has."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from leo_core.errors import FormatError, UnsupportedModelError
-from leo_core.network import INPUT, Network, Origin, Signature, reachable
+from leo_core.network import INPUT, TAILS, Network, Origin, Signature, reachable
 from leo_core.plugins import Imported
 from leo_frontends import lowering
 from leo_frontends.graph import Array, Graph, Refused, Tensor, Value
@@ -48,9 +48,13 @@ def read_model(model: Any, where: str) -> Imported:
     if reader.problems:
         raise UnsupportedModelError(where, reader.problems)
     graph, value = reader.graph, computed(result)
+    try:
+        tail = graph.tail_of(value)
+    except Refused as reason:
+        raise UnsupportedModelError(where, [str(reason)]) from None
     name = graph.whole(Origin("output", "Identity"), value)
     nodes = reachable(graph.nodes, name)
-    signature = Signature("input", shape, "output", tuple(value.index.shape[1:]), dtype)
+    signature = Signature("input", shape, "output", tuple(value.index.shape[1:]), dtype, tail)
     rounding = {node.name: graph.rounding[node.name] for node in nodes if node.name in graph.rounding}
     return Imported(Network(math.prod(shape), nodes, name, signature), graph.notes(), rounding)
 
@@ -142,12 +146,9 @@ def _activated(graph: Graph, origin: Origin, value: Tensor, activation: Any) -> 
         return lowering.clip(graph, behind, computed(value), 0.0, 6.0)
     if name == "leaky_relu":
         return lowering.relu(graph, behind, computed(value), float(np.array(0.2, graph.dtype)))
-    hint = (
-        "; build a model without it, compress that, and put it behind the result"
-        if name in ("softmax", "sigmoid")
-        else ""
-    )
-    raise Refused(f"its activation '{name}' has no affine + ReLU form{hint}")
+    if name in TAILS:
+        return graph.cut(name, computed(value))
+    raise Refused(f"its activation '{name}' has no affine + ReLU form")
 
 
 def _dense(graph: Graph, origin: Origin, layer: Any, inputs: Sequence[Tensor]) -> Tensor:
@@ -171,6 +172,12 @@ def _relu(graph: Graph, origin: Origin, layer: Any, inputs: Sequence[Tensor]) ->
         return lowering.clip(graph, origin, value, 0.0, float(np.array(layer.max_value, graph.dtype)))
     below = lowering.clip(graph, origin, value, -math.inf, float(np.array(layer.max_value, graph.dtype)))
     return lowering.relu(graph, origin, computed(below), slope)
+
+
+def _softmax(graph: Graph, _origin: Origin, layer: Any, inputs: Sequence[Tensor]) -> Tensor:
+    if layer.axis not in (-1, 1):
+        raise Refused(f"its axis is {layer.axis}")
+    return graph.cut("softmax", computed(inputs[0]))
 
 
 def _leaky_relu(graph: Graph, origin: Origin, layer: Any, inputs: Sequence[Tensor]) -> Tensor:
@@ -263,6 +270,7 @@ LAYERS: dict[str, Lowering] = {
     "ReLU": _relu,
     "Rescaling": _rescaling,
     "Reshape": _shaped(lambda array, layer: array.reshape(array.shape[0], *layer.target_shape)),
+    "Softmax": _softmax,
     "SpatialDropout1D": _same,
     "Subtract": _fold(lambda graph, origin, a, b: lowering.add(graph, origin, a, b, (1.0, -1.0))),
 }

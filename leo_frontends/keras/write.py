@@ -40,6 +40,8 @@ class _Writer:
         result = values[self._network.output]
         if len(signature.output_shape) > 1:
             result = keras.layers.Reshape(signature.output_shape, name=self._name("reshape"), dtype=self._dtype)(result)
+        if signature.tail:
+            result = keras.layers.Activation(signature.tail, name=self._name(signature.tail), dtype=self._dtype)(result)
         model = keras.Model(given, result, name="leo")
         if self._network.is_chain:
             model = keras.Sequential([given, *(layer for layer in model.layers[1:])], name="leo")

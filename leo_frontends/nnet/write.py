@@ -43,6 +43,10 @@ def write_file(network: Network, path: Path) -> None:
 
 
 def _layers(network: Network, where: str) -> tuple[list[Layer], Array, Array]:
+    if network.signature.tail:
+        raise UnsupportedModelError(
+            where, [f"the {network.signature.tail} at its end has no place in .nnet; write .onnx"]
+        )
     try:
         layers = list(network.layers())
     except NetworkError as error:

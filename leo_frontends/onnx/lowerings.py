@@ -250,6 +250,13 @@ def _concat(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
     return lowering.concatenate(graph, _origin(node), inputs, int(_attributes(node)["axis"]))
 
 
+def _tail(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
+    value = computed(inputs[0])
+    if node.op_type == "Softmax" and _attributes(node).get("axis", -1) not in (-1, value.index.ndim - 1):
+        raise Refused("it is not taken along the last axis")
+    return graph.cut(node.op_type.lower(), value, last=node.output[0] == graph.output)
+
+
 #: By ONNX operator, what makes nodes of it.
 LOWERINGS: dict[str, Callable[[Graph, Any, list[Any]], Tensor]] = {
     "Abs": _absolute,
@@ -276,6 +283,8 @@ LOWERINGS: dict[str, Callable[[Graph, Any, list[Any]], Tensor]] = {
     "Relu": _relu,
     "Reshape": _reshape,
     "Shape": _shape,
+    "Sigmoid": _tail,
+    "Softmax": _tail,
     "Squeeze": _squeeze,
     "Sub": _add,
     "Transpose": _transpose,

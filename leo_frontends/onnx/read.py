@@ -9,7 +9,7 @@ from typing import Any, final
 import numpy as np
 
 from leo_core.errors import FormatError, UnsupportedModelError
-from leo_core.network import INPUT, Network, Origin, Signature, reachable
+from leo_core.network import INPUT, TAILS, Network, Origin, Signature, reachable
 from leo_core.plugins import Imported
 from leo_frontends.graph import Graph, Refused, Tensor, Value
 from leo_frontends.lowering import number_array
@@ -60,7 +60,9 @@ class _Reader:
         problems = [
             f"node {position} '{node.name or node.output[0]}': {node.op_type}"
             for position, node in enumerate(self._graph.node)
-            if node.op_type not in LOWERINGS or node.domain not in ("", "ai.onnx")
+            if node.op_type not in LOWERINGS
+            or node.domain not in ("", "ai.onnx")
+            or (node.op_type.lower() in TAILS and node.output[0] not in [item.name for item in self._graph.output])
         ]
         inputs = [item for item in self._graph.input if item.name not in self._tensors]
         if len(inputs) != 1:
@@ -70,7 +72,7 @@ class _Reader:
         if problems:
             raise UnsupportedModelError(self._where, problems)
         signature = self._begin(inputs[0])
-        graph = Graph(signature.size, self._batch, self._uses)
+        graph = Graph(signature.size, self._batch, self._uses, output=self._graph.output[0].name)
         for position, node in enumerate(self._graph.node):
             problem = self._lower(graph, position, node)
             if problem:
@@ -84,13 +86,17 @@ class _Reader:
         last = Origin(f"{output}_values", "Identity")
         if not isinstance(result, Value):
             result = graph.constant(last, result.astype(np.float64) if result.dtype.kind != "f" else result)
+        try:
+            tail = graph.tail_of(result)
+        except Refused as reason:
+            raise UnsupportedModelError(self._where, [str(reason)]) from None
         name = graph.whole(last, result)
         shape = tuple(result.index.shape[1:]) if signature.batched else tuple(result.index.shape)
         network = Network(
             signature.size,
             reachable(graph.nodes, name),
             name,
-            Signature(inputs[0].name, signature.shape, output, shape, signature.dtype),
+            Signature(inputs[0].name, signature.shape, output, shape, signature.dtype, tail),
         )
         rounding = {node.name: graph.rounding[node.name] for node in network.nodes if node.name in graph.rounding}
         return Imported(network, (*self._notes(signature), *graph.notes()), rounding)

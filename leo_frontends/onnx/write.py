@@ -94,6 +94,9 @@ class _Writer:
 
         network, signature = self._network, self._network.signature
         at = self._cast(network.output, self._dtype)
+        if signature.tail:
+            axis = {"axis": -1} if signature.tail == "softmax" else {}
+            at = self._emit(signature.tail.capitalize(), [at], signature.tail, **axis)
         if len(self._shape_out) != 1:
             shape = self._constant(np.array([-1, *self._shape_out]), "output_shape")
             self._emit("Reshape", [at, shape], "", output=signature.output_name)

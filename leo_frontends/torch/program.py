@@ -62,7 +62,7 @@ def lower(program: Program, where: str) -> Imported:
     :class:`FormatError` for a program that does not fit together.
     """
     size = math.prod(program.shape)
-    graph = Graph(size, program.batch, dtype=program.dtype)
+    graph = Graph(size, program.batch, dtype=program.dtype, output=program.output)
     tensors: dict[str, Tensor] = dict(program.constants)
     tensors[program.input] = Value(INPUT, np.arange(size).reshape(1, *program.shape))
     lost: set[str] = set()
@@ -99,12 +99,16 @@ def lower(program: Program, where: str) -> Imported:
     last = Origin(f"{program.output}_values", "Identity")
     if not isinstance(result, Value):
         result = graph.constant(last, weights(result, "the output"))
+    try:
+        tail = graph.tail_of(result)
+    except Refused as reason:
+        raise UnsupportedModelError(where, [str(reason)]) from None
     if result.index.ndim < 1 or result.index.shape[0] != 1:
         raise UnsupportedModelError(where, [f"the output of shape {result.index.shape} has lost its batch axis"])
     name = graph.whole(last, result)
     shape = tuple(result.index.shape[1:]) or (1,)
     nodes = reachable(graph.nodes, name)
-    signature = Signature(program.input, program.shape, program.output, shape, program.dtype)
+    signature = Signature(program.input, program.shape, program.output, shape, program.dtype, tail)
     network = Network(size, nodes, name, signature)
     rounding = {node.name: graph.rounding[node.name] for node in nodes if node.name in graph.rounding}
     notes = (
@@ -314,6 +318,17 @@ def _cat(graph: Graph, origin: Origin, given: Arguments) -> Tensor:
     return lowering.concatenate(graph, origin, given["tensors"], given.get("dim", 0))
 
 
+def _softmax(graph: Graph, origin: Origin, given: Arguments) -> Tensor:
+    value = computed(given["self"])
+    if given["dim"] not in (-1, value.index.ndim - 1):
+        raise Refused(f"it is taken along axis {given['dim']}")
+    return graph.cut("softmax", value, last=origin.layer == graph.output)
+
+
+def _sigmoid(graph: Graph, origin: Origin, given: Arguments) -> Tensor:
+    return graph.cut("sigmoid", computed(given["self"]), last=origin.layer == graph.output)
+
+
 #: By ATen operator, without its overload.
 OPERATORS: dict[str, Lowering] = {
     "_unsafe_view": _view,
@@ -356,7 +371,9 @@ OPERATORS: dict[str, Lowering] = {
     "reshape": _view,
     "rsub": _sum(-1.0, 1.0),
     "select": _shaped(_select),
+    "sigmoid": _sigmoid,
     "slice": _shaped(_slice),
+    "softmax": _softmax,
     "squeeze": _shaped(_squeeze),
     "sub": _sum(1.0, -1.0),
     "t": _shaped(lambda array, _given: array.T),

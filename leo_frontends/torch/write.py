@@ -71,6 +71,8 @@ def _sequence(network: Network) -> OrderedDict[str, nn.Module] | None:
                 return None
             slope = float(slopes[0]) if len(slopes) else 0.0
             layers[_key(step.relu.name, layers)] = nn.LeakyReLU(slope) if slope else nn.ReLU()
+    if network.signature.tail:
+        layers[network.signature.tail] = nn.Softmax(dim=1) if network.signature.tail == "softmax" else nn.Sigmoid()
     if len(network.signature.output_shape) > 1:
         layers["unflatten"] = nn.Unflatten(1, network.signature.output_shape)
     return layers
@@ -97,6 +99,9 @@ class _GraphWriter:
         for node in network.nodes:
             self._value[node.name] = self._affine(node) if isinstance(node, Affine) else self._relu(node)
         result = self._value[network.output]
+        if signature.tail:
+            axis = (1,) if signature.tail == "softmax" else ()
+            result = self._graph.call_function(getattr(torch, signature.tail), (result, *axis))
         if self._dtype != network.dtype:
             result = self._graph.call_method("to", (result, _torch_dtype(network.dtype)))
         if len(signature.output_shape) > 1:

@@ -15,6 +15,7 @@ if find_spec("keras") is None:
     pytest.skip("keras is not installed", allow_module_level=True)
 
 import leo_core
+from leo_core.api import read
 from leo_core.errors import LeoError, UnsupportedModelError
 from leo_core.testing.networks import NETWORKS
 from leo_frontends.keras import (
@@ -131,6 +132,32 @@ def test_any_network_written_runs_the_same(network):
     agrees(write_live_model(network), network)
 
 
+@pytest.mark.parametrize("tail", ["softmax", "sigmoid"])
+def test_a_tail_is_kept_outside_and_put_back(tail, tmp_path):
+    given = keras.Input((6,))
+    hidden = layers.Dense(4, activation="relu")(given)
+    last = layers.Dense(3, activation=tail)(hidden) if tail == "sigmoid" else layers.Softmax()(layers.Dense(3)(hidden))
+    model = seeded(keras.Model(given, last))
+    result = leo_core.compress(model, (-1, 1))
+    assert result.network.signature.tail == tail
+    assert any(tail in note for note in result.notes)
+    points = np.random.default_rng(0).uniform(-1, 1, (20, 6)).astype(np.float32)
+    want = np.asarray(model.predict(points, verbose=0))
+    assert np.allclose(np.asarray(result.model.predict(points, verbose=0)), want, atol=1e-5)
+    for name in ("t.onnx", "t.pt2", "t.keras", "t.leo"):
+        again = read(result.export(tmp_path / name))[0].network
+        assert again.signature.tail == tail
+        assert np.array_equal(again.evaluate(points), result.network.evaluate(points))
+    torch, ort = pytest.importorskip("torch"), pytest.importorskip("onnxruntime")
+    with torch.no_grad():
+        ran = torch.export.load(tmp_path / "t.pt2").module()(torch.from_numpy(points)).numpy()
+    assert np.allclose(ran, want, atol=1e-5)
+    session = ort.InferenceSession(str(tmp_path / "t.onnx"), providers=["CPUExecutionProvider"])
+    assert np.allclose(session.run(None, {session.get_inputs()[0].name: points})[0], want, atol=1e-5)
+    with pytest.raises(LeoError, match=tail):
+        result.export(tmp_path / "t.nnet")
+
+
 def test_chains_become_sequential_with_the_same_bits():
     model = seeded(MODELS["sequential"]())
     back = write_live_model(read_live_model(model).network)
@@ -158,7 +185,8 @@ class Subclassed(keras.Model):
         (Subclassed, "wired"),
         (lambda: keras.Sequential([layers.Dense(2)]), "built"),
         (lambda: keras.Sequential([keras.Input((None,)), layers.ReLU()]), "not fixed"),
-        (lambda: keras.Sequential([keras.Input((3,)), layers.Dense(2, activation="softmax")]), "softmax"),
+        (lambda: keras.Sequential([keras.Input((3,)), layers.Dense(2, "softmax"), layers.Dense(2)]), "softmax"),
+        (lambda: keras.Sequential([keras.Input((3,)), layers.Dense(2, activation="tanh")]), "tanh"),
         (lambda: keras.Sequential([keras.Input((3,)), layers.ReLU(threshold=1.0)]), "threshold"),
     ],
 )

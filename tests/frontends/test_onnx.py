@@ -166,6 +166,16 @@ def test_what_is_lowered_into_affine_maps_and_relus(kind, inputs, constants):
     assert any("ReLU" in note for note in imported.notes) == bool(stand_ins)
 
 
+@pytest.mark.parametrize("kind", ["Softmax", "Sigmoid"])
+def test_a_tail_stays_outside(kind):
+    made = model([node("Gemm", "x W b", "z"), node(kind, "z", "y")], DENSE, ["n", 3], ["n", 4])
+    imported = read_live_model(made)
+    assert imported.network.signature.tail == kind.lower()
+    assert kind.lower() in imported.notes[-1]
+    x = RNG.standard_normal((5, 3)).astype(np.float32)
+    assert np.allclose(run(write_live_model(imported.network), x), run(made, x), atol=1e-6)
+
+
 def test_external_weights(tmp_path):
     nodes = [node("Gemm", "x W b", "z"), node("Relu", "z", "h"), node("Gemm", "h V c", "y")]
     made = model(nodes, DENSE, ["n", 3], ["n", 2])
@@ -222,10 +232,11 @@ class TestRefused:
         with pytest.raises(UnsupportedModelError, match="2 inputs"):
             read_live_model(helper.make_model(graph))
 
-    def test_a_softmax_tail(self):
-        nodes = [node("Gemm", "x W b", "z"), node("Softmax", "z", "y")]
-        with pytest.raises(UnsupportedModelError, match="Softmax"):
-            read_live_model(model(nodes, DENSE, ["n", 3], ["n", 4]))
+    def test_a_softmax_in_the_middle_or_along_another_axis(self):
+        for axis, last in ((-1, node("Relu", "s", "y")), (0, node("Identity", "s", "y"))):
+            nodes = [node("Gemm", "x W b", "z"), node("Softmax", "z", "s", axis=axis), last]
+            with pytest.raises(UnsupportedModelError, match="Softmax"):
+                read_live_model(model(nodes, DENSE, ["n", 3], ["n", 4]))
 
     def test_convolution(self):
         nodes = [node("Conv", "x K", "y")]
