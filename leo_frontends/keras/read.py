@@ -25,8 +25,7 @@ def read_model(model: Any, where: str) -> Imported:
     """
     import keras
 
-    kinds = keras.Sequential, keras.src.models.functional.Functional
-    if not isinstance(model, kinds):
+    if not _is_wired(model):
         raise UnsupportedModelError(
             where, [f"a {type(model).__name__} says nothing of how its layers are wired; {_HINT}"]
         )
@@ -57,6 +56,11 @@ def read_model(model: Any, where: str) -> Imported:
     signature = Signature("input", shape, "output", tuple(value.index.shape[1:]), dtype, tail)
     rounding = {node.name: graph.rounding[node.name] for node in nodes if node.name in graph.rounding}
     return Imported(Network(math.prod(shape), nodes, name, signature), graph.notes(), rounding)
+
+
+def _is_wired(model: Any) -> bool:
+    """Whether it is Keras' own Sequential or Functional: a class derived from them may compute anything."""
+    return type(model).__module__.startswith("keras.") and type(model).__name__ in ("Sequential", "Functional")
 
 
 class _Reader:
@@ -99,7 +103,7 @@ class _Reader:
         kind = type(layer).__name__
         if any(tensor is None for tensor in inputs):
             return None
-        if hasattr(layer, "layers"):
+        if hasattr(layer, "layers") and _is_wired(layer):
             return self.model(layer, *inputs)
         try:
             apply = LAYERS.get(kind)
@@ -127,10 +131,11 @@ def _tensors(node: Any) -> list[tuple[str, int, int]]:
 Lowering = Callable[[Graph, Origin, Any, Sequence[Tensor]], Tensor]
 
 
-def _weights(layer: Any, name: str) -> Array:
+def _numbers(tensor: Any) -> Array:
+    """A variable's values; half floats become float32, which is exact."""
     import keras
 
-    return lowering.number_array(np.asarray(keras.ops.convert_to_numpy(getattr(layer, name))))
+    return lowering.number_array(np.asarray(keras.ops.convert_to_numpy(tensor)))
 
 
 def _activated(graph: Graph, origin: Origin, value: Tensor, activation: Any) -> Tensor:
@@ -152,8 +157,8 @@ def _activated(graph: Graph, origin: Origin, value: Tensor, activation: Any) -> 
 
 
 def _dense(graph: Graph, origin: Origin, layer: Any, inputs: Sequence[Tensor]) -> Tensor:
-    kernel = _weights(layer, "kernel")
-    bias = _weights(layer, "bias") if layer.use_bias else np.zeros(kernel.shape[1], kernel.dtype)
+    kernel = _numbers(layer.kernel)
+    bias = _numbers(layer.bias) if layer.use_bias else np.zeros(kernel.shape[1], kernel.dtype)
     dense = lowering.dense(graph, origin, computed(inputs[0]), np.ascontiguousarray(kernel.T), bias)
     return _activated(graph, origin, dense, layer.activation)
 
@@ -185,13 +190,13 @@ def _leaky_relu(graph: Graph, origin: Origin, layer: Any, inputs: Sequence[Tenso
 
 
 def _prelu(graph: Graph, origin: Origin, layer: Any, inputs: Sequence[Tensor]) -> Tensor:
-    return lowering.relu(graph, origin, computed(inputs[0]), _weights(layer, "alpha")[None])
+    return lowering.relu(graph, origin, computed(inputs[0]), _numbers(layer.alpha)[None])
 
 
 def _batch_norm(graph: Graph, origin: Origin, layer: Any, inputs: Sequence[Tensor]) -> Tensor:
-    mean, variance = _weights(layer, "moving_mean"), _weights(layer, "moving_variance")
-    gamma = _weights(layer, "gamma") if layer.scale else np.ones(len(mean))
-    beta = _weights(layer, "beta") if layer.center else np.zeros(len(mean))
+    mean, variance = _numbers(layer.moving_mean), _numbers(layer.moving_variance)
+    gamma = _numbers(layer.gamma) if layer.scale else np.ones(len(mean))
+    beta = _numbers(layer.beta) if layer.center else np.zeros(len(mean))
     axis = layer.axis if isinstance(layer.axis, int) else layer.axis[0]
     statistics = (gamma, beta, mean, variance)
     return lowering.batch_norm(graph, origin, computed(inputs[0]), statistics, float(layer.epsilon), axis)
@@ -205,17 +210,11 @@ def _rescaling(graph: Graph, origin: Origin, layer: Any, inputs: Sequence[Tensor
 def _normalization(graph: Graph, origin: Origin, layer: Any, inputs: Sequence[Tensor]) -> Tensor:
     if layer.invert:
         raise Refused("it is inverted")
-    mean, variance = (np.asarray(_numbers_of(part), np.float64) for part in (layer.mean, layer.variance))
+    mean, variance = (np.asarray(_numbers(part), np.float64) for part in (layer.mean, layer.variance))
     spread = np.maximum(np.sqrt(variance), 1e-7)  # Keras' own epsilon
     scale = 1.0 / spread
     error = 4 * lowering.EPS * np.abs(mean * scale)
     return graph.scaled(origin, computed(inputs[0]), scale, -mean * scale, (4 * lowering.EPS, error))
-
-
-def _numbers_of(tensor: Any) -> Array:
-    import keras
-
-    return np.asarray(keras.ops.convert_to_numpy(tensor))
 
 
 def _same(_graph: Graph, _origin: Origin, _layer: Any, inputs: Sequence[Tensor]) -> Tensor:

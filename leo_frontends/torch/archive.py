@@ -22,6 +22,7 @@ from leo_frontends.torch.program import Call, Program, Ref, lower
 #: ScalarType in torch's export schema; bfloat16 is read through its upper half of a float32.
 _DTYPES = {1: "u1", 2: "i1", 3: "i2", 4: "i4", 5: "i8", 6: "f2", 7: "f4", 8: "f8", 12: "?", 13: "bf16"}
 _FLOATS = {6: "float32", 7: "float32", 8: "float64", 13: "float32"}
+_SCALARS = {6: "float16", 7: "float32", 8: "float64", 13: "bfloat16"}
 _LARGEST = 1 << 34
 
 
@@ -148,4 +149,6 @@ def _argument(argument: dict[str, Any]) -> Any:
         return content.get("as_int", 1)
     if kind == "as_sym_ints":
         return [item.get("as_int", 1) for item in content]
+    if kind == "as_scalar_type":
+        return _SCALARS.get(content, "a type that is no float")
     return None

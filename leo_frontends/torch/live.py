@@ -103,7 +103,9 @@ def _argument(value: Any) -> Any:
         return Ref(value.name) if isinstance(value.meta.get("val"), torch.Tensor) else 1
     if isinstance(value, list | tuple):
         return [_argument(item) for item in value]
-    if isinstance(value, torch.dtype | torch.device | torch.layout | torch.memory_format):
+    if isinstance(value, torch.dtype):
+        return str(value).removeprefix("torch.")
+    if isinstance(value, torch.device | torch.layout | torch.memory_format):
         return None
     return value
 

@@ -1,7 +1,7 @@
 """An exported PyTorch program as plain values, and its lowering: the same for live models and for files.
 
 A program is a list of calls of ATen operators, as ``torch.export`` makes it without decompositions. Arguments
-are numbers, lists, None, constants (arrays) and :class:`Ref`, the name of a tensor.
+are numbers, lists, None, names of dtypes, constants (arrays) and :class:`Ref`, the name of a tensor.
 """
 
 from __future__ import annotations
@@ -239,10 +239,10 @@ def _batch_norm(graph: Graph, origin: Origin, given: Arguments) -> Tensor:
     return lowering.batch_norm(graph, origin, computed(given["input"]), statistics, float(given.get("eps", 1e-5)), 1)
 
 
-def _dropout(_graph: Graph, _origin: Origin, given: Arguments) -> Tensor:
+def _dropout(graph: Graph, origin: Origin, given: Arguments) -> Tensor:
     if given.get("train"):
         raise Refused("it is in training mode; call eval() first")
-    return _same(_graph, _origin, given)
+    return _same(graph, origin, given)
 
 
 def _same(_graph: Graph, _origin: Origin, given: Arguments) -> Tensor:
@@ -250,6 +250,9 @@ def _same(_graph: Graph, _origin: Origin, given: Arguments) -> Tensor:
 
 
 def _cast(_graph: Graph, _origin: Origin, given: Arguments) -> Tensor:
+    kind = given.get("dtype", given.get("other"))
+    if isinstance(kind, str) and kind not in ("float32", "float64"):
+        raise Refused(f"it casts to {kind}")
     return given["self"]  # type: ignore[no-any-return]
 
 

@@ -179,10 +179,17 @@ class Subclassed(keras.Model):
         return x
 
 
+class Derived(keras.Sequential):
+    def call(self, x):
+        return 2 * super().call(x)
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [
         (Subclassed, "wired"),
+        (lambda: Derived([keras.Input((3,)), layers.Dense(2)]), "wired"),
+        (lambda: keras.Sequential([keras.Input((3,)), Derived([keras.Input((3,)), layers.Dense(2)])]), "Derived"),
         (lambda: keras.Sequential([layers.Dense(2)]), "built"),
         (lambda: keras.Sequential([keras.Input((None,)), layers.ReLU()]), "not fixed"),
         (lambda: keras.Sequential([keras.Input((3,)), layers.Dense(2, "softmax"), layers.Dense(2)]), "softmax"),

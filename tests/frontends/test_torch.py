@@ -259,6 +259,23 @@ def test_every_unsupported_operation_is_named_with_its_line():
         assert any(name in problem and "test_torch.py" in problem for problem in refused.value.problems)
 
 
+class Halved(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.a(x).to(torch.float16).to(torch.float32)
+
+
+def test_a_cast_that_rounds_is_refused(tmp_path):
+    with pytest.raises(UnsupportedModelError, match="float16"):
+        read_live_model(Halved(), (3,))
+    torch.export.save(torch.export.export(Halved(), (torch.zeros(1, 3),)), tmp_path / "half.pt2")
+    with pytest.raises(UnsupportedModelError, match="float16"):
+        read_file(tmp_path / "half.pt2")
+
+
 class Branching(nn.Module):
     def __init__(self):
         super().__init__()
