@@ -1,0 +1,63 @@
+"""scikit-learn's multi-layer perceptrons, fitted and live. Their arrays are read; the package is never imported."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from leo_core.errors import UnsupportedModelError
+from leo_core.linear import Dense
+from leo_core.network import INPUT, Affine, Network, Node, Origin, Relu, Signature
+from leo_core.plugins import FrontendSpec, Imported, hookimpl
+
+_KINDS = ("MLPClassifier", "MLPRegressor")
+_TAILS = {"identity": "", "softmax": "softmax", "logistic": "sigmoid"}
+
+
+@hookimpl
+def leo_frontend() -> FrontendSpec:
+    """Describe scikit-learn's perceptrons."""
+    return FrontendSpec(
+        name="sklearn",
+        summary="scikit-learn's MLPClassifier and MLPRegressor with ReLUs, live, to read",
+        model_modules=("sklearn",),
+        read_model=read_live_model,
+    )
+
+
+def read_live_model(model: Any, _input_shape: tuple[int, ...] | None = None) -> Imported:
+    """Read a fitted perceptron with ``activation="relu"``.
+
+    A classifier's network computes what enters its softmax or, for two classes, its sigmoid.
+    Raises :class:`UnsupportedModelError` for any other estimator.
+    """
+    where = type(model).__name__
+    problems = []
+    if where not in _KINDS or not type(model).__module__.startswith("sklearn."):
+        problems.append(
+            f"LEO reads {' and '.join(_KINDS)}; of a pipeline, pass the perceptron and transform the domain"
+        )
+    elif not hasattr(model, "coefs_"):
+        problems.append("it is not fitted")
+    elif model.activation != "relu":
+        problems.append(f"its activation is '{model.activation}', not 'relu'")
+    elif model.out_activation_ not in _TAILS:
+        problems.append(f"its output goes through '{model.out_activation_}'")
+    if problems:
+        raise UnsupportedModelError(where, problems)
+    nodes: list[Node] = []
+    at = INPUT
+    for number, (weight, bias) in enumerate(zip(model.coefs_, model.intercepts_, strict=True), 1):
+        nodes.append(Affine(f"layer{number}", (at,), (Dense(weight.T),), bias, Origin(f"layer{number}", "Linear")))
+        at = nodes[-1].name
+        if number < len(model.coefs_):
+            nodes.append(Relu(f"relu{number}", at, np.zeros(len(bias)), Origin(f"relu{number}", "ReLU")))
+            at = nodes[-1].name
+    inputs, outputs = model.coefs_[0].shape[0], model.coefs_[-1].shape[1]
+    dtype = str(np.result_type(np.float32, *model.coefs_))
+    tail = _TAILS[model.out_activation_]
+    notes = (f"the {tail} at the end is kept outside; the change is of what enters it",) if tail else ()
+    return Imported(
+        Network(inputs, tuple(nodes), at, Signature("input", (inputs,), "output", (outputs,), dtype, tail)), notes
+    )
