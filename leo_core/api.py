@@ -209,7 +209,7 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
     rewritten = rewrite(
         original,
         stability,
-        tolerance=max(0.0, tolerance - imprecise),
+        tolerance=max(0.0, float(round_down(tolerance - imprecise)) if imprecise else tolerance),
         passes=settings.passes,
         objective=settings.objective,
         budget=budget,

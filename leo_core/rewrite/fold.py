@@ -83,7 +83,8 @@ def _rounded(reader: Affine, name: str, node: Affine, block: Block) -> tuple[Aff
     position = reader.sources.index(name)
     outer = reader.maps[position].matrix().astype(np.float64)
     bias = reader.bias.astype(np.float64)
-    dtype = np.result_type(reader.maps[position].dtype, reader.bias.dtype)
+    kinds = [node.bias.dtype, *(linear.dtype for linear in node.maps)]
+    dtype = np.result_type(reader.maps[position].dtype, reader.bias.dtype, *kinds)  # a wide network stays one
     others = {s: m for s, m in zip(reader.sources, reader.maps, strict=True) if s != name}
     # A source that the reader sees already keeps one map: the sum of both.
     beside = np.hstack(

@@ -114,7 +114,7 @@ class Pivoted:
         Where pivoting alone leaves a large coefficient, its row changes places with the one it multiplies, which
         makes the basis span more (Gu and Eisenstat 1996). None where that does not end.
         """
-        from scipy.linalg import qr, solve_triangular
+        from scipy.linalg import LinAlgError, qr, solve_triangular
 
         if rank == 0:
             return self.order[:0], self.order, np.zeros((len(self.order), 0))
@@ -122,7 +122,10 @@ class Pivoted:
             return None
         order, triangle = self.order, self.triangle
         for _ in range(_SWAPS):
-            solved = solve_triangular(triangle[:rank, :rank], triangle[:rank, rank:], check_finite=False).T
+            try:
+                solved = solve_triangular(triangle[:rank, :rank], triangle[:rank, rank:], check_finite=False).T
+            except LinAlgError:
+                return None
             if not np.isfinite(solved).all():
                 return None
             if np.abs(solved).max(initial=0.0) <= LARGEST_COEFFICIENT:

@@ -114,12 +114,14 @@ class _Trial:
     """The network so far. Every change goes through :meth:`_keep`, in one assignment."""
 
     def __init__(self, network: Network, facts: Facts, tolerance: float, size: Size) -> None:
-        self.network, self._facts = drop_unread(network, facts)
+        self.network, self._facts = network, facts
+        dropped = drop_unread(network, facts)
         self._tolerance, self._size = tolerance, size
         self._allowance = tolerance
         self._moved = np.zeros(network.output_size)
         self.steps: list[Step] = []
-        if size(self.network) < size(network):
+        if size(dropped[0]) < size(network):
+            self.network, self._facts = dropped
             self.steps.append(Step("", "units that nothing reads dropped", 0.0, _removed(network, self.network)))
         self.refusals: dict[tuple[str, str], Refusal] = {}
 

@@ -71,3 +71,30 @@ TWICE = {
 def test_a_node_that_is_read_twice(tail, bias, tolerance):
     network = Network(1, (dense("z", INPUT, [[1], [-1]], bias), relu("h", "z", 2), *tail), "out")
     check(network, Box.uniform(-1, 1, 1), tolerance)
+
+
+@pytest.mark.parametrize("objective", ["connections", "units", "parameters"])
+def test_a_result_is_never_larger(objective):
+    # two ReLUs read one node, and nothing reads the first unit of one of them
+    nodes = (
+        dense("z", INPUT, [[1], [1]], [0.1, -0.2]),
+        relu("h", "z", 2),
+        relu("k", "z", 2, 0.5),
+        Affine("out", ("h", "k"), (Select(np.array([1]), columns=2), Dense([[1.0, 1.0]])), np.zeros(1)),
+    )
+    network = Network(1, nodes, "out")
+    found = check(network, Box.uniform(-1, 1, 1), 0.0, objective=objective).network
+    for what in ("connections", "units", "parameters"):
+        assert getattr(found, what) <= getattr(network, what)
+
+
+def test_a_wide_network_stays_wide_when_its_wide_layer_folds():
+    nodes = (
+        dense("z", INPUT, [[1.1], [2.3]], [5, 5]),
+        relu("h", "z", 2),
+        Affine("out", ("h",), (Dense(np.array([[1, 2.5]], np.float32)),), np.zeros(1, np.float32)),
+    )
+    network = Network(1, nodes, "out")
+    found = check(network, Box.uniform(-1, 1, 1), 1e-3).network
+    assert found.units == 0
+    assert found.dtype == network.dtype == np.float64
