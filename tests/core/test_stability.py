@@ -243,8 +243,11 @@ def test_trusting_the_solver_agrees_on_networks_this_small(case):
     found, proved = paper(network, box, trust="solver"), paper(network, box)
     assert found.trusted
     for name, layer in found.layers.items():
-        decided = (layer.state != State.UNDECIDED) & (proved.layers[name].state != State.UNDECIDED)
-        assert (layer.state[decided] == proved.layers[name].state[decided]).all()
+        truth = proved.layers[name]
+        decided = (layer.state != State.UNDECIDED) & (truth.state != State.UNDECIDED)
+        # a solver's tolerance hides what is smaller than that: it may well be wrong there
+        decided &= np.minimum(np.abs(truth.lower), np.abs(truth.upper)) > 1e-5
+        assert (layer.state[decided] == truth.state[decided]).all()
 
 
 @pytest.mark.parametrize("strategy", [paper, isa, cascade], ids=lambda strategy: strategy.__name__)
