@@ -20,6 +20,11 @@ class NetworkError(LeoError):
     """A network is malformed: shapes do not fit, a weight is not finite, a name is unknown."""
 
 
+def first_line(error: BaseException) -> str:
+    """What another package's exception says, in one line; its type where it says nothing."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__).strip()
+
+
 class DomainError(LeoError):
     """An input domain is not a finite box of the right shape."""
 

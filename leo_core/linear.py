@@ -295,6 +295,11 @@ class Select(_Rebuilt):
         return self._indices
 
     @property
+    def is_identity(self) -> bool:
+        """Whether it takes everything, in order."""
+        return self.rows == self.columns and bool((self._indices == np.arange(self.rows)).all())
+
+    @property
     def nonzeros(self) -> int:
         return self.rows
 

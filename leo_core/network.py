@@ -245,8 +245,17 @@ class Network:
     @property
     def dtype(self) -> np.dtype[Any]:
         """What the model runs in: as its signature says, else the widest stored dtype."""
-        if self.signature.dtype:
-            return np.dtype(self.signature.dtype)
+        return np.dtype(self.signature.dtype) if self.signature.dtype else self._widest
+
+    @property
+    def exact_dtype(self) -> np.dtype[Any]:
+        """The narrowest in which every weight, bias and slope is exact."""
+        if any((relu.slope.astype(np.float32) != relu.slope).any() for relu in self.relus):
+            return np.dtype(np.float64)
+        return self._widest
+
+    @property
+    def _widest(self) -> np.dtype[Any]:
         kinds = [array.dtype for node in self.nodes if isinstance(node, Affine) for array in _weights(node)]
         return np.result_type(np.float32, *kinds)
 
@@ -389,6 +398,15 @@ class Rounding:
 
     weights: float
     bias: FloatArray
+
+
+def free_name(name: str, taken: Container[str], separator: str = "_") -> str:
+    """The name itself, or with the first number from 2 behind it that makes it one not taken."""
+    free, count = name, 1
+    while free in taken:
+        count += 1
+        free = f"{name}{separator}{count}"
+    return free
 
 
 def sources_of(node: Node) -> tuple[str, ...]:

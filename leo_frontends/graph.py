@@ -7,15 +7,16 @@ axis, where there is one, is carried with size one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from leo_core.errors import UnsupportedModelError
 from leo_core.linear import Dense, Diagonal, LinearMap, Select, Sparse
-from leo_core.network import INPUT, Affine, Node, Origin, Relu
-from leo_core.plugins import Rounding
+from leo_core.network import INPUT, Affine, Network, Node, Origin, Relu, Signature, free_name, reachable
+from leo_core.plugins import Imported, Rounding
 
 Array = NDArray[Any]
 
@@ -150,21 +151,29 @@ class Graph:
     def cut(self, name: str, value: Value, *, last: bool = True) -> Value:
         """Note a softmax or sigmoid of a vector, which stays outside the network, if it may be the last thing done."""
         if self.tail is not None or value.index.ndim != 2 or not last:
-            raise Refused(f"a {name} has no affine + ReLU form; only one at the end, of a vector, is kept outside")
+            raise Refused(_only_at_the_end(name))
         self.tail = name, value
         return value
 
-    def tail_of(self, result: Value) -> str:
-        """The name of the tail, where it is the last thing done."""
-        if self.tail is None:
-            return ""
-        name, value = self.tail
-        if value is not result:
-            raise Refused(f"a {name} has no affine + ReLU form; only one at the end, of a vector, is kept outside")
-        return name
+    def imported(
+        self, where: str, result: Value, origin: Origin, signature: Signature, notes: tuple[str, ...] = ()
+    ) -> Imported:
+        """The network that computes ``result``, with everything a user should be told.
 
-    def notes(self) -> tuple[str, ...]:
-        """What a user should be told about the lowering."""
+        Raises :class:`UnsupportedModelError` where a softmax or sigmoid is not the last thing done.
+        """
+        tail = ""
+        if self.tail is not None:
+            tail, value = self.tail
+            if value is not result:
+                raise UnsupportedModelError(where, [_only_at_the_end(tail)])
+        name = self.whole(origin, result)
+        nodes = reachable(self.nodes, name)
+        network = Network(self.input_size, nodes, name, replace(signature, tail=tail))
+        rounding = {node.name: self.rounding[node.name] for node in nodes if node.name in self.rounding}
+        return Imported(network, (*notes, *self._notes()), rounding)
+
+    def _notes(self) -> tuple[str, ...]:
         notes = []
         if self.added:
             notes.append(f"{self.added} ReLUs stand for layers that are none (clips, absolute values, maxima), exactly")
@@ -182,12 +191,11 @@ class Graph:
 
     def _name(self, origin: Origin) -> str:
         base = origin.layer or origin.kind
-        taken = {node.name for node in self.nodes} | {INPUT}
-        name, count = base, 1
-        while name in taken:
-            count += 1
-            name = f"{base}_{count}"
-        return name
+        return free_name(base, {node.name for node in self.nodes} | {INPUT})
+
+
+def _only_at_the_end(name: str) -> str:
+    return f"a {name} has no affine + ReLU form; only one at the end, of a vector, is kept outside"
 
 
 def is_identity(index: NDArray[np.int64], size: int) -> bool:

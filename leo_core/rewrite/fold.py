@@ -97,12 +97,10 @@ def _rounded(reader: Affine, name: str, node: Affine, block: Block) -> tuple[Aff
         weights, shift = np.vstack([weights, beside]), np.concatenate([shift, np.zeros(reader.size)])
     before = Form(left, weights, shift, bias)
     product = before.rounded(dtype)
-    new: dict[str, LinearMap] = {}
-    start = 0
-    for source, inner in zip(node.sources, node.maps, strict=True):
-        part = product[:, start : start + inner.columns]
-        start += inner.columns
-        new[source] = maps.stored(part, dtype, reader.maps[position])
+    new: dict[str, LinearMap] = {
+        source: maps.stored(part, dtype, reader.maps[position])
+        for source, part in zip(node.sources, maps.by_source(node, product), strict=True)
+    }
     stacked = np.hstack([new[source].matrix().astype(np.float64) for source in node.sources])
     after = Form(np.eye(reader.size), stacked, np.zeros(reader.size), np.zeros(reader.size))
     with np.errstate(over="ignore"):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.arithmetic import Array
-from leo_core.linear import LinearMap, Select
+from leo_core.linear import Select
 from leo_core.network import Affine, Network, Node, Relu
 from leo_core.rewrite import maps
 from leo_core.rewrite.deviation import Change
@@ -43,7 +43,8 @@ class ReluLayer:
     @property
     def dtype(self) -> np.dtype[Any]:
         """The widest in which a weight or bias of it is stored."""
-        kinds = [dtype for _, _, dtype in self.parts()] + [dtype for _, dtype in self._incoming_dtypes()]
+        kinds = [dtype for _, _, dtype in self.parts()]
+        kinds += [maps.weight_dtype(self.node, linear) for linear in self.node.maps]
         return np.result_type(self.node.bias, *(reader.bias for reader in self.readers), *kinds)
 
     def parts(self) -> Iterator[tuple[Affine, slice, Any]]:
@@ -51,8 +52,7 @@ class ReluLayer:
         start = 0
         for reader in self.readers:
             linear = reader.maps[reader.sources.index(self.relu.name)]
-            dtype = reader.bias.dtype if isinstance(linear, Select) else linear.dtype
-            yield reader, slice(start, start + reader.size), dtype
+            yield reader, slice(start, start + reader.size), maps.weight_dtype(reader, linear)
             start += reader.size
 
     def stored(self, outgoing: Array) -> Array:
@@ -65,11 +65,11 @@ class ReluLayer:
 
     def stored_incoming(self, weights: Array) -> Array:
         """Incoming weights (new units × concatenated sources) as they will be stored. Raises OverflowError."""
-        start, parts = 0, []
-        for linear, dtype in self._incoming_dtypes():
-            with np.errstate(over="ignore"):
-                parts.append(weights[:, start : start + linear.columns].astype(dtype).astype(np.float64))
-            start += linear.columns
+        with np.errstate(over="ignore"):
+            parts = [
+                part.astype(maps.weight_dtype(self.node, linear)).astype(np.float64)
+                for linear, part in zip(self.node.maps, maps.by_source(self.node, weights), strict=True)
+            ]
         result = np.hstack(parts)
         if not np.isfinite(result).all():
             raise OverflowError(f"a new weight of {self.node.name} would overflow")
@@ -100,19 +100,14 @@ class ReluLayer:
         nodes = tuple(changed.get(node.name, node) for node in network.nodes)
         return replace(network, nodes=nodes), facts.with_units(self.node.name, known)
 
-    def _incoming_dtypes(self) -> Iterator[tuple[LinearMap, Any]]:
-        for linear in self.node.maps:
-            yield linear, self.node.bias.dtype if isinstance(linear, Select) else linear.dtype
-
     def _incoming(self, keep: NDArray[Any], rows: Rows) -> Affine:
-        node, start, linears = self.node, 0, []
-        for linear, dtype in self._incoming_dtypes():
+        node, linears = self.node, []
+        for linear, part in zip(node.maps, maps.by_source(node, rows.weights), strict=True):
             kept = maps.select_rows(Select(keep, columns=linear.rows), linear)
             if len(rows.bias):
-                part = rows.weights[:, start : start + linear.columns]
-                kept = maps.stored(np.vstack([kept.matrix().astype(np.float64), part]), dtype, linear)
+                stacked = np.vstack([kept.matrix().astype(np.float64), part])
+                kept = maps.stored(stacked, maps.weight_dtype(node, linear), linear)
             linears.append(kept)
-            start += linear.columns
         bias = np.concatenate([node.bias[keep], rows.bias.astype(node.bias.dtype)])
         return Affine(node.name, node.sources, tuple(linears), bias, node.origin)
 

@@ -8,9 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.linear import Dense, LinearMap, Select, Sparse
+from leo_core.network import Affine
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+
+
+def by_source(node: Affine, matrix: Array) -> list[Array]:
+    """A matrix over the concatenated sources of a node, cut into one for each."""
+    return np.split(matrix, np.cumsum([linear.columns for linear in node.maps])[:-1], axis=1)
+
+
+def weight_dtype(node: Affine, linear: LinearMap) -> np.dtype[Any]:
+    """What new weights in the place of a node's map are stored in; a selection's ones are exact in any."""
+    return node.bias.dtype if isinstance(linear, Select) else linear.dtype
 
 
 def restrict(linear: LinearMap, rows: Mask, columns: Mask) -> LinearMap:

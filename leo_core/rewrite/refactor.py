@@ -17,6 +17,7 @@ from leo_core.bounds.crown import backward_interval
 from leo_core.bounds.interval import bound_affine
 from leo_core.linear import Dense
 from leo_core.network import INPUT, Affine, Network
+from leo_core.rewrite import maps
 from leo_core.rewrite.block import Block, fewest, linear_block, realised
 from leo_core.rewrite.deviation import Change, Form
 from leo_core.rewrite.facts import Facts, Units
@@ -130,11 +131,8 @@ def _active_rows(network: Network, facts: Facts, layer: ReluLayer, weights: Arra
 
 def _range(network: Network, facts: Facts, node: Affine, weights: Array) -> tuple[Array, Array]:
     """Proved bounds of linear forms over the concatenated sources of a node."""
-    maps, start = [], 0
-    for linear in node.maps:
-        maps.append(Dense(weights[:, start : start + linear.columns]))
-        start += linear.columns
-    probe = Affine(node.name, node.sources, tuple(maps), np.zeros(len(weights)))
+    forms = tuple(Dense(part) for part in maps.by_source(node, weights))
+    probe = Affine(node.name, node.sources, forms, np.zeros(len(weights)))
     before = network.nodes[: next(i for i, other in enumerate(network.nodes) if other.name == node.name)]
     probed = Network(network.input_size, (*before, probe), probe.name)
     region = Facts(facts.box, {name: units for name, units in facts.units.items() if name != node.name}).region(probed)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.linear import LinearMap, Select, Sparse
-from leo_core.network import INPUT, Affine, Network, Node, Relu
+from leo_core.network import INPUT, Affine, Network, Node, Relu, free_name
 from leo_core.rewrite import maps
 from leo_core.rewrite.facts import Facts, Units
 
@@ -29,7 +29,8 @@ def drop_unread(network: Network, facts: Facts) -> tuple[Network, Facts]:
         else:
             source, slope = node.source, node.slope[keep]
             if not np.array_equal(live[source], keep):
-                source = _unused(f"{node.source}.{node.name}", network, nodes)
+                taken = {other.name for other in (*network.nodes, *nodes)} | {INPUT}
+                source = free_name(f"{node.source}.{node.name}", taken, ".")
                 wanted = np.flatnonzero(keep[live[node.source]])
                 picked = Select(wanted, columns=int(live[node.source].sum()))
                 bias = np.zeros(len(wanted), network.affine(node.source).bias.dtype)
@@ -74,12 +75,3 @@ def _restricted_affine(network: Network, node: Affine, live: dict[str, Mask]) ->
     sources, linears = (tuple(part) for part in zip(*parts, strict=True))
     same = sources == node.sources and all(a is b for a, b in zip(linears, node.maps, strict=True))
     return node if same else Affine(node.name, sources, linears, node.bias[rows], node.origin)
-
-
-def _unused(name: str, network: Network, nodes: list[Node]) -> str:
-    taken = {node.name for node in (*network.nodes, *nodes)} | {INPUT}
-    count, free = 1, name
-    while free in taken:
-        count += 1
-        free = f"{name}.{count}"
-    return free

@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from leo_core.errors import FormatError, LeoError, UnsupportedModelError
+from leo_core.errors import FormatError, LeoError, UnsupportedModelError, first_line
 from leo_core.network import Network
 from leo_core.plugins import Imported
 from leo_frontends.keras.read import read_model
@@ -38,9 +38,8 @@ def load(path: Path) -> Imported:
     except LeoError:
         raise
     except Exception as error:  # Keras, h5py and zipfile raise a dozen types on damaged files
-        first = str(error).strip().splitlines()[0] if str(error).strip() else ""
         raise FormatError(
-            f"{path}: not a readable Keras file ({type(error).__name__}: {first}); save it again"
+            f"{path}: not a readable Keras file ({type(error).__name__}: {first_line(error)}); save it again"
         ) from None
     return read_model(model, str(path))
 

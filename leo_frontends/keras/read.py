@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from leo_core.errors import FormatError, UnsupportedModelError
-from leo_core.network import INPUT, TAILS, Network, Origin, Signature, reachable
+from leo_core.network import INPUT, TAILS, Origin, Signature
 from leo_core.plugins import Imported
 from leo_frontends import lowering
 from leo_frontends.graph import Array, Graph, Refused, Tensor, Value
@@ -46,16 +46,9 @@ def read_model(model: Any, where: str) -> Imported:
         raise FormatError(f"{where}: the model is malformed ({type(error).__name__}: {error})") from None
     if reader.problems:
         raise UnsupportedModelError(where, reader.problems)
-    graph, value = reader.graph, computed(result)
-    try:
-        tail = graph.tail_of(value)
-    except Refused as reason:
-        raise UnsupportedModelError(where, [str(reason)]) from None
-    name = graph.whole(Origin("output", "Identity"), value)
-    nodes = reachable(graph.nodes, name)
-    signature = Signature("input", shape, "output", tuple(value.index.shape[1:]), dtype, tail)
-    rounding = {node.name: graph.rounding[node.name] for node in nodes if node.name in graph.rounding}
-    return Imported(Network(math.prod(shape), nodes, name, signature), graph.notes(), rounding)
+    value = computed(result)
+    signature = Signature("input", shape, "output", tuple(value.index.shape[1:]), dtype)
+    return reader.graph.imported(where, value, Origin("output", "Identity"), signature)
 
 
 def _is_wired(model: Any) -> bool:

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from leo_core.linear import LinearMap, Select
-from leo_core.network import INPUT, Affine, Network, Relu
+from leo_core.network import INPUT, Affine, Network, Relu, free_name
 from leo_frontends.graph import Array
 
 
@@ -25,7 +25,7 @@ class _Writer:
     """``_held`` are the weights each layer gets once the model is built."""
 
     def __init__(self, network: Network) -> None:
-        self._network, self._dtype = network, str(_stored_dtype(network))
+        self._network, self._dtype = network, str(network.exact_dtype)
         self._held: list[tuple[Any, list[Array]]] = []
         self._taken: set[str] = set()
 
@@ -56,7 +56,7 @@ class _Writer:
         bias: Array | None = node.bias
         parts = []
         for source, linear in terms:
-            if _is_identity(linear) and not (len(terms) == 1 and node.bias.any()):
+            if isinstance(linear, Select) and linear.is_identity and not (len(terms) == 1 and node.bias.any()):
                 parts.append(values[source])
                 continue
             parts.append(self._dense(node.name, values[source], linear, bias))
@@ -88,24 +88,6 @@ class _Writer:
 
     def _name(self, name: str) -> str:
         base = re.sub(r"\W", "_", name) or "layer"
-        made, count = base, 1
-        while made in self._taken:
-            count += 1
-            made = f"{base}_{count}"
+        made = free_name(base, self._taken)
         self._taken.add(made)
         return made
-
-
-def _is_identity(linear: LinearMap) -> bool:
-    return isinstance(linear, Select) and linear.rows == linear.columns and bool(
-        (linear.indices == np.arange(linear.rows)).all()
-    )  # fmt: skip
-
-
-def _stored_dtype(network: Network) -> np.dtype[Any]:
-    """The narrowest in which every weight and slope is exact."""
-    if any((relu.slope.astype(np.float32) != relu.slope).any() for relu in network.relus):
-        return np.dtype(np.float64)
-    affine = [node for node in network.nodes if isinstance(node, Affine)]
-    arrays = [a for node in affine for m in node.maps for a in m.arrays().values() if a.dtype.kind == "f"]
-    return np.result_type(np.float32, *(array.dtype for array in arrays), *(node.bias.dtype for node in affine))

@@ -77,8 +77,7 @@ def _normalisation(node: _Affine) -> tuple[Array, Array] | None:
     """(means, ranges) that read back to exactly this node, or None."""
     linear = node.maps[0]
     if isinstance(linear, Select):
-        identity = linear.rows == linear.columns and bool((linear.indices == np.arange(linear.rows)).all())
-        return (-node.bias.astype(np.float64), np.ones(linear.rows)) if identity else None
+        return (-node.bias.astype(np.float64), np.ones(linear.rows)) if linear.is_identity else None
     if not isinstance(linear, Diagonal):
         return None
     scale = linear.matrix().diagonal().astype(np.float64)

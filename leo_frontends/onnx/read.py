@@ -9,7 +9,7 @@ from typing import Any, final
 import numpy as np
 
 from leo_core.errors import FormatError, UnsupportedModelError
-from leo_core.network import INPUT, TAILS, Network, Origin, Signature, reachable
+from leo_core.network import INPUT, TAILS, Origin, Signature
 from leo_core.plugins import Imported
 from leo_frontends.graph import Graph, Refused, Tensor, Value
 from leo_frontends.lowering import number_array
@@ -86,20 +86,9 @@ class _Reader:
         last = Origin(f"{output}_values", "Identity")
         if not isinstance(result, Value):
             result = graph.constant(last, result.astype(np.float64) if result.dtype.kind != "f" else result)
-        try:
-            tail = graph.tail_of(result)
-        except Refused as reason:
-            raise UnsupportedModelError(self._where, [str(reason)]) from None
-        name = graph.whole(last, result)
         shape = tuple(result.index.shape[1:]) if signature.batched else tuple(result.index.shape)
-        network = Network(
-            signature.size,
-            reachable(graph.nodes, name),
-            name,
-            Signature(inputs[0].name, signature.shape, output, shape, signature.dtype, tail),
-        )
-        rounding = {node.name: graph.rounding[node.name] for node in network.nodes if node.name in graph.rounding}
-        return Imported(network, (*self._notes(signature), *graph.notes()), rounding)
+        outside = Signature(inputs[0].name, signature.shape, output, shape, signature.dtype)
+        return graph.imported(self._where, result, last, outside, self._notes(signature))
 
     def _notes(self, signature: _InputShape) -> tuple[str, ...]:
         if self._batch != 1:

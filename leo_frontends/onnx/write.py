@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.linear import Diagonal, LinearMap, Select
-from leo_core.network import INPUT, Affine, Network, Relu
+from leo_core.network import INPUT, Affine, Network, Relu, free_name
 
 Array = NDArray[Any]
 
@@ -117,7 +117,7 @@ class _Writer:
         self, name: str, at: str, linear: LinearMap, bias: Array | None, dtype: np.dtype[Any]
     ) -> tuple[str, bool]:
         if isinstance(linear, Select):
-            if linear.rows == linear.columns and (linear.indices == np.arange(linear.rows)).all():
+            if linear.is_identity:
                 return at, False
             return self._emit("Gather", [at, self._constant(linear.indices, f"{name}.index")], name, axis=1), False
         if isinstance(linear, Diagonal):
@@ -159,9 +159,6 @@ class _Writer:
         return made
 
     def _unique(self, base: str) -> str:
-        name, count = base, 1
-        while name in self._taken:
-            count += 1
-            name = f"{base}_{count}"
+        name = free_name(base, self._taken)
         self._taken.add(name)
         return name

@@ -17,7 +17,7 @@ import numpy as np
 from leo_core.errors import FormatError, UnsupportedModelError
 from leo_core.plugins import Imported
 from leo_frontends.graph import Array
-from leo_frontends.torch.program import Call, Program, Ref, lower
+from leo_frontends.torch.program import Call, Program, Ref, lower, source_line
 
 #: ScalarType in torch's export schema; bfloat16 is read through its upper half of a float32.
 _DTYPES = {1: "u1", 2: "i1", 3: "i2", 4: "i4", 5: "i8", 6: "f2", 7: "f4", 8: "f8", 12: "?", 13: "bf16"}
@@ -131,9 +131,8 @@ def _tensor(data: bytes, meta: dict[str, Any], name: str) -> Array:
 def _call(node: dict[str, Any]) -> Call:
     operator = node["target"].removeprefix("torch.ops.").removeprefix("aten.")
     arguments = {item["name"]: _argument(item["arg"]) for item in node["inputs"]}
-    trace = (node.get("metadata") or {}).get("stack_trace", "")
-    lines = [line.strip() for line in trace.splitlines() if line.strip().startswith("File")]
-    return Call(operator, arguments, node["outputs"][0]["as_tensor"]["name"], lines[-1] if lines else "")
+    trace = (node.get("metadata") or {}).get("stack_trace")
+    return Call(operator, arguments, node["outputs"][0]["as_tensor"]["name"], source_line(trace))
 
 
 def _argument(argument: dict[str, Any]) -> Any:

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from leo_core.errors import UnsupportedModelError
+from leo_core.errors import UnsupportedModelError, first_line
 from leo_core.plugins import Imported
 from leo_frontends.graph import Array
-from leo_frontends.torch.program import Call, Program, Ref, lower
+from leo_frontends.torch.program import Call, Program, Ref, lower, source_line
 
 _DTYPES = {torch.float32: "float32", torch.float64: "float64", torch.float16: "float32", torch.bfloat16: "float32"}
 
@@ -46,9 +46,8 @@ def read_module(model: Any, input_shape: tuple[int, ...] | None) -> Imported:
     try:
         exported = torch.export.export(module, (torch.zeros(1, *shape, dtype=dtype),))
     except Exception as error:  # the many exceptions of torch.export: what the module does cannot be written down
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UnsupportedModelError(
-            where, [f"torch.export cannot follow it for inputs of shape {shape}: {first}"]
+            where, [f"torch.export cannot follow it for inputs of shape {shape}: {first_line(error)}"]
         ) from None
     return lower(_program(exported, tuple(notes)), where)
 
@@ -92,10 +91,7 @@ def _call(node: Any) -> Call:
     arguments = {name: _argument(value) for name, value in zip(names, node.args, strict=False)}
     arguments |= {name: _argument(value) for name, value in node.kwargs.items()}
     operator = str(target).removeprefix("aten.")
-    lines = [
-        line.strip() for line in (node.meta.get("stack_trace") or "").splitlines() if line.strip().startswith("File")
-    ]
-    return Call(operator, arguments, node.name, lines[-1] if lines else "")
+    return Call(operator, arguments, node.name, source_line(node.meta.get("stack_trace")))
 
 
 def _argument(value: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import Any, final
 import numpy as np
 
 from leo_core.errors import FormatError, UnsupportedModelError
-from leo_core.network import INPUT, Network, Origin, Signature, reachable
+from leo_core.network import INPUT, Origin, Signature
 from leo_core.plugins import Imported
 from leo_frontends import lowering
 from leo_frontends.graph import Array, Graph, Refused, Tensor, Value
@@ -99,22 +99,20 @@ def lower(program: Program, where: str) -> Imported:
     last = Origin(f"{program.output}_values", "Identity")
     if not isinstance(result, Value):
         result = graph.constant(last, weights(result, "the output"))
-    try:
-        tail = graph.tail_of(result)
-    except Refused as reason:
-        raise UnsupportedModelError(where, [str(reason)]) from None
     if result.index.ndim < 1 or result.index.shape[0] != 1:
         raise UnsupportedModelError(where, [f"the output of shape {result.index.shape} has lost its batch axis"])
-    name = graph.whole(last, result)
     shape = tuple(result.index.shape[1:]) or (1,)
-    nodes = reachable(graph.nodes, name)
-    signature = Signature(program.input, program.shape, program.output, shape, program.dtype, tail)
-    network = Network(size, nodes, name, signature)
-    rounding = {node.name: graph.rounding[node.name] for node in nodes if node.name in graph.rounding}
-    notes = (
+    signature = Signature(program.input, program.shape, program.output, shape, program.dtype)
+    fixed = (
         (f"the model's batch size was fixed at {program.batch}; LEO's result takes any",) if program.batch > 1 else ()
     )
-    return Imported(network, (*program.notes, *notes, *graph.notes()), rounding)
+    return graph.imported(where, result, last, signature, (*program.notes, *fixed))
+
+
+def source_line(trace: str | None) -> str:
+    """The innermost line of a call's stack trace, empty where there is none."""
+    lines = [line.strip() for line in (trace or "").splitlines()]
+    return next((line for line in reversed(lines) if line.startswith("File")), "")
 
 
 def _names(argument: Any) -> list[str]:

@@ -18,7 +18,7 @@ from torch import fx, nn
 
 from leo_core.errors import UnsupportedModelError
 from leo_core.linear import Dense, Diagonal, LinearMap, Select
-from leo_core.network import INPUT, Affine, Network, Relu
+from leo_core.network import INPUT, Affine, Network, Relu, free_name
 from leo_frontends.graph import Array
 
 
@@ -55,7 +55,7 @@ def save_state_dict(network: Network, path: Path) -> None:
 
 def _sequence(network: Network) -> OrderedDict[str, nn.Module] | None:
     """The layers of a chain; None where there is no chain of Linear and ReLU layers in one dtype."""
-    if not network.is_chain or _stored_dtype(network) != network.dtype:
+    if not network.is_chain or network.exact_dtype != network.dtype:
         return None
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     if len(network.signature.input_shape) > 1:
@@ -82,7 +82,7 @@ class _GraphWriter:
     """Builds a ``GraphModule``; ``_value`` holds the fx node of each network node, flat per example."""
 
     def __init__(self, network: Network) -> None:
-        self._network, self._dtype = network, _stored_dtype(network)
+        self._network, self._dtype = network, network.exact_dtype
         self._root = nn.Module()
         self._graph = fx.Graph()
         self._value: dict[str, Any] = {}
@@ -126,7 +126,7 @@ class _GraphWriter:
 
     def _term(self, name: str, at: Any, linear: LinearMap, bias: Array | None) -> tuple[Any, Array | None]:
         if isinstance(linear, Select):
-            if linear.rows == linear.columns and (linear.indices == np.arange(linear.rows)).all():
+            if linear.is_identity:
                 return at, bias
             index = self._buffer(linear.indices, f"{name}_index")
             return self._graph.call_function(torch.index_select, (at, 1, index)), bias
@@ -168,20 +168,7 @@ def _linear(matrix: Array, bias: Array | None, dtype: np.dtype[Any]) -> nn.Linea
 def _key(name: str, taken: Any) -> str:
     """A module's name: letters, digits and underscores."""
     base = re.sub(r"\W", "_", name) or "layer"
-    key, count = base, 1
-    while key in taken:
-        count += 1
-        key = f"{base}_{count}"
-    return key
-
-
-def _stored_dtype(network: Network) -> np.dtype[Any]:
-    """The narrowest in which every weight and slope is exact."""
-    if any((relu.slope.astype(np.float32) != relu.slope).any() for relu in network.relus):
-        return np.dtype(np.float64)
-    arrays = [a for n in network.nodes if isinstance(n, Affine) for m in n.maps for a in m.arrays().values()]
-    kinds = [array.dtype for array in arrays if array.dtype.kind == "f"]
-    return np.result_type(np.float32, *kinds, *(n.bias.dtype for n in network.nodes if isinstance(n, Affine)))
+    return free_name(base, taken)
 
 
 def _torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:
