@@ -3,6 +3,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,3 +46,17 @@ def test_exact_vectors_keep_values_and_signs(values):
 @given(LISTS)
 def test_sum_up_is_above_the_sum(values):
     assert sum(map(Fraction, values)) <= Fraction(float(ar.sum_up(np.array(values))))
+
+
+@pytest.mark.parametrize("flint", [False, True])
+def test_integer_products_with_and_without_flint(flint, monkeypatch):
+    if flint:
+        pytest.importorskip("flint")
+    monkeypatch.setattr(ar, "fast_integers", lambda: flint)
+    rng = np.random.default_rng(0)
+    left, right = (rng.integers(-9, 10, shape).astype(object) * 10**30 + 7 for shape in ((3, 4), (4, 2)))
+    product = ar.integer_product(left, right)
+    for i in range(3):
+        for j in range(2):
+            assert product[i, j] == sum(int(left[i, k]) * int(right[k, j]) for k in range(4))
+    assert ar.integer_product(left[:, :0], right[:0]).tolist() == [[0, 0]] * 3
