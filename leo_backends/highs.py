@@ -44,7 +44,14 @@ class HighsSolver:
 
     name = "highs"
     capabilities = frozenset(
-        {Capability.EARLY_STOP, Capability.OBJECTIVE_CHANGE, Capability.BOUND_CHANGE, Capability.ROW_DUALS}
+        {
+            Capability.EARLY_STOP,
+            Capability.OBJECTIVE_CHANGE,
+            Capability.BOUND_CHANGE,
+            Capability.ROW_DUALS,
+            Capability.WARM_START,
+            Capability.THREADS,
+        }
     )
 
     def __init__(self) -> None:
@@ -88,6 +95,7 @@ class HighsSession:
         time_limit: float | None = None,
         lower: Array | None = None,
         upper: Array | None = None,
+        start: Array | None = None,
     ) -> SolverResult:
         """See :class:`leo_core.milp.solver.SolverSession`."""
         if self._highs is None:
@@ -101,6 +109,10 @@ class HighsSession:
         low, high = problem.lower if lower is None else lower, problem.upper if upper is None else upper
         if bounded:
             highs.changeColsBounds(len(self._columns), self._columns, low, high)
+        if start is not None and self._is_mip:
+            begin = _highspy().HighsSolution()
+            begin.col_value = np.asarray(start, dtype=np.float64).tolist()
+            highs.setSolution(begin)
         # HiGHS counts its time limit from the object's first run, not from this one.
         limit = np.inf if time_limit is None else highs.getRunTime() + max(0.0, time_limit)
         self._option("time_limit", float(limit))
@@ -185,22 +197,8 @@ class HighsSession:
         ray = _finite(np.asarray(ray)) if exists else None
         if ray is None:
             return None
-        return min((self._signed(ray), self._signed(-ray)), key=lambda y: self._supremum(y, lower, upper))
-
-    def _signed(self, y: Array) -> Array:
-        """y without the rounding dust whose sign points to a side that its row does not have."""
         problem = self._problem
-        wrong = ((y > 0) & np.isinf(problem.row_upper)) | ((y < 0) & np.isinf(problem.row_lower))
-        return np.where(wrong, 0.0, y)
-
-    def _supremum(self, y: Array, lower: Array, upper: Array) -> float:
-        """The bound that multipliers y give on an objective of zero: negative when y proves infeasibility."""
-        problem = self._problem
-        with np.errstate(invalid="ignore"):
-            flow = -(problem.matrix.T @ y)
-            columns = np.fmax(flow * lower, flow * upper)
-            rows = np.fmax(np.where(y == 0, 0.0, y * problem.row_lower), np.where(y == 0, 0.0, y * problem.row_upper))
-            return float(columns.sum() + rows.sum())
+        return min(map(problem.with_a_side, (ray, -ray)), key=lambda y: problem.supremum(y, lower, upper))
 
     def _on_event(self, kind: Any, _message: str, out: Any, into: Any, _user: Any) -> None:
         watch = self._watch

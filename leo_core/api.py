@@ -359,7 +359,7 @@ def _box(domain: Any, network: Network, listener: Listener) -> Box:
 def _decide(network: Network, box: Box, settings: Options, budget: Budget, listener: Listener) -> StabilityMap:
     if settings.trust == "solver":
         listener(Note("stable verdicts rest on the solver's word (--trust solver); the deviation is not proved"))
-    solver = registry.solver(settings.solver)
+    solver = registry.solver(settings.solver, lambda text: listener(Note(text)))
     jobs = settings.jobs
     if jobs > 1 and settings.strategy != "cascade":
         listener(Note(f"the {settings.strategy} strategy asks one MILP after the other; --jobs has no effect on it"))

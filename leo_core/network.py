@@ -120,7 +120,7 @@ INPUT = "input"
 
 
 #: What may follow a network and is no part of it.
-TAILS = ("softmax", "sigmoid")
+TAILS = ("softmax", "log_softmax", "sigmoid")
 
 
 @final

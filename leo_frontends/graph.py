@@ -58,7 +58,7 @@ class Graph:
         self.rounding: dict[str, Rounding] = {}
         #: How many ReLUs stand for layers that are none: clips, absolute values, maxima.
         self.added = 0
-        #: A softmax or sigmoid that was met, and the tensor it was to be applied to: fine at the very end only.
+        #: One of :data:`leo_core.network.TAILS` that was met, and the tensor it was to be applied to.
         self.tail: tuple[str, Value] | None = None
 
     def affine(self, origin: Origin, sources: list[Value], maps: list[LinearMap], bias: Array, shape: Any) -> Value:
@@ -149,7 +149,7 @@ class Graph:
         return self.pick(origin, value).node
 
     def cut(self, name: str, value: Value, *, last: bool = True) -> Value:
-        """Note a softmax or sigmoid of a vector, which stays outside the network, if it may be the last thing done."""
+        """Note a function that stays outside the network, of a vector, if it may be the last thing done."""
         if self.tail is not None or value.index.ndim != 2 or not last:
             raise Refused(_only_at_the_end(name))
         self.tail = name, value
@@ -160,7 +160,7 @@ class Graph:
     ) -> Imported:
         """The network that computes ``result``, with everything a user should be told.
 
-        Raises :class:`UnsupportedModelError` where a softmax or sigmoid is not the last thing done.
+        Raises :class:`UnsupportedModelError` where a softmax or sigmoid, say, is not the last thing done.
         """
         tail = ""
         if self.tail is not None:

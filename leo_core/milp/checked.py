@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from leo_core.errors import SolverError
 from leo_core.milp.problem import MilpProblem
 from leo_core.milp.result import SolverResult, Stop
-from leo_core.milp.solver import Capability, Solver, SolverSession
+from leo_core.milp.solver import Capability, Lazy, LazyRow, Solver, SolverSession
 
 Array = NDArray[np.float64]
 
@@ -23,10 +25,14 @@ Array = NDArray[np.float64]
 FEASIBILITY = 1e-6
 
 
+def _unheard(_text: str) -> None:
+    """Where nobody listens; a function, so that workers can be sent it."""
+
+
 class CheckedSolver:
     """A solver that never raises while solving. ``report`` is told of the first failure."""
 
-    def __init__(self, solver: Solver, report: Callable[[str], None] = lambda _text: None) -> None:
+    def __init__(self, solver: Solver, report: Callable[[str], None] = _unheard) -> None:
         self.solver, self._report, self._told = solver, report, False
         self.name = str(solver.name)
         # Emulated, so every capability but these two is there.
@@ -60,6 +66,8 @@ class CheckedSession:
         time_limit: float | None = None,
         lower: Array | None = None,
         upper: Array | None = None,
+        start: Array | None = None,
+        lazy: Lazy | None = None,
     ) -> SolverResult:
         """See :class:`leo_core.milp.solver.SolverSession`."""
         able = self._solver.capabilities
@@ -68,12 +76,23 @@ class CheckedSession:
             low, high = problem.lower if lower is None else lower, problem.upper if upper is None else upper
             problem = replace(problem, lower=low, upper=high)
             lower = upper = None
-        early = {"stop_above": stop_above, "stop_below": stop_below} if Capability.EARLY_STOP in able else {}
+        given: dict[str, Any] = {"lower": lower, "upper": upper} if Capability.BOUND_CHANGE in able else {}
+        if Capability.EARLY_STOP in able:
+            given |= {"stop_above": stop_above, "stop_below": stop_below}
+        if Capability.WARM_START in able and start is not None:
+            given["start"] = np.array(start)
+        heard: _Heard | None = None
+        if lazy is not None:
+            if Capability.LAZY_ROWS not in able:
+                raise SolverError(f"the solver '{self._solver.name}' takes no lazy rows")
+            given["lazy"] = heard = _Heard(lazy)
         try:
             session = self._ready(problem)
-            answer = session.maximize(np.array(objective), time_limit=time_limit, lower=lower, upper=upper, **early)
+            answer = session.maximize(np.array(objective), time_limit=time_limit, **given)
         except Exception as error:  # a plug-in may raise anything
             self.close()
+            if heard is not None and error is heard.raised:
+                raise
             return self._failed(f"{type(error).__name__}: {error}")
         return self._checked(answer, objective, stop_above, stop_below)
 
@@ -120,6 +139,21 @@ class CheckedSession:
         elif stop in (Stop.ABOVE, Stop.BELOW):
             stop = Stop.INTERRUPTED
         return replace(answer, stop=stop, dual_bound=bound, row_duals=duals)
+
+
+class _Heard:
+    """A callback that remembers what it raised: that is the caller's, not the plug-in's."""
+
+    def __init__(self, lazy: Lazy) -> None:
+        self._lazy = lazy
+        self.raised: BaseException | None = None
+
+    def __call__(self, point: Array) -> LazyRow | None:
+        try:
+            return self._lazy(point)
+        except BaseException as error:
+            self.raised = error
+            raise
 
 
 def _feasible(problem: MilpProblem, point: Array) -> bool:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from leo_core.milp.problem import MilpProblem
 from leo_core.milp.result import SolverResult, Stop
-from leo_core.milp.solver import Capability
+from leo_core.milp.solver import Capability, Lazy
 
 Array = NDArray[np.float64]
 
@@ -47,8 +47,11 @@ class LinprogSession:
         time_limit: float | None = None,
         lower: Array | None = None,
         upper: Array | None = None,
+        start: Array | None = None,
+        lazy: Lazy | None = None,
     ) -> SolverResult:
         """See :class:`leo_core.milp.solver.SolverSession`."""
+        del start, lazy  # neither is declared
         begun = time.monotonic()
         low = self._problem.lower if lower is None else lower
         high = self._problem.upper if upper is None else upper

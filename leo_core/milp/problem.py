@@ -52,6 +52,18 @@ class MilpProblem:
     def rows(self) -> int:
         return int(self.matrix.shape[0])
 
+    def supremum(self, y: Array, lower: Array, upper: Array) -> float:
+        """The bound that row multipliers y give on an objective of zero: negative when they prove infeasibility."""
+        with np.errstate(invalid="ignore"):
+            flow = -(self.matrix.T @ y)
+            columns = np.fmax(flow * lower, flow * upper)
+            rows = np.fmax(np.where(y == 0, 0.0, y * self.row_lower), np.where(y == 0, 0.0, y * self.row_upper))
+            return float(columns.sum() + rows.sum())
+
+    def with_a_side(self, y: Array) -> Array:
+        """y without the rounding dust whose sign points to a side that its row does not have."""
+        return np.where(((y > 0) & np.isinf(self.row_upper)) | ((y < 0) & np.isinf(self.row_lower)), 0.0, y)
+
     def relaxed(self) -> MilpProblem:
         """The same program with every column continuous."""
         return replace(self, integer=np.zeros(self.columns, dtype=bool))

@@ -6,7 +6,7 @@ In pluggy one raising plug-in would empty a collecting call for all, so each get
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
@@ -68,14 +68,14 @@ def register_frontend(spec: FrontendSpec) -> None:
     _register("frontend", spec)
 
 
-def solver(name: str) -> Solver:
-    """The solver of a name; ``auto`` is the first of :data:`AUTO_SOLVERS` that is installed.
+def solver(name: str, tell: Callable[[str], None] = lambda _text: None) -> Solver:
+    """The solver of a name; ``auto`` is the first of :data:`AUTO_SOLVERS` that works, and ``tell`` hears why.
 
     Raises :class:`MissingExtraError` when its package is missing, :class:`PluginError` when it is
     unknown or broken.
     """
     if name == "auto":
-        return _auto_solver()
+        return _auto_solver(tell)
     spec = _require("solver", name)
     try:
         created: Solver = spec.create()
@@ -131,13 +131,18 @@ def listing() -> tuple[PluginStatus, ...]:
     return tuple(_status(kind, name) for kind in _SPECS for name in _names(kind))
 
 
-def _auto_solver() -> Solver:
+def _auto_solver(tell: Callable[[str], None]) -> Solver:
+    passed_over = []
     for name in AUTO_SOLVERS:
-        if name in _names("solver"):
-            spec = _load("solver", name)
-            if not _missing(spec):
-                return solver(name)
-    raise MissingExtraError("deciding stability", "highspy", "highs", "or another solver: see 'leo plugins'")
+        try:
+            found = solver(name)
+        except LeoError as error:
+            passed_over.append(str(error))
+            continue
+        if passed_over:
+            tell(f"solving with '{name}': {passed_over[0]}")
+        return found
+    raise PluginError(f"no solver can be used; 'leo plugins' lists them. {' '.join(passed_over)}")
 
 
 def _status(kind: Kind, name: str) -> PluginStatus:

@@ -52,6 +52,11 @@ class FrontendSpec:
         suffix, into place.
     model_modules:
         Top-level modules of live model types this frontend reads (``("torch",)``).
+    read_model, write_model:
+        ``(model, input shape of one example or None) -> Imported``; ``(network) -> model``.
+    run_model:
+        ``(model, inputs) -> outputs``, as the framework computes them: examples × the model's own shapes. The
+        conformance kit compares with it.
     """
 
     name: str
@@ -62,6 +67,7 @@ class FrontendSpec:
     model_modules: tuple[str, ...] = ()
     read_model: Callable[[Any, tuple[int, ...] | None], Imported] | None = None
     write_model: Callable[[Network], Any] | None = None
+    run_model: Callable[[Any, Any], Any] | None = None
     packages: tuple[str, ...] = ()
     extra: str | None = None
 

@@ -12,8 +12,11 @@ states not seen yet, and maximises their sum. At an optimum p = z and q = 1 − 
 
 coefficients of +1 and −1 on z and a constant; where neither state of a unit is seen, the constant 1 whatever z
 is. So no columns or rows are added. The first solution leaves each unit one state at most, each further one
-takes at least one away: units + 1 solves are enough. They end at their first solution that promises a state:
-the paper takes each solution out by lazy constraints as it comes, we change the objective and solve again.
+takes at least one away: units + 1 solutions are enough. The paper takes each out by a lazy constraint as it comes;
+so do we where the solver takes lazy rows, and otherwise change the objective and solve again, each time up to the
+first solution that promises a state. As a lazy row, "some state not seen yet is shown" is
+
+    Σ (on not seen) z  +  Σ (off not seen) (1 − z)  ≥  1.
 
 What a solution's z promise is seen only if the real network, evaluated exactly, shows it at the solution's input
 or a few steps of ascent from there; a is often just zero at the input itself. A state promised and not seen
@@ -37,7 +40,8 @@ from leo_core.errors import EncodingError
 from leo_core.execution.budget import Budget
 from leo_core.linear import Sparse
 from leo_core.milp.encode import Encoding, encode
-from leo_core.milp.solver import Solver
+from leo_core.milp.result import Stop
+from leo_core.milp.solver import Capability, LazyRow, Solver, SolverSession
 from leo_core.network import Affine, Network
 from leo_core.stability.attack import ascend, scatter
 from leo_core.stability.prover import Prover
@@ -50,6 +54,8 @@ Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 #: A state, (affine node, unit, sign): on (+1) or off (−1). That no input shows it is the tally's claim (unit, sign).
 UnitState: TypeAlias = tuple[str, int, int]
+#: The column of the z that says whether a state is shown.
+Columns: TypeAlias = dict[UnitState, int]
 
 #: Points at random, and as many corners, looked at before the MILP.
 SAMPLES = 500
@@ -89,30 +95,59 @@ class _Search:
             return frozenset()
         encoding = _encode_all(self._network, self._box)
         column = {state: _z_column(encoding, *state[:2]) for state in wanted}
+        one_solve = Capability.LAZY_ROWS in solver.capabilities
+        if not one_solve:
+            self._tally.note(f"the solver '{solver.name}' takes no lazy rows: isa solves again for every solution")
         session = solver.load(encoding.problem, seed=seed)
         try:
-            while wanted and not budget.expired:
-                objective = np.zeros(encoding.problem.columns)
-                for state in wanted:
-                    objective[column[state]] += state[2]
-                half = 0.5 - sum(sign < 0 for _, _, sign in wanted)
-                limit = min(budget.remaining, 1e9)
-                answer = session.maximize(objective, stop_above=half, stop_below=half, time_limit=limit)
-                left = wanted
-                if answer.point is not None:
-                    on = answer.point > 0.5
-                    promised = {state for state in wanted if on[column[state]] == (state[2] > 0)}
-                    point = np.clip(encoding.inputs_of(answer.point), self._box.lower, self._box.upper)
-                    self._look(self._climbed(point, promised))
-                    left = (wanted & self._unseen()) - promised
-                if answer.dual_bound is not None and answer.dual_bound < half:
-                    return left
-                if left == wanted:
-                    break
-                wanted = left
+            search = self._in_one_solve if one_solve else self._again_and_again
+            return search(session, encoding, column, wanted, budget)
         finally:
             session.close()
+
+    def _again_and_again(
+        self, session: SolverSession, encoding: Encoding, column: Columns, wanted: frozenset[UnitState], budget: Budget
+    ) -> frozenset[UnitState]:
+        """One solve per solution, each of which asks for some state that is still wanted."""
+        while wanted and not budget.expired:
+            objective = _shown(encoding, column, wanted)
+            half = 0.5 - sum(sign < 0 for _, _, sign in wanted)
+            limit = min(budget.remaining, 1e9)
+            answer = session.maximize(objective, stop_above=half, stop_below=half, time_limit=limit)
+            left = wanted if answer.point is None else self._left(encoding, column, wanted, answer.point)
+            if answer.dual_bound is not None and answer.dual_bound < half:
+                return left
+            if left == wanted:
+                break
+            wanted = left
         return frozenset()
+
+    def _in_one_solve(
+        self, session: SolverSession, encoding: Encoding, column: Columns, wanted: frozenset[UnitState], budget: Budget
+    ) -> frozenset[UnitState]:
+        """One solve, in which each solution is taken out by a row that asks for some state that is still wanted."""
+        left, solutions = wanted, 0
+
+        def exclude(point: Array) -> LazyRow:
+            nonlocal left, solutions
+            solutions += 1
+            left = self._left(encoding, column, left, point)
+            return LazyRow(_shown(encoding, column, left), 1.0 - sum(sign < 0 for _, _, sign in left))
+
+        limit = min(budget.remaining, 1e9)
+        answer = session.maximize(_shown(encoding, column, wanted), time_limit=limit, lazy=exclude)
+        # Any input is a solution: a solver that has met none and says 'infeasible' is wrong.
+        return left if answer.stop is Stop.INFEASIBLE and solutions else frozenset()
+
+    def _left(
+        self, encoding: Encoding, column: Columns, wanted: frozenset[UnitState], point: Array
+    ) -> frozenset[UnitState]:
+        """What is wanted, less what a solution promises, after a look at what the network shows there."""
+        on = point > 0.5
+        promised = {state for state in wanted if on[column[state]] == (state[2] > 0)}
+        inputs = np.clip(encoding.inputs_of(point), self._box.lower, self._box.upper)
+        self._look(self._climbed(inputs, promised))
+        return (wanted & self._unseen()) - promised
 
     def _unseen(self) -> frozenset[UnitState]:
         """The states of undecided units that no input has shown."""
@@ -185,6 +220,14 @@ def _encode_all(network: Network, box: Box) -> Encoding:
     node = Affine(name, tuple(r.name for r in relus), tuple(Sparse.zero(1, r.size) for r in relus), np.zeros(1))
     extended = Network(network.input_size, (*network.nodes, node), name)
     return encode(extended, name, bound_network(network, box))
+
+
+def _shown(encoding: Encoding, column: Columns, states: frozenset[UnitState]) -> Array:
+    """Coefficients of the columns that count how many of some states are shown, but for a constant."""
+    coefficients = np.zeros(encoding.problem.columns)
+    for state in states:
+        coefficients[column[state]] += state[2]
+    return coefficients
 
 
 def _columns(claims: list[Claim]) -> tuple[Indices, Indices]:

@@ -44,6 +44,7 @@ class Oracle:
         self._solver, self._seed = solver, seed
         self._encoding: Encoding | None = None
         self._session: SolverSession | None = None
+        self._last: Array | None = None  # a solution of this MILP, where the next solve may start
 
     def ask(self, unit: int, sign: int, budget: Budget) -> Hint:
         """What the solver says of 'sign·a_unit ≤ 0 on the region'."""
@@ -57,8 +58,13 @@ class Oracle:
             if budget.expired:
                 break
             answer = self._session.maximize(
-                objective, stop_above=zero + margin, stop_below=zero, time_limit=min(budget.remaining, 1e9)
+                objective,
+                stop_above=zero + margin,
+                stop_below=zero,
+                time_limit=min(budget.remaining, 1e9),
+                start=self._last,
             )
+            self._last = self._last if answer.point is None else answer.point
             not_positive = answer.dual_bound is not None and answer.dual_bound <= zero + CLAIM_TOLERANCE
             if answer.dual_bound is not None:
                 real = answer.dual_bound / factor + offset

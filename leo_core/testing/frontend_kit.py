@@ -48,6 +48,30 @@ def live_models_keep_the_function(spec: FrontendSpec, folder: Path) -> None:  # 
     assert held, "none of the kit's networks could be made a live model"
 
 
+def models_compute_what_the_network_computes(spec: FrontendSpec, folder: Path) -> None:  # noqa: ARG001
+    """The framework, run at random inputs and at corners of boxes, agrees with the network to within float noise."""
+    if spec.write_model is None or spec.run_model is None:
+        return
+    rng = np.random.default_rng(0)
+    held = 0
+    for network in _networks():
+        try:
+            model = spec.write_model(network)
+        except UnsupportedModelError:
+            continue
+        held += 1
+        size, shape = network.input_size, network.signature.input_shape or (network.input_size,)
+        points = np.vstack([rng.uniform(-4, 4, (20, size)), rng.choice([-1e3, -1.0, 0.0, 1.0, 1e3], (20, size))])
+        given = points.astype(network.dtype)
+        ran = np.asarray(spec.run_model(model, given.reshape(-1, *shape)), dtype=np.float64)
+        wanted = network.evaluate(given.astype(np.float64))
+        assert ran.size == wanted.size, f"the framework gave outputs of shape {ran.shape}, not {wanted.shape}"
+        noise = 1e3 * np.finfo(network.dtype).eps * (1 + np.abs(given).max(axis=1, keepdims=True))
+        off = np.abs(ran.reshape(wanted.shape) - wanted)
+        assert (off <= noise * (1 + np.abs(wanted).max())).all(), f"the framework is off by {off.max()}"
+    assert held, "none of the kit's networks could be made a live model"
+
+
 def refuses_what_is_no_model(spec: FrontendSpec, folder: Path) -> None:
     """A missing, an empty, a garbage file and a folder are LeoErrors that name the path."""
     if spec.read_file is None:
@@ -89,6 +113,7 @@ def refuses_damaged_files(spec: FrontendSpec, folder: Path) -> None:
 CHECKS: tuple[Callable[[FrontendSpec, Path], None], ...] = (
     files_keep_the_function,
     live_models_keep_the_function,
+    models_compute_what_the_network_computes,
     refuses_what_is_no_model,
     refuses_damaged_files,
 )

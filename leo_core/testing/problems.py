@@ -89,6 +89,38 @@ def relu_gap() -> Known:
     return Known("relu gap", problem, np.array([-0.5, 1.0, 0.0]), 0.5)
 
 
+def unbounded() -> Known:
+    """x ≥ 0 and nothing above it; y whole. Its maximum is not finite."""
+    problem = program([[1, -1]], [-1], [INF], [0, 0], [INF, 5], [False, True])
+    return Known("unbounded", problem, np.array([1.0, 0.0]), INF)
+
+
+def big_m(reach: float, margin: float) -> Known:
+    """relu(x) − relu(x − margin) on [−reach, reach], with a big-M of ``reach`` and twice that: margin."""
+    # columns x, p, z, q, w: p = relu(x) by z, q = relu(x − margin) by w
+    matrix = np.array(
+        [
+            [-1, 1, 0, 0, 0],
+            [-1, 1, reach, 0, 0],
+            [0, 1, -reach, 0, 0],
+            [-1, 0, 0, 1, 0],
+            [-1, 0, 0, 1, 2 * reach],
+            [0, 0, 0, 1, -reach],
+        ]
+    )
+    low = [0, -INF, -INF, -margin, -INF, -INF]
+    high = [INF, reach, 0, INF, 2 * reach - margin, 0]
+    whole = [False, False, True, False, True]
+    problem = program(matrix, low, high, [-reach, 0, 0, 0, 0], [reach, reach, 1, reach, 1], whole)
+    return Known(f"big-M {reach:g}, margin {margin:g}", problem, np.array([0.0, 1.0, 0.0, -1.0, 0.0]), margin)
+
+
+def three_of_five() -> Known:
+    """Five whole columns; a callback will forbid every four of them: 3."""
+    problem = program(np.zeros((0, 5)), [], [], [0] * 5, [1] * 5, [True] * 5)
+    return Known("three of five", problem, np.ones(5), 3.0)
+
+
 def hard() -> Known:
     """A market split without a solution in sight: nothing is proved in a millisecond. Its maximum is not known."""
     rng = np.random.default_rng(7)

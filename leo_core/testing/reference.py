@@ -49,7 +49,10 @@ class ReferenceSession:
         for values in product(*ranges):
             fixed_low, fixed_high = low.copy(), high.copy()
             fixed_low[whole] = fixed_high[whole] = values
-            found = _linear(problem, objective, fixed_low, fixed_high)
+            try:
+                found = _linear(problem, objective, fixed_low, fixed_high)
+            except OverflowError:
+                return SolverResult(Stop.UNBOUNDED)
             if found is not None and (best is None or found[0] > best[0]):
                 best = found
         if best is None:
@@ -64,5 +67,8 @@ def _linear(problem: MilpProblem, objective: Array, low: Array, high: Array) -> 
     from scipy.optimize import Bounds, LinearConstraint, milp
 
     rows = [LinearConstraint(problem.matrix, problem.row_lower, problem.row_upper)] if problem.rows else []
+    """The maximum and its point, None where nothing is feasible, OverflowError where nothing is largest."""
     answer = milp(-np.asarray(objective), bounds=Bounds(low, high), constraints=rows)
+    if answer.status == 3:
+        raise OverflowError
     return (-float(answer.fun), np.asarray(answer.x)) if answer.status == 0 else None

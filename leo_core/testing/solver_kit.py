@@ -5,15 +5,22 @@ Numbers are compared to 1e-6: a solver works in floats. No verdict of LEO's rest
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.milp.problem import MilpProblem
 from leo_core.milp.result import SolverResult, Stop
-from leo_core.milp.solver import Capability, Solver
+from leo_core.milp.solver import Capability, LazyRow, Solver
 from leo_core.testing import problems
 from leo_core.testing.problems import Known
 
@@ -129,6 +136,153 @@ def gives_row_duals(solver: Solver) -> None:
         assert value < 0, f"a dual ray that proves nothing: {value}"
 
 
+def tells_unbounded_from_infeasible(solver: Solver) -> None:
+    """No finite answer where there is none: UNBOUNDED, or FAILED, but neither OPTIMAL nor INFEASIBLE."""
+    for known in (problems.unbounded(), replace(problems.unbounded(), problem=problems.unbounded().problem.relaxed())):
+        answer = _solve(solver, known)
+        assert answer.stop in (Stop.UNBOUNDED, Stop.FAILED), f"an unbounded program ended {answer.stop}"
+
+
+def bounds_are_on_the_right_side(solver: Solver) -> None:
+    """Big-M and tiny margins cost tightness, not truth: no bound is below the maximum."""
+    for reach in (1.0, 1e2, 1e4):
+        for margin in (1e-1, 1e-2, 1e-3):
+            known = problems.big_m(reach, margin)
+            answer = _solve(solver, known)
+            assert answer.stop is not Stop.INFEASIBLE, f"{known.name}: {answer.stop}, but there are feasible points"
+            assert known.maximum is not None
+            if answer.dual_bound is not None:
+                short = known.maximum - answer.dual_bound
+                assert short <= TOLERANCE * reach, f"{known.name}: the bound {answer.dual_bound} is too low by {short}"
+
+
+def begins_from_a_point(solver: Solver) -> None:
+    """A start that is feasible does not hurt, nor does one that is not."""
+    if Capability.WARM_START not in solver.capabilities:
+        return
+    known = problems.knapsack()
+    for start in ([1.0, 1.0, 0.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [0.5, -3.0, 9.0]):
+        session = solver.load(known.problem)
+        try:
+            _check_answer(known, session.maximize(known.objective, start=np.array(start)))
+        finally:
+            session.close()
+    known = problems.hard()
+    session = solver.load(known.problem)
+    nothing = np.zeros(known.problem.columns)
+    nothing[40:45] = known.problem.row_lower  # nothing taken: every row is as far off as it can be
+    try:
+        answer = session.maximize(known.objective, start=nothing, time_limit=0.05)
+    finally:
+        session.close()
+    assert answer.point is not None, "a feasible start was given, and there is no point after a time limit"
+    assert known.objective @ answer.point >= known.objective @ nothing - TOLERANCE
+
+
+def adds_lazy_rows(solver: Solver) -> None:
+    """Rows that a callback returns hold for the rest of the solve, and are gone in the next."""
+    if Capability.LAZY_ROWS not in solver.capabilities:
+        return
+    known = problems.three_of_five()
+    seen: list[Array] = []
+
+    def no_four(point: Array) -> LazyRow | None:
+        seen.append(point)
+        taken = np.flatnonzero(point > 0.5)
+        if len(taken) < 4:
+            return None
+        row = np.zeros(5)
+        row[taken[:4]] = -1.0
+        return LazyRow(row, -3.0)
+
+    session = solver.load(known.problem)
+    try:
+        _check_answer(known, session.maximize(known.objective, lazy=no_four))
+        assert seen, "the callback was never asked"
+        _check_answer(replace(known, maximum=5.0), session.maximize(known.objective))
+        refused = session.maximize(known.objective, lazy=lambda _point: LazyRow(np.zeros(5), 1.0))
+        assert refused.stop is Stop.INFEASIBLE, f"every candidate was refused, and the solve ended {refused.stop}"
+        raised = None
+        try:
+            session.maximize(known.objective, lazy=_raising)
+        except ArithmeticError as error:
+            raised = error
+        assert raised is not None, "what the callback raises was swallowed"
+    finally:
+        session.close()
+
+
+def ends_at_ctrl_c(solver: Solver) -> None:
+    """Ctrl-C during a solve raises KeyboardInterrupt within seconds; solvers that cannot stop early are let off."""
+    if Capability.EARLY_STOP not in solver.capabilities or threading.current_thread() is not threading.main_thread():
+        return
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    known = problems.hard()
+    session = solver.load(known.problem)
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    begun = time.monotonic()
+    interrupted = False
+    try:
+        timer.start()
+        session.maximize(known.objective, time_limit=30.0)
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        timer.cancel()
+        session.close()
+        signal.signal(signal.SIGINT, before)
+    assert interrupted, "Ctrl-C was swallowed"
+    assert time.monotonic() - begun < 20, "Ctrl-C was heard only at the end"
+
+
+def two_sessions_do_not_mix(solver: Solver) -> None:
+    """Sessions that are open at the same time, asked in turns, keep their own problems and objectives."""
+    first, second = problems.knapsack(), problems.continuous()
+    sessions = [solver.load(known.problem) for known in (first, second)]
+    changes = Capability.OBJECTIVE_CHANGE in solver.capabilities
+    try:
+        for _ in range(3 if changes else 1):
+            for known, session in zip((first, second), sessions, strict=True):
+                _check_answer(known, session.maximize(known.objective))
+    finally:
+        for session in sessions:
+            session.close()
+
+
+def works_in_threads(solver: Solver) -> None:
+    """Where THREADS is declared, sessions in several threads at once give the known answers."""
+    if Capability.THREADS not in solver.capabilities:
+        return
+    makes = (problems.knapsack, problems.relu_gap, problems.continuous, problems.infeasible) * 4
+    with ThreadPoolExecutor(4) as pool:
+        for known, answer in pool.map(_answered, [solver] * len(makes), makes):
+            _check_answer(known, answer)
+
+
+def works_in_other_processes(solver: Solver) -> None:
+    """A solver that is pickled into a fresh process solves there (``--jobs``)."""
+    if type(solver).__module__ == "__main__":
+        return
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for make in (problems.knapsack, problems.continuous):
+            _check_answer(*pool.submit(_answered, solver, make).result(timeout=120))
+
+
+def does_not_leak(solver: Solver) -> None:
+    """500 solves, in sessions that are closed, take no more memory than the first few."""
+    known = problems.relu_gap()
+
+    def solve(times: int) -> None:
+        for _ in range(times):
+            _check_answer(known, _solve(solver, known))
+
+    solve(50)
+    before = _resident()
+    solve(500)
+    grown = _resident() - before
+    assert grown < 50e6, f"500 solves of a program with three columns took {grown / 1e6:.0f} MB"
+
+
 def can_be_closed_twice(solver: Solver) -> None:
     """``close`` is safe at any time, any number of times, and other sessions go on."""
     known = problems.knapsack()
@@ -165,6 +319,23 @@ def leaves_its_arguments_alone(solver: Solver) -> None:
     assert np.array_equal(data, known.problem.matrix.data), "the matrix was changed"
 
 
+def _answered(solver: Solver, make: Callable[[], Known]) -> tuple[Known, SolverResult]:
+    known = make()
+    return known, _solve(solver, known)
+
+
+def _raising(_point: Array) -> LazyRow | None:
+    raise ArithmeticError("from the callback")
+
+
+def _resident() -> int:
+    """Bytes of memory this process holds; 0 where there is no /proc to ask."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
 CHECKS: tuple[Callable[[Solver], None], ...] = (
     finds_known_maxima,
     answers_each_objective_afresh,
@@ -173,6 +344,15 @@ CHECKS: tuple[Callable[[Solver], None], ...] = (
     stops_below,
     keeps_to_time_limits,
     gives_row_duals,
+    tells_unbounded_from_infeasible,
+    bounds_are_on_the_right_side,
+    begins_from_a_point,
+    adds_lazy_rows,
+    ends_at_ctrl_c,
+    two_sessions_do_not_mix,
+    works_in_threads,
+    works_in_other_processes,
+    does_not_leak,
     can_be_closed_twice,
     repeats_itself,
     leaves_its_arguments_alone,

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ from leo_core.milp.solver import Capability, Solver, SolverSession
 Array = NDArray[np.float64]
 #: From (the inner session, the problem, the objective, the limits) to an answer.
 Fault = Callable[["WrongSession", Array, dict[str, float | None]], SolverResult]
+
+
+_leaked: list[Array] = []
 
 
 class WrongSolver:
@@ -37,7 +41,7 @@ class WrongSession:
     def __init__(self, inner: SolverSession, problem: MilpProblem, fault: Fault) -> None:
         self.inner, self.problem, self._fault = inner, problem, fault
         self.first: Array | None = None
-        self.bounds: dict[str, Array | None] = {}
+        self.bounds: dict[str, Any] = {}
 
     def maximize(
         self,
@@ -48,16 +52,18 @@ class WrongSession:
         time_limit: float | None = None,
         lower: Array | None = None,
         upper: Array | None = None,
+        **others: Any,
     ) -> SolverResult:
         """The fault's answer."""
         self.first = objective if self.first is None else self.first
-        self.bounds = {"lower": lower, "upper": upper}
+        self.bounds = {"lower": lower, "upper": upper, **others}
         limits = {"stop_above": stop_above, "stop_below": stop_below, "time_limit": time_limit}
         return self._fault(self, objective, limits)
 
     def right(self, objective: Array, limits: dict[str, float | None]) -> SolverResult:
         """What the inner solver says."""
-        return self.inner.maximize(objective, **limits, **self.bounds)  # type: ignore[arg-type]
+        given: dict[str, Any] = {**limits, **self.bounds}
+        return self.inner.maximize(objective, **given)
 
     def close(self) -> None:
         self.inner.close()
@@ -118,6 +124,30 @@ def random_duals(session: WrongSession, objective: Array, limits: dict[str, floa
     return replace(answer, row_duals=noise, point=answer.point)
 
 
+def unbounded_is_infeasible(session: WrongSession, objective: Array, limits: dict[str, float | None]) -> SolverResult:
+    """What has no largest value is called infeasible."""
+    answer = session.right(objective, limits)
+    return SolverResult(Stop.INFEASIBLE) if answer.stop in (Stop.UNBOUNDED, Stop.FAILED) else answer
+
+
+def ignores_bounds(session: WrongSession, objective: Array, limits: dict[str, float | None]) -> SolverResult:
+    """Column bounds given to one solve are not looked at."""
+    session.bounds |= {"lower": None, "upper": None}
+    return session.right(objective, limits)
+
+
+def ignores_lazy_rows(session: WrongSession, objective: Array, limits: dict[str, float | None]) -> SolverResult:
+    """The callback is never asked."""
+    session.bounds["lazy"] = None
+    return session.right(objective, limits)
+
+
+def leaks(session: WrongSession, objective: Array, limits: dict[str, float | None]) -> SolverResult:
+    """Every solve leaves memory behind."""
+    _leaked.append(np.ones(1 << 14))
+    return session.right(objective, limits)
+
+
 def crashes(session: WrongSession, objective: Array, limits: dict[str, float | None]) -> SolverResult:
     """It raises."""
     del session, objective, limits
@@ -152,6 +182,10 @@ FAULTS: tuple[Fault, ...] = (
     always_infeasible,
     bound_far_too_low,
     random_duals,
+    unbounded_is_infeasible,
+    ignores_bounds,
+    ignores_lazy_rows,
+    leaks,
     crashes,
     no_answer,
 )

@@ -27,9 +27,15 @@ def leo_frontend() -> FrontendSpec:
         model_modules=("keras",),
         read_model=read_live_model,
         write_model=write_live_model,
+        run_model=run_model,
         packages=("keras", "h5py"),
         extra="keras",
     )
+
+
+def run_model(model: Any, inputs: Any) -> Any:
+    """The outputs of a model for a batch; ``predict`` would cast float64 inputs to float32."""
+    return import_keras().ops.convert_to_numpy(model(inputs, training=False))
 
 
 def read_file(path: Path) -> Imported:

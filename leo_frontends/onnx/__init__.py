@@ -22,9 +22,18 @@ def leo_frontend() -> FrontendSpec:
         model_modules=("onnx",),
         read_model=read_live_model,
         write_model=write_live_model,
+        run_model=run_model,
         packages=("onnx",),
         extra="onnx",
     )
+
+
+def run_model(model: Any, inputs: Any) -> Any:
+    """The outputs that onnx's own reference implementation computes."""
+    from onnx.reference import ReferenceEvaluator
+
+    evaluator = ReferenceEvaluator(model)
+    return evaluator.run(None, {evaluator.input_names[0]: inputs})[0]
 
 
 def read_file(path: Path) -> Imported:

@@ -121,6 +121,28 @@ def _gather(_graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
     return _reshaped(inputs[0], lambda array: np.take(array, indices, axis=axis))
 
 
+def _slice(_graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
+    attributes, tensor = _attributes(node), inputs[0]
+    names = ("starts", "ends", "axes", "steps")
+    given = [inputs[at] if len(inputs) > at else attributes.get(name) for at, name in enumerate(names, 1)]
+    if any(isinstance(item, Value) for item in given):
+        raise Refused("its ends are not constant")
+    starts, ends = ([int(at) for at in np.ravel(item)] for item in given[:2])
+    ndim = tensor.index.ndim if isinstance(tensor, Value) else tensor.ndim
+    axes = [int(axis) % ndim for axis in (range(len(starts)) if given[2] is None else np.ravel(given[2]))]
+    steps = [1] * len(starts) if given[3] is None else [int(step) for step in np.ravel(given[3])]
+    picked = [slice(None)] * ndim
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        if step == 0:
+            raise Refused("its step is 0")
+        picked[axis] = slice(start, end, step)
+    if isinstance(tensor, Value) and picked[0] not in (slice(None), slice(0, None, 1)):
+        start, end, step = picked[0].start, picked[0].stop, picked[0].step
+        if (start, step) != (0, 1) or end < 2**30:
+            raise Refused("it picks examples of the batch")
+    return _reshaped(tensor, lambda array: array[tuple(picked)])
+
+
 def _shape(_graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
     attributes = _attributes(node)
     tensor = inputs[0]
@@ -196,6 +218,13 @@ def _add(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
     return lowering.add(graph, _origin(node), left, right, signs)
 
 
+def _sum(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
+    result = inputs[0]
+    for other in inputs[1:]:
+        result = lowering.add(graph, _origin(node), result, other)
+    return result  # type: ignore[no-any-return]
+
+
 def _mul(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
     return lowering.multiply(graph, _origin(node), *inputs)
 
@@ -252,9 +281,14 @@ def _concat(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
 
 def _tail(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
     value = computed(inputs[0])
-    if node.op_type == "Softmax" and _attributes(node).get("axis", -1) not in (-1, value.index.ndim - 1):
+    if node.op_type != "Sigmoid" and _attributes(node).get("axis", -1) not in (-1, value.index.ndim - 1):
         raise Refused("it is not taken along the last axis")
-    return graph.cut(node.op_type.lower(), value, last=node.output[0] == graph.output)
+    name = next(name for name, operator in TAIL_OPERATORS.items() if operator == node.op_type)
+    return graph.cut(name, value, last=node.output[0] == graph.output)
+
+
+#: ONNX's operator for each function that may stay outside at the end.
+TAIL_OPERATORS = {"softmax": "Softmax", "log_softmax": "LogSoftmax", "sigmoid": "Sigmoid"}
 
 
 #: By ONNX operator, what makes nodes of it.
@@ -274,6 +308,7 @@ LOWERINGS: dict[str, Callable[[Graph, Any, list[Any]], Tensor]] = {
     "Gemm": _gemm,
     "Identity": _identity,
     "LeakyRelu": _relu,
+    "LogSoftmax": _tail,
     "MatMul": _matmul,
     "Max": _maximum,
     "Min": _maximum,
@@ -284,9 +319,11 @@ LOWERINGS: dict[str, Callable[[Graph, Any, list[Any]], Tensor]] = {
     "Reshape": _reshape,
     "Shape": _shape,
     "Sigmoid": _tail,
+    "Slice": _slice,
     "Softmax": _tail,
     "Squeeze": _squeeze,
     "Sub": _add,
+    "Sum": _sum,
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
 }

@@ -9,11 +9,11 @@ from typing import Any, final
 import numpy as np
 
 from leo_core.errors import FormatError, UnsupportedModelError
-from leo_core.network import INPUT, TAILS, Origin, Signature
+from leo_core.network import INPUT, Origin, Signature
 from leo_core.plugins import Imported
 from leo_frontends.graph import Graph, Refused, Tensor, Value
 from leo_frontends.lowering import number_array
-from leo_frontends.onnx.lowerings import LOWERINGS
+from leo_frontends.onnx.lowerings import LOWERINGS, TAIL_OPERATORS
 
 
 def read_model(model: Any, where: str) -> Imported:
@@ -62,7 +62,10 @@ class _Reader:
             for position, node in enumerate(self._graph.node)
             if node.op_type not in LOWERINGS
             or node.domain not in ("", "ai.onnx")
-            or (node.op_type.lower() in TAILS and node.output[0] not in [item.name for item in self._graph.output])
+            or (
+                node.op_type in TAIL_OPERATORS.values()
+                and node.output[0] not in [item.name for item in self._graph.output]
+            )
         ]
         inputs = [item for item in self._graph.input if item.name not in self._tensors]
         if len(inputs) != 1:

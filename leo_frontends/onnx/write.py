@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from leo_core.linear import Diagonal, LinearMap, Select
 from leo_core.network import INPUT, Affine, Network, Relu, free_name
+from leo_frontends.onnx.lowerings import TAIL_OPERATORS
 
 Array = NDArray[Any]
 
@@ -95,8 +96,8 @@ class _Writer:
         network, signature = self._network, self._network.signature
         at = self._cast(network.output, self._dtype)
         if signature.tail:
-            axis = {"axis": -1} if signature.tail == "softmax" else {}
-            at = self._emit(signature.tail.capitalize(), [at], signature.tail, **axis)
+            axis = {} if signature.tail == "sigmoid" else {"axis": -1}
+            at = self._emit(TAIL_OPERATORS[signature.tail], [at], signature.tail, **axis)
         if len(self._shape_out) != 1:
             shape = self._constant(np.array([-1, *self._shape_out]), "output_shape")
             self._emit("Reshape", [at, shape], "", output=signature.output_name)

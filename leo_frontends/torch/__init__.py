@@ -22,9 +22,17 @@ def leo_frontend() -> FrontendSpec:
         model_modules=("torch",),
         read_model=read_live_model,
         write_model=write_live_model,
+        run_model=run_model,
         packages=("torch",),
         extra="torch",
     )
+
+
+def run_model(model: Any, inputs: Any) -> Any:
+    """The outputs of a module for a batch, without gradients."""
+    torch = import_torch()
+    with torch.no_grad():
+        return model(torch.as_tensor(inputs)).numpy()
 
 
 def read_file(path: Path) -> Imported:

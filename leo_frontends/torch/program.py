@@ -319,15 +319,14 @@ def _cat(graph: Graph, origin: Origin, given: Arguments) -> Tensor:
     return lowering.concatenate(graph, origin, given["tensors"], given.get("dim", 0))
 
 
-def _softmax(graph: Graph, origin: Origin, given: Arguments) -> Tensor:
-    value = computed(given["self"])
-    if given["dim"] not in (-1, value.index.ndim - 1):
-        raise Refused(f"it is taken along axis {given['dim']}")
-    return graph.cut("softmax", value, last=origin.layer == graph.output)
+def _tail(name: str) -> Lowering:
+    def apply(graph: Graph, origin: Origin, given: Arguments) -> Tensor:
+        value = computed(given["self"])
+        if given.get("dim", -1) not in (-1, value.index.ndim - 1):
+            raise Refused(f"it is taken along axis {given['dim']}")
+        return graph.cut(name, value, last=origin.layer == graph.output)
 
-
-def _sigmoid(graph: Graph, origin: Origin, given: Arguments) -> Tensor:
-    return graph.cut("sigmoid", computed(given["self"]), last=origin.layer == graph.output)
+    return apply
 
 
 #: By ATen operator, without its overload.
@@ -357,6 +356,7 @@ OPERATORS: dict[str, Lowering] = {
     "leaky_relu": _leaky_relu,
     "lift_fresh_copy": _same,
     "linear": _linear,
+    "log_softmax": _tail("log_softmax"),
     "matmul": _matmul,
     "max": _extreme(1.0),
     "maximum": _extreme(1.0),
@@ -372,9 +372,9 @@ OPERATORS: dict[str, Lowering] = {
     "reshape": _view,
     "rsub": _sum(-1.0, 1.0),
     "select": _shaped(_select),
-    "sigmoid": _sigmoid,
+    "sigmoid": _tail("sigmoid"),
     "slice": _shaped(_slice),
-    "softmax": _softmax,
+    "softmax": _tail("softmax"),
     "squeeze": _shaped(_squeeze),
     "sub": _sum(1.0, -1.0),
     "t": _shaped(lambda array, _given: array.T),

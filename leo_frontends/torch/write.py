@@ -21,6 +21,8 @@ from leo_core.linear import Dense, Diagonal, LinearMap, Select
 from leo_core.network import INPUT, Affine, Network, Relu, free_name
 from leo_frontends.graph import Array
 
+_TAILS = {"softmax": lambda: nn.Softmax(dim=1), "log_softmax": lambda: nn.LogSoftmax(dim=1), "sigmoid": nn.Sigmoid}
+
 
 def build_module(network: Network) -> nn.Module:
     """The module of a network, in eval mode; inputs have the network's input shape behind a batch axis."""
@@ -72,7 +74,7 @@ def _sequence(network: Network) -> OrderedDict[str, nn.Module] | None:
             slope = float(slopes[0]) if len(slopes) else 0.0
             layers[_key(step.relu.name, layers)] = nn.LeakyReLU(slope) if slope else nn.ReLU()
     if network.signature.tail:
-        layers[network.signature.tail] = nn.Softmax(dim=1) if network.signature.tail == "softmax" else nn.Sigmoid()
+        layers[network.signature.tail] = _TAILS[network.signature.tail]()
     if len(network.signature.output_shape) > 1:
         layers["unflatten"] = nn.Unflatten(1, network.signature.output_shape)
     return layers
@@ -100,7 +102,7 @@ class _GraphWriter:
             self._value[node.name] = self._affine(node) if isinstance(node, Affine) else self._relu(node)
         result = self._value[network.output]
         if signature.tail:
-            axis = (1,) if signature.tail == "softmax" else ()
+            axis = () if signature.tail == "sigmoid" else (1,)
             result = self._graph.call_function(getattr(torch, signature.tail), (result, *axis))
         if self._dtype != network.dtype:
             result = self._graph.call_method("to", (result, _torch_dtype(network.dtype)))

@@ -132,11 +132,11 @@ def test_any_network_written_runs_the_same(network):
     agrees(write_live_model(network), network)
 
 
-@pytest.mark.parametrize("tail", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("tail", ["softmax", "log_softmax", "sigmoid"])
 def test_a_tail_is_kept_outside_and_put_back(tail, tmp_path):
     given = keras.Input((6,))
     hidden = layers.Dense(4, activation="relu")(given)
-    last = layers.Dense(3, activation=tail)(hidden) if tail == "sigmoid" else layers.Softmax()(layers.Dense(3)(hidden))
+    last = layers.Softmax()(layers.Dense(3)(hidden)) if tail == "softmax" else layers.Dense(3, activation=tail)(hidden)
     model = seeded(keras.Model(given, last))
     result = leo_core.compress(model, (-1, 1))
     assert result.network.signature.tail == tail

@@ -303,3 +303,19 @@ def test_half_precision_and_training_mode(capsys):
     network = read_live_model(module, shape).network
     assert module.training
     agrees(module.eval(), shape, network)
+
+
+@pytest.mark.parametrize(("tail", "name"), [(nn.Softmax(1), "softmax"), (nn.LogSoftmax(-1), "log_softmax"),
+                                            (nn.Sigmoid(), "sigmoid")])  # fmt: skip
+def test_a_tail_is_kept_outside_and_put_back(tail, name, tmp_path):
+    module = seeded(chained(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3), tail)).eval()
+    result = leo_core.compress(module, (-1, 1))
+    assert result.network.signature.tail == name
+    points = torch.rand(20, 6) * 2 - 1
+    with torch.no_grad():
+        want = module(points)
+        assert torch.allclose(result.model(points), want, atol=1e-5)
+        assert torch.allclose(torch.export.load(result.export(tmp_path / "t.pt2")).module()(points), want, atol=1e-5)
+    for other in ("t.onnx", "t.leo"):
+        again = read(result.export(tmp_path / other))[0].network
+        assert again.signature.tail == name

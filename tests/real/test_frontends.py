@@ -39,6 +39,31 @@ def test_a_keras_network_leaves_for_pytorch(nets, index, tmp_path):
     assert (network.evaluate(images, np.float32).argmax(axis=1) == now).all()
 
 
+@pytest.mark.parametrize("source", [".onnx", ".pt"])
+@pytest.mark.parametrize("framework", ["keras", "torch"])
+def test_onnx_and_pytorch_leave_for_both(source, framework, nets, index, tmp_path):
+    pytest.importorskip(framework)
+    file = f"mnist_l1/mnist_100-100_0.0005{source}"
+    if file not in index:
+        pytest.skip(f"{file} is not in INDEX.json")
+    result = leo_core.compress(nets / file, nets / index[file]["domain"], passes="leo")
+    assert result.network.connections < result.original.connections
+    path = result.export(tmp_path / ("smaller.keras" if framework == "keras" else "smaller.pt2"))
+    images = np.random.default_rng(0).random((200, 784), np.float32)
+    if framework == "keras":
+        from leo_frontends.keras import import_keras
+
+        ran = np.asarray(import_keras().models.load_model(path).predict(images, verbose=0))
+    else:
+        import torch
+
+        with torch.no_grad():
+            ran = torch.export.load(path).module()(torch.from_numpy(images)).numpy()
+    wanted = result.original.evaluate(images, np.float32)
+    assert np.abs(ran - wanted).max() <= result.deviation + 1e-3
+    assert (ran.argmax(axis=1) == wanted.argmax(axis=1)).all()
+
+
 @pytest.mark.parametrize("target", ["copy.pt2", "copy.pt", "copy.onnx", "copy.leo"])
 def test_conversion_keeps_every_bit(target, nets, index, tmp_path):
     pytest.importorskip("torch")
