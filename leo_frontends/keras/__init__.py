@@ -34,7 +34,7 @@ def leo_frontend() -> FrontendSpec:
 
 
 def run_model(model: Any, inputs: Any) -> Any:
-    """The outputs of a model for a batch; ``predict`` would cast float64 inputs to float32."""
+    """The outputs of a model for a batch."""
     return import_keras().ops.convert_to_numpy(model(inputs, training=False))
 
 
