@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from leo_core.api import CompressionResult, analyze, compress, convert, verify
+    from leo_core.api import CompressionResult, analyze, compress, convert, cross_check, verify
     from leo_core.compare import Comparison
     from leo_core.domain import Box
     from leo_core.errors import LeoError
@@ -41,6 +41,7 @@ _HOMES = {
     "analyze": "leo_core.api",
     "compress": "leo_core.api",
     "convert": "leo_core.api",
+    "cross_check": "leo_core.api",
     "register_frontend": "leo_core.plugins.registry",
     "register_solver": "leo_core.plugins.registry",
     "verify": "leo_core.api",
@@ -64,6 +65,7 @@ __all__ = [
     "analyze",
     "compress",
     "convert",
+    "cross_check",
     "register_frontend",
     "register_solver",
     "verify",

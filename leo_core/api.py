@@ -39,6 +39,7 @@ from leo_core.rewrite.deviation import import_deviation
 from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.noise import float_noise
 from leo_core.stability import StabilityMap, decide
+from leo_core.stability.cross_check import CrossCheck, cross_checked
 
 #: The share of a time limit that deciding may take; rewriting gets the rest.
 _DECIDING = 0.85
@@ -171,6 +172,31 @@ def analyze(model: Any, domain: Any, *, listener: Listener = silent, **options: 
     imported, _ = read(model, heard, input_shape(domain))
     box = _box(domain, imported.network, heard)
     return _decide(imported.network, box, settings, Budget.of(settings.time_limit), heard)
+
+
+def cross_check(
+    model: Any, domain: Any, solvers: tuple[str, str], *, listener: Listener = silent, **options: Any
+) -> CrossCheck:
+    """Decide twice, with two solvers, and compare the verdicts; see :func:`analyze` for the other arguments.
+
+    Under ``trust="proved"`` neither solver can make a verdict false, so a disagreement is an error of LEO's own;
+    under ``trust="solver"`` it is a wrong answer of one of the solvers.
+    """
+    if len(set(solvers)) != 2:
+        raise UsageError(f"a cross-check takes two different solvers, not {', '.join(solvers) or 'none'}")
+    if "solver" in options:
+        raise UsageError("a cross-check names its solvers itself; leave out the option solver")
+    settings = [_options({**options, "solver": name}) for name in solvers]
+    heard = _Heard(listener)
+    imported, _ = read(model, heard, input_shape(domain))
+    box = _box(domain, imported.network, heard)
+    for name in solvers:  # both are there before any work is done
+        registry.solver(name)
+    maps = []
+    for one in settings:
+        heard(Note(f"deciding with the solver '{one.solver}'", passing=True))
+        maps.append(_decide(imported.network, box, one, Budget.of(one.time_limit), heard))
+    return cross_checked(*maps)
 
 
 def compress(model: Any, domain: Any, *, listener: Listener = silent, **options: Any) -> CompressionResult:
@@ -387,4 +413,4 @@ def _sum_up(*values: float) -> float:
     return total
 
 
-__all__ = ["CompressionResult", "analyze", "compress", "convert", "verify"]
+__all__ = ["CompressionResult", "analyze", "compress", "convert", "cross_check", "verify"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -175,7 +176,7 @@ def compress(
     if certificate is not None:
         _not_yet("writing certificates")
     api.output_frontend(target)
-    with _progress(quiet) as listener:
+    with _progress(quiet, as_json) as listener:
         result = api.compress(source, domain, listener=listener, **options)
         result.export(target)
     sizes = Path(source).stat().st_size, Path(target).stat().st_size
@@ -191,15 +192,24 @@ def compress(
 @click.argument("source", metavar="IN")
 @_domain_option
 @_solving_options
+@click.option(
+    "--cross-check",
+    "solvers",
+    metavar="A,B",
+    help="Decide with solver A, then with solver B, and exit with 1 where they contradict each other.",
+)
 @_json_option
 @_quiet_option
-def inspect(source: str, domain: str, as_json: bool, quiet: bool, **options: Any) -> None:
+def inspect(source: str, domain: str, solvers: str | None, as_json: bool, quiet: bool, **options: Any) -> None:
     """Count the ReLUs of IN that never change state on the domain; write nothing."""
     from leo_core import api
     from leo_core.report.json import stability_json
     from leo_core.report.table import as_text, how_decided, outlook, stability_table
 
-    with _progress(quiet) as listener:
+    if solvers is not None:
+        _cross_check(source, domain, solvers, as_json, quiet, options)
+        return
+    with _progress(quiet, as_json) as listener:
         stability = api.analyze(source, domain, listener=listener, **options)
     if as_json:
         _print_json(stability_json(stability))
@@ -210,6 +220,37 @@ def inspect(source: str, domain: str, as_json: bool, quiet: bool, **options: Any
     for line in ("stopped early" if stability.interrupted else None, outlook(stability)):
         if line:
             click.echo(line)
+
+
+def _cross_check(source: str, domain: str, solvers: str, as_json: bool, quiet: bool, options: dict[str, Any]) -> None:
+    from leo_core import api
+    from leo_core.report.json import cross_check_json
+    from leo_core.report.table import as_text, stability_table
+
+    if options.pop("solver") != _DEFAULTS.solver:
+        raise UsageError("--cross-check names its solvers itself; leave out --solver")
+    names = tuple(name.strip() for name in solvers.split(","))
+    if len(names) != 2 or not all(names):
+        raise UsageError(f"--cross-check takes two solvers, A,B, not '{solvers}'")
+    with _progress(quiet, as_json) as listener:
+        found = api.cross_check(source, domain, (names[0], names[1]), listener=listener, **options)
+    if as_json:
+        _print_json(cross_check_json(found))
+    else:
+        for stability in (found.first, found.second):
+            click.echo(as_text(stability_table(stability)))
+            click.echo(f"{stability.strategy} strategy, solver {stability.solver}, {stability.seconds:.1f} s\n")
+        if found.decided_by_one:
+            click.echo(f"{found.decided_by_one} units were decided with one of the solvers only")
+        if not found.disagreements:
+            click.echo("no verdicts contradict each other")
+    if found.disagreements:
+        listed = [
+            f"  {item.relu}, unit {item.unit}: {item.first.name.lower()} with {found.first.solver}, "
+            f"{item.second.name.lower()} with {found.second.solver}"
+            for item in found.disagreements
+        ]
+        _fail("the solvers contradict each other; one of them is wrong:\n" + "\n".join(listed), CANNOT)
 
 
 @main.command()
@@ -224,7 +265,7 @@ def verify(first: str, second: str, domain: str, time_limit: float | None, as_js
     from leo_core import api
     from leo_core.report.json import number_json
 
-    with _progress(quiet) as listener:
+    with _progress(quiet, as_json) as listener:
         found = api.verify(first, second, domain, time_limit=time_limit, listener=listener)
     if as_json:
         _print_json(
@@ -267,7 +308,8 @@ def plugins(as_json: bool) -> None:
     """List solvers and frontends, what is missing and how to get it."""
     from leo_core.plugins import registry
 
-    found = registry.listing()
+    with _stdout_kept(as_json):
+        found = registry.listing()
     if as_json:
         _print_json({"plugins": [vars(status) for status in found]})
         return
@@ -284,17 +326,34 @@ def plugins(as_json: bool) -> None:
 
 
 @contextmanager
-def _progress(quiet: bool) -> Iterator[Listener]:
+def _progress(quiet: bool, as_json: bool = False) -> Iterator[Listener]:
     """A listener that shows on stderr where the work stands."""
     from leo_core.execution.events import silent
-
-    if quiet:
-        yield silent
-        return
     from leo_core.report.live import live
 
-    with live(sys.stderr) as listener:
-        yield listener
+    with _stdout_kept(as_json):
+        if quiet:
+            yield silent
+            return
+        with live(sys.stderr) as listener:
+            yield listener
+
+
+@contextmanager
+def _stdout_kept(kept: bool) -> Iterator[None]:
+    """What a plug-in's compiled code prints goes to stderr: only our JSON object is for stdout."""
+    if not kept:
+        yield
+        return
+    sys.stdout.flush()
+    own = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(own, 1)
+        os.close(own)
 
 
 def _print_json(content: dict[str, Any]) -> None:

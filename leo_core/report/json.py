@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from leo_core.network import Network
+from leo_core.stability.cross_check import CrossCheck
 from leo_core.stability.verdict import StabilityMap, State
 
 
@@ -28,6 +29,26 @@ def stability_json(stability: StabilityMap) -> dict[str, Any]:
         "solver": stability.solver,
         "trust": "solver" if stability.trusted else "proved",
         "interrupted": stability.interrupted,
+    }
+
+
+def cross_check_json(found: CrossCheck) -> dict[str, Any]:
+    """The first decision as ``inspect`` has it, and how the second compares."""
+    return {
+        **stability_json(found.first),
+        "cross_check": {
+            "solvers": [found.first.solver, found.second.solver],
+            "seconds": [round(one.seconds, 6) for one in (found.first, found.second)],
+            "decided_by_one": found.decided_by_one,
+            "disagreements": [
+                {
+                    "layer": item.relu,
+                    "unit": item.unit,
+                    "states": [item.first.name.lower(), item.second.name.lower()],
+                }
+                for item in found.disagreements
+            ],
+        },
     }
 
 

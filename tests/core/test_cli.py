@@ -209,3 +209,70 @@ def test_ctrl_c_writes_a_valid_partial_result(tmp_path):
     assert content["interrupted"]
     assert out.exists()
     assert sum(layer["undecided"] for layer in content["layers"]) > 0
+
+
+def test_a_plug_in_that_prints_does_not_spoil_the_json(net, tmp_path):
+    script = tmp_path / "noisy.py"
+    script.write_text(
+        "import os\n"
+        "import leo_core\n"
+        "from leo_core.cli import main\n"
+        "from leo_core.plugins import SolverSpec\n"
+        "from leo_core.testing.reference import ReferenceSolver\n"
+        "class Noisy(ReferenceSolver):\n"
+        "    name = 'noisy'\n"
+        "    def load(self, problem, *, seed=0):\n"
+        "        os.write(1, b'banner'); print('hello')\n"
+        "        return super().load(problem, seed=seed)\n"
+        "leo_core.register_solver(SolverSpec('noisy', 'prints', Noisy))\n"
+        "main()\n"
+    )
+    asked = ["inspect", net, "--domain", "-1,1", "--solver", "noisy", "--strategy", "paper", "--json", "-q"]
+    done = subprocess.run([sys.executable, script, *asked], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["solver"] == "noisy"
+    assert "banner" in done.stderr
+    assert "hello" in done.stderr
+
+
+class TestCrossCheck:
+    def test_solvers_that_agree(self, net):
+        done = leo(
+            "inspect", net, "--domain", "-1,1", "--cross-check", "highs,scipy", "--strategy", "paper", "--json", "-q"
+        )
+        assert done.exit_code == 0
+        content = json.loads(done.stdout)
+        assert content["cross_check"]["solvers"] == ["highs", "scipy"]
+        assert content["cross_check"]["disagreements"] == []
+        assert content["cross_check"]["decided_by_one"] == 0
+        assert [layer["units"] for layer in content["layers"]] == [8, 8]
+        assert (
+            "no verdicts contradict" in leo("inspect", net, "--domain", "-1,1", "--cross-check", "highs,scipy").output
+        )
+
+    def test_a_liar_is_caught_where_solvers_are_trusted_and_powerless_where_not(self, net, monkeypatch):
+        from leo_core.plugins import SolverSpec, registry
+        from leo_core.testing.reference import ReferenceSolver
+        from leo_core.testing.wrong import WrongSolver, zeros
+
+        monkeypatch.setattr(registry, "_registered", {})
+        leo_core.register_solver(SolverSpec("liar", "zeros", lambda: WrongSolver(ReferenceSolver(), zeros)))
+        ask = ("inspect", net, "--domain", "-1,1", "--cross-check", "highs,liar", "--strategy", "paper")
+        trusting = leo(*ask, "--trust", "solver")
+        assert trusting.exit_code == 1
+        assert "unit" in trusting.stderr
+        assert "contradict" in trusting.stderr
+        assert leo(*ask).exit_code == 0
+
+    @pytest.mark.parametrize(
+        ("arguments", "says"),
+        [
+            (("--cross-check", "highs"), "two solvers"),
+            (("--cross-check", "highs,highs"), "different"),
+            (("--cross-check", "highs,scipy", "--solver", "scipy"), "--solver"),
+        ],
+    )
+    def test_wrong_usage(self, net, arguments, says):
+        done = leo("inspect", net, "--domain", "-1,1", *arguments)
+        assert done.exit_code == 2
+        assert says in done.stderr

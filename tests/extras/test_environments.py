@@ -17,13 +17,16 @@ from leo_core.testing.networks import chain
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(__file__).parent / "scripts"
-#: Which extras are installed, and the script that must then succeed.
+EXAMPLE = ROOT / "docs" / "examples" / "leo-solver-cbc"
+#: Which extras are installed, what else, and the script that must then succeed.
 ENVIRONMENTS = {
-    "": "bare.py",
-    "highs": "highs.py",
-    "highs,onnx": "onnx_files.py",
-    "highs,torch": "torch_models.py",
-    "highs,keras,torch": "keras_models.py",
+    "": ([], "bare.py"),
+    "highs": ([], "highs.py"),
+    "scip": ([], "scip.py"),
+    "highs,onnx": ([], "onnx_files.py"),
+    "highs,torch": ([], "torch_models.py"),
+    "highs,keras,torch": ([], "keras_models.py"),
+    "onnx": ([str(EXAMPLE), "pytest"], "cbc.py"),
 }
 
 pytestmark = pytest.mark.slow
@@ -60,6 +63,7 @@ def files(digits):
         network = chain(3, 8, 8, 2, seed=2)
         for suffix in (".nnet", ".leo", ".onnx", ".pt2", ".pt", ".keras"):
             leo_core.convert(network, made / f"net{suffix}")
+        shutil.copytree(EXAMPLE / "tests", made / EXAMPLE.name / "tests")
         np.save(made / "points.npy", np.random.default_rng(0).uniform(-1, 1, (50, 3)))
         shutil.copytree(digits, made / "digits")
         yield made
@@ -72,9 +76,10 @@ def test_extras_alone_are_enough(extras, wheel, files):
         venv.create(folder, with_pip=False, symlinks=True)
         python = Path(folder, "bin", "python")
         wanted = f"{wheel}[{extras}]" if extras else str(wheel)
-        pip(python, "install", "--constraint", str(ROOT / "constraints.txt"), wanted)
+        others, script = ENVIRONMENTS[extras]
+        constraints = str(ROOT / "constraints.txt")
+        pip(python, "install", "--constraint", constraints, "--build-constraint", constraints, wanted, *others)
         work = Path(folder, "work")
         shutil.copytree(files, work)
-        script = SCRIPTS / ENVIRONMENTS[extras]
-        done = subprocess.run([python, "-P", script], cwd=work, capture_output=True, text=True, check=False)
+        done = subprocess.run([python, "-P", SCRIPTS / script], cwd=work, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
