@@ -8,11 +8,7 @@ printed unless output is off before the first callback is enabled; ``run()`` fre
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -50,6 +46,7 @@ class HighsSolver:
             Capability.BOUND_CHANGE,
             Capability.ROW_DUALS,
             Capability.WARM_START,
+            Capability.INTERRUPT,
             Capability.THREADS,
         }
     )
@@ -118,8 +115,7 @@ class HighsSession:
         self._option("time_limit", float(limit))
         self._watch = _Watch(stop_above, stop_below, np.inf if time_limit is None else begun + time_limit)
         try:
-            with _ctrl_c_noted(self._watch):
-                highs.run()
+            highs.run()
             if self._watch.raised is not None:
                 raise self._watch.raised
             return self._answer(objective, self._watch, (low, high), time.monotonic() - begun)
@@ -127,6 +123,12 @@ class HighsSession:
             self._watch = None
             if bounded:
                 highs.changeColsBounds(len(self._columns), self._columns, problem.lower, problem.upper)
+
+    def interrupt(self) -> None:
+        """End the solve that is going on at its next callback; does nothing when there is none."""
+        watch = self._watch
+        if watch is not None:
+            watch.interrupted = True
 
     def close(self) -> None:
         """Free the HiGHS object."""
@@ -251,37 +253,14 @@ class _Watch:
         self.value = -np.inf
         self.bound = np.inf
         self.raised: BaseException | None = None
+        self.interrupted = False
 
     @property
     def decided(self) -> bool:
         above = self.stop_above is not None and self.value > self.stop_above
         below = self.stop_below is not None and self.bound <= self.stop_below
         late = time.monotonic() > self.deadline  # HiGHS overruns its own limit by seconds
-        return above or below or late or self.raised is not None
-
-
-@contextmanager
-def _ctrl_c_noted(watch: _Watch) -> Iterator[None]:
-    """Ctrl-C during a solve is noted, seen by the next callback, and raised once HiGHS has returned.
-
-    Python's own handler raises at the first instruction of a callback, where HiGHS would swallow it.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def note(_signal: int, _frame: Any) -> None:
-        watch.raised = KeyboardInterrupt()
-
-    before = signal.getsignal(signal.SIGINT)
-    if before is not signal.default_int_handler:  # the host has its own way with Ctrl-C
-        yield
-        return
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+        return above or below or late or self.interrupted or self.raised is not None
 
 
 def _finite(values: Array) -> Array | None:

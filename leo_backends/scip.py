@@ -3,17 +3,14 @@
 Facts measured on 10.0 that shaped this: ``limits/primal`` and ``limits/dual`` also stop a little on the wrong side
 (within SCIP's epsilon), so they are set a little beyond what is asked; ``freeTransform`` restarts the clock and
 keeps solutions, which SCIP checks anew; ``optimizeNogil`` frees the GIL; SCIP's own Ctrl-C handler would replace
-that of the host, so it is used only where Python's default one stands. The wheels have no exact mode.
+that of the host, so it is off. The wheels have no exact mode.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import signal
-import threading
 import time
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -58,6 +55,7 @@ class ScipSolver:
                 Capability.ROW_DUALS,
                 Capability.WARM_START,
                 Capability.LAZY_ROWS,
+                Capability.INTERRUPT,
                 Capability.THREADS,
             }
         ) | ({Capability.EXACT} if _has_exact_mode() else set())
@@ -97,7 +95,7 @@ class ScipSession:
             if np.isinf(low) and np.isinf(high):
                 continue
             self._add_row(matrix.indices[span], matrix.data[span], low, high)
-        self._exclusion: Any = None
+        self._inner: ScipSession | None = None  # the one that takes lazy rows
 
     def maximize(
         self,
@@ -130,15 +128,18 @@ class ScipSession:
         model.setParam("limits/time", 1e20 if time_limit is None else min(max(0.0, time_limit), 1e20))
         if start is not None:
             self._begin_from(start)
-        with _ctrl_c_caught(model):
-            model.optimizeNogil()
-        if model.getStatus() == "userinterrupt" and self._exclusion is None:
-            raise KeyboardInterrupt
+        model.optimizeNogil()
         return self._answer(objective, stop_above, stop_below, time.monotonic() - begun)
+
+    def interrupt(self) -> None:
+        """End the solve that is going on at SCIP's next check."""
+        for session in (self, self._inner):
+            if session is not None and session._model is not None:
+                session._model.interruptSolve()
 
     def close(self) -> None:
         """Free the SCIP object."""
-        self._model, self._columns, self._terms, self._exclusion = None, [], [], None
+        self._model, self._columns, self._terms = None, [], []
 
     def _answer(
         self, objective: Array, stop_above: float | None, stop_below: float | None, seconds: float
@@ -208,7 +209,7 @@ class ScipSession:
         upper: Array | None,
         start: Array | None,
     ) -> SolverResult:
-        session = ScipSession(self._problem, self._model.getParam("randomization/randomseedshift"))
+        session = self._inner = ScipSession(self._problem, self._model.getParam("randomization/randomseedshift"))
         try:
             handler = session._exclude(lazy)
             answer = session.maximize(objective, time_limit=time_limit, lower=lower, upper=upper, start=start)
@@ -216,6 +217,7 @@ class ScipSession:
                 raise handler.raised
             return answer
         finally:
+            self._inner = None
             session.close()
 
     def _exclude(self, lazy: Lazy) -> Any:
@@ -230,7 +232,6 @@ class ScipSession:
             self._model.setParam(name, value)
         self._model.includeConshdlr(handler, "exclusion", "rows added by a callback", enfopriority=-1, chckpriority=-1,
                                     needscons=False)  # fmt: skip
-        self._exclusion = handler
         return handler
 
 
@@ -361,6 +362,9 @@ class ScipLpSession:
         late = seconds >= limit
         return SolverResult(Stop.TIME_LIMIT if late else Stop.FAILED, seconds=seconds, raw_status="not solved")
 
+    def interrupt(self) -> None:
+        """SCIP's LP solver cannot be interrupted; an LP ends soon, or at its time limit."""
+
     def close(self) -> None:
         """Free the LP."""
         self._lp = None
@@ -385,15 +389,6 @@ class ScipLpSession:
 
 def _side(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
-
-
-@contextlib.contextmanager
-def _ctrl_c_caught(model: Any) -> Iterator[None]:
-    """SCIP ends a solve at Ctrl-C where Python's own handler would act; elsewhere the host has its own way."""
-    main = threading.current_thread() is threading.main_thread()
-    ours = main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    model.setParam("misc/catchctrlc", ours)
-    yield
 
 
 @cache

@@ -2,11 +2,15 @@
 
 It emulates what a solver lacks (early stops after the fact, a rebuild per objective or per bounds),
 turns a plug-in's exceptions and malformed answers into :attr:`Stop.FAILED`, and drops bounds that
-contradict the solver's own point. So a wrong plug-in costs time and nothing else.
+contradict the solver's own point. Each solve runs in a thread of its own, so that Ctrl-C is heard whatever compiled
+code is doing, and a solver that does not return is left behind. So a wrong plug-in costs time and nothing else.
 """
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -21,6 +25,8 @@ from leo_core.milp.solver import Capability, Lazy, LazyRow, Solver, SolverSessio
 
 Array = NDArray[np.float64]
 
+#: Seconds that a solve may be late before it is interrupted, and then before it is given up.
+LATE, GIVE_UP = 10.0, 5.0
 #: How far a point may lie outside rows and bounds and still count as feasible.
 FEASIBILITY = 1e-6
 
@@ -30,30 +36,90 @@ def _unheard(_text: str) -> None:
 
 
 class CheckedSolver:
-    """A solver that never raises while solving. ``report`` is told of the first failure."""
+    """A solver that never raises while solving, and always returns. ``report`` is told of the first failure.
+
+    One that hung once is not asked again.
+    """
 
     def __init__(self, solver: Solver, report: Callable[[str], None] = _unheard) -> None:
         self.solver, self._report, self._told = solver, report, False
+        self._hung = False
         self.name = str(solver.name)
         # Emulated, so every capability but these two is there.
         emulated = {Capability.EARLY_STOP, Capability.OBJECTIVE_CHANGE, Capability.BOUND_CHANGE}
         self.capabilities = frozenset(solver.capabilities) | emulated
 
     def load(self, problem: MilpProblem, *, seed: int = 0) -> CheckedSession:
-        return CheckedSession(self.solver, problem, seed, self._failed)
+        return CheckedSession(self, problem, seed)
 
-    def _failed(self, what: str) -> SolverResult:
+    def ask(
+        self, solve: Callable[[], SolverResult], stop: Callable[[], None], time_limit: float | None
+    ) -> SolverResult:
+        """What ``solve`` returns or raises; :class:`SolverError` when it does not return in time.
+
+        ``stop`` is called when it has to end: LATE seconds after its limit, and at Ctrl-C.
+        """
+        if self._hung:
+            raise SolverError("it did not return from an earlier solve")
+        call = _Call(solve)
+        call.start()
+        try:
+            call.join(None if time_limit is None or time_limit > 1e6 else time_limit + LATE)
+            if not call.is_alive():
+                return call.outcome()
+            self._hung = not call.stopped(stop)
+        except KeyboardInterrupt:
+            self._hung = not call.stopped(stop)
+            raise
+        raise SolverError(f"it did not return within its time limit of {time_limit:.3g} s and {LATE:g} s more")
+
+    @property
+    def hung(self) -> bool:
+        """Whether a solve was given up; its session is still in use, and must not be closed."""
+        return self._hung
+
+    def failed(self, what: str) -> SolverResult:
         if not self._told:
             self._told = True
             self._report(f"the solver '{self.name}' failed: {what}; what it leaves open is undecided")
         return SolverResult(Stop.FAILED, raw_status=what)
 
 
+class _Call(threading.Thread):
+    """One solve, in a thread that does not keep the process alive."""
+
+    def __init__(self, solve: Callable[[], SolverResult]) -> None:
+        super().__init__(name="leo-solve", daemon=True)
+        self._solve, self._context = solve, contextvars.copy_context()  # numpy's error state is part of the context
+        self._answer: SolverResult | None = None
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self._answer = self._context.run(self._solve)
+        except BaseException as error:
+            self._error = error
+
+    def outcome(self) -> SolverResult:
+        """The answer, or what was raised."""
+        if self._error is not None:
+            raise self._error
+        return self._answer  # type: ignore[return-value] # what a plug-in returned is looked at later
+
+    def stopped(self, stop: Callable[[], None]) -> bool:
+        """Whether it ends when told to."""
+        with contextlib.suppress(Exception):
+            stop()
+        self.join(GIVE_UP)
+        return not self.is_alive()
+
+
 class CheckedSession:
     """One problem, loaded anew whenever the solver cannot change what has to change."""
 
-    def __init__(self, solver: Solver, problem: MilpProblem, seed: int, failed: Callable[[str], SolverResult]) -> None:
-        self._solver, self._problem, self._seed, self._failed = solver, problem, seed, failed
+    def __init__(self, checked: CheckedSolver, problem: MilpProblem, seed: int) -> None:
+        self._checked_solver, self._solver, self._failed = checked, checked.solver, checked.failed
+        self._problem, self._seed = problem, seed
         self._session: SolverSession | None = None
         self._loaded: MilpProblem | None = None
 
@@ -86,9 +152,12 @@ class CheckedSession:
             if Capability.LAZY_ROWS not in able:
                 raise SolverError(f"the solver '{self._solver.name}' takes no lazy rows")
             given["lazy"] = heard = _Heard(lazy)
+
+        def solve() -> SolverResult:
+            return self._ready(problem).maximize(np.array(objective), time_limit=time_limit, **given)
+
         try:
-            session = self._ready(problem)
-            answer = session.maximize(np.array(objective), time_limit=time_limit, **given)
+            answer = self._checked_solver.ask(solve, self.interrupt, time_limit)
         except Exception as error:  # a plug-in may raise anything
             self.close()
             if heard is not None and error is heard.raised:
@@ -99,11 +168,16 @@ class CheckedSession:
     def close(self) -> None:
         """Free the solver's session."""
         session, self._session, self._loaded = self._session, None, None
-        if session is not None:
+        if session is not None and not self._checked_solver.hung:
             try:
                 session.close()
             except Exception as error:
                 self._failed(f"{type(error).__name__} while closing: {error}")
+
+    def interrupt(self) -> None:
+        """End a solve that is going on, where the solver can."""
+        if self._session is not None and Capability.INTERRUPT in self._solver.capabilities:
+            self._session.interrupt()  # type: ignore[attr-defined] # declared
 
     def _ready(self, problem: MilpProblem) -> SolverSession:
         stale = Capability.OBJECTIVE_CHANGE not in self._solver.capabilities

@@ -29,6 +29,7 @@ class Capability(Enum):
     ROW_DUALS = "returns row duals, or a dual ray, of programs without integers"
     WARM_START = "starts from a given point"
     LAZY_ROWS = "takes rows that are added, by a callback, when a candidate violates them"
+    INTERRUPT = "ends a solve when another thread calls interrupt()"
     THREADS = "sessions of their own may solve in several threads at once"
     EXACT = "solves over the rationals"
 
@@ -47,7 +48,11 @@ Lazy: TypeAlias = Callable[[Array], LazyRow | None]
 
 
 class SolverSession(Protocol):
-    """One loaded problem. Not thread-safe; ``close`` frees it and may be called twice."""
+    """One loaded problem, used by one thread at a time; ``close`` frees it and may be called twice.
+
+    Solves run in a thread of their own, so that LEO keeps to time limits and hears Ctrl-C whatever a solver does. With
+    INTERRUPT a session also has ``interrupt()``, which another thread calls to end a solve early.
+    """
 
     def maximize(
         self,

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
 from importlib.util import find_spec
 
 import numpy as np
 import pytest
 
+from leo_core.domain import Box
 from leo_core.errors import MissingExtraError
+from leo_core.execution.budget import Budget
 from leo_core.milp.checked import CheckedSolver
 from leo_core.milp.problem import MilpProblem
 from leo_core.milp.result import SolverResult, Stop
 from leo_core.milp.solver import Capability
 from leo_core.plugins import registry
+from leo_core.stability import decide
+from leo_core.stability.cross_check import cross_checked
 from leo_core.testing import problems, solver_kit
+from leo_core.testing.networks import chain
 from leo_core.testing.reference import ReferenceSolver
-from leo_core.testing.wrong import FAULTS, WrongSolver, ignores_lazy_rows
+from leo_core.testing.wrong import FAULTS, WrongSolver, hangs, ignores_lazy_rows
 
 #: What a solver that enumerates, and lives in a test module, can be asked.
 SMALL = [
     check
     for check in solver_kit.CHECKS
-    if check not in (solver_kit.keeps_to_time_limits, solver_kit.ends_at_ctrl_c, solver_kit.works_in_other_processes)
+    if check not in (solver_kit.keeps_to_time_limits, solver_kit.works_in_other_processes)
 ]
 
 
@@ -37,8 +46,6 @@ def solvers():
 @pytest.mark.parametrize("checked", [False, True], ids=["raw", "checked"])
 def test_conformance(name, check, checked):
     solver = registry.solver(name)
-    if checked and check is solver_kit.ends_at_ctrl_c and Capability.EARLY_STOP not in solver.capabilities:
-        pytest.skip("a stop during a solve is not emulated")
     check(CheckedSolver(solver) if checked else solver)
 
 
@@ -181,3 +188,55 @@ def test_a_missing_package_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr("leo_core.plugins.registry.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r'pip install "leo-compress\[highs\]"'):
         registry.solver("highs")
+
+
+class TestSolversThatDoNotReturn:
+    """They are named, left behind, and not asked again; nothing waits for them."""
+
+    @pytest.fixture(autouse=True)
+    def _impatient(self, monkeypatch):
+        monkeypatch.setattr("leo_core.milp.checked.LATE", 0.2)
+        monkeypatch.setattr("leo_core.milp.checked.GIVE_UP", 0.2)
+
+    def test_one_that_minds_no_limit_is_given_up(self):
+        told = []
+        known = problems.knapsack()
+        solver = CheckedSolver(WrongSolver(ReferenceSolver(), hangs), told.append)
+        session = solver.load(known.problem)
+        assert session.maximize(known.objective, time_limit=0.1).stop is Stop.FAILED
+        session.close()
+        assert "wrong: hangs" in told[0]
+        assert "did not return" in told[0]
+        begun = time.monotonic()
+        assert solver.load(known.problem).maximize(known.objective).stop is Stop.FAILED
+        assert time.monotonic() - begun < 1
+        assert len(told) == 1
+
+    @pytest.mark.parametrize("strategy", ["paper", "isa", "cascade"])
+    def test_no_verdict_rests_on_it(self, strategy):
+        notes = []
+        network = chain(2, 6, 6, 1, seed=4)
+        solver = WrongSolver(ReferenceSolver(), hangs)
+        found = decide(network, Box.uniform(-1, 1, 2), strategy=strategy, solver=solver, budget=Budget.of(1.0),
+                       listener=lambda event: notes.append(getattr(event, "text", "")))  # fmt: skip
+        truth = decide(network, Box.uniform(-1, 1, 2), strategy="cascade", solver=ReferenceSolver())
+        assert not cross_checked(found, truth).disagreements
+        if strategy != "cascade":  # which may need no solver
+            assert any("did not return" in note for note in notes)
+
+    @pytest.mark.parametrize("name", ["scipy", "highs"])
+    def test_ctrl_c_is_heard_while_compiled_code_runs(self, name):
+        known = problems.hard()
+        session = CheckedSolver(registry.solver(name)).load(known.problem)
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+        begun = time.monotonic()
+        try:
+            timer.start()
+            with pytest.raises(KeyboardInterrupt):
+                session.maximize(known.objective, time_limit=8.0)
+        finally:
+            timer.cancel()
+            signal.signal(signal.SIGINT, before)
+        session.close()
+        assert time.monotonic() - begun < 6
