@@ -15,7 +15,11 @@ from leo_core.errors import FormatError, LeoError, UnsupportedModelError, first_
 from leo_core.network import Network
 from leo_core.plugins import Imported
 from leo_frontends.keras.read import read_model
+from leo_frontends.keras.training import SoftThreshold
 from leo_frontends.keras.write import build_model
+
+#: The one class of ours that a model may hold, by the name under which it is registered.
+_OURS = keras.saving.get_registered_name(SoftThreshold)
 
 
 def load(path: Path) -> Imported:
@@ -68,6 +72,8 @@ def _foreign(config: Any) -> Iterator[str]:
         name, module = config.get("class_name"), config.get("module")
         if name in ("Lambda", "__lambda__", "function") or "__lambda__" in config:
             yield f"it holds a {name or 'lambda'}, which is code; LEO opens none"
+        elif _OURS in (config.get("registered_name"), name):
+            pass
         elif isinstance(module, str) and module.partition(".")[0] not in ("keras", "builtins"):
             yield f"it holds '{module}.{name}', which is not one of Keras' own classes"
         elif config.get("registered_name") and module is None and isinstance(name, str):

@@ -1,0 +1,185 @@
+"""Training aids: weights become exactly zero, losses are what the papers say, and the result compresses."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+from torch import nn  # noqa: E402
+
+import leo_core  # noqa: E402
+from leo_core.bounds.interval import bound_network  # noqa: E402
+from leo_core.domain import Box  # noqa: E402
+from leo_core.errors import UnsupportedModelError  # noqa: E402
+from leo_frontends.torch import read_live_model  # noqa: E402
+from leo_frontends.torch.training import ProximalL1, instability, l1_penalty, weights  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def model(seed=0, inputs=4, width=24):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2))
+
+
+def data():
+    points = torch.rand(256, 4, generator=torch.Generator().manual_seed(1))
+    return points, torch.stack([points[:, 0] + points[:, 1], (points[:, 2] - 0.5).abs()], dim=1)
+
+
+def trained(made, optimizer, steps=300, extra=lambda: 0.0):
+    points, wanted = data()
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = nn.functional.mse_loss(made(points), wanted) + extra()
+        loss.backward()
+        optimizer.step()
+    return float(nn.functional.mse_loss(made(points), wanted).detach())
+
+
+def test_the_penalty_is_the_sum_of_all_weights_and_no_biases():
+    made = model()
+    wanted = sum(float(layer.weight.detach().abs().sum()) for layer in made if isinstance(layer, nn.Linear))
+    assert float(l1_penalty(made).detach()) == pytest.approx(wanted, rel=1e-6)
+    l1_penalty(made).backward()
+    assert all(torch.equal(weight.grad, weight.detach().sign()) for weight in weights(made))
+    assert made[0].bias.grad is None
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_step_shrinks_as_a_steady_gradient_of_the_strength_would(momentum):
+    parameter = nn.Parameter(torch.tensor([[1.0, -1.0, 0.01, -0.03]]))
+    bias = nn.Parameter(torch.tensor([1.0]))
+    optimizer = torch.optim.SGD([parameter, bias], lr=0.1, momentum=momentum)
+    proximal = ProximalL1(optimizer, 0.2 * (1 - momentum))
+    parameter.grad, bias.grad = torch.zeros_like(parameter), torch.zeros_like(bias)
+    optimizer.step()
+    assert parameter.detach().tolist() == [[pytest.approx(0.98), pytest.approx(-0.98), 0.0, pytest.approx(-0.01)]]
+    assert bias.detach().tolist() == [1.0]
+    proximal.remove()
+    before = parameter.detach().clone()
+    optimizer.step()
+    assert torch.equal(parameter.detach(), before)
+
+
+def test_adams_step_is_measured_by_what_gradients_have_been():
+    parameter = nn.Parameter(torch.tensor([[1.0, -1.0, 0.5]]))
+    optimizer = torch.optim.Adam([parameter], lr=0.1, eps=1e-12)
+    ProximalL1(optimizer, 2e-5)
+    parameter.grad = torch.tensor([[1e-3, -1e-3, 0.0]])
+    optimizer.step()  # by 0.1, as far as a gradient of 1e-3 always does; 2e-5 reaches a fiftieth of that
+    assert parameter.detach().tolist() == [[pytest.approx(0.9 - 0.002), pytest.approx(-0.9 + 0.002), 0.0]]
+
+
+def test_what_is_zero_stays_zero_once_settled_and_the_rest_grows():
+    parameter = nn.Parameter(torch.tensor([[1.0, 0.01]]))
+    optimizer = torch.optim.SGD([parameter], lr=0.1)
+    proximal = ProximalL1(optimizer, 0.5)
+    parameter.grad = torch.zeros(1, 2)
+    optimizer.step()
+    proximal.settle()
+    parameter.grad = torch.tensor([[-1.0, -1.0]])
+    optimizer.step()
+    assert parameter.detach().tolist() == [[pytest.approx(1.05), 0.0]]
+
+
+def test_only_chosen_parameters_shrink_and_schedulers_count():
+    first, second = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2, 2))
+    optimizer = torch.optim.SGD([first, second], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
+    ProximalL1(optimizer, 0.1, [first])
+    for wanted in (0.9, 0.85):
+        first.grad, second.grad = torch.zeros(2, 2), torch.zeros(2, 2)
+        optimizer.step()
+        scheduler.step()
+        assert first.detach().numpy() == pytest.approx(wanted)
+        assert (second == 1).all()
+
+
+def test_a_strength_below_zero_is_refused():
+    with pytest.raises(ValueError, match="not negative"):
+        ProximalL1(torch.optim.SGD([nn.Parameter(torch.ones(1, 1))], lr=1.0), -1.0)
+
+
+def test_proximal_training_leaves_exact_zeros_and_a_penalty_leaves_dust():
+    proximal, penalised = model(), model()
+    optimizer = torch.optim.Adam(proximal.parameters(), lr=3e-3)
+    ProximalL1(optimizer, 3e-3)
+    loss = trained(proximal, optimizer, 600)
+    trained(penalised, torch.optim.Adam(penalised.parameters(), lr=3e-3), 600, lambda: 3e-3 * l1_penalty(penalised))
+    zeros, dust = (sum(int((w == 0).sum()) for w in weights(made)) for made in (proximal, penalised))
+    total = sum(w.numel() for w in weights(proximal))
+    assert zeros > total / 3 > dust
+    assert loss < 0.05
+    result = leo_core.compress(proximal, (0, 1))
+    assert result.network.units < result.original.units / 2
+
+
+def test_instability_is_what_the_paper_says():
+    made = model(3)
+    box = Box.uniform(0.25, 0.75, 4)
+    network = read_live_model(made).network
+    bounds = bound_network(network, box).intervals
+    products = [low * high for low, high in (bounds[relu.source] for relu in network.relus)]
+    wanted = -np.tanh(1 + np.concatenate(products)).mean()
+    assert float(instability(made, 0.25, 0.75).detach()) == pytest.approx(float(wanted), rel=1e-4)
+    box_of_tensors = instability(made, torch.full((4,), 0.25), torch.full((4,), 0.75))
+    assert torch.equal(box_of_tensors, instability(made, 0.25, 0.75))
+
+
+def test_instability_makes_units_stable():
+    counts = []
+    for strength in (0.0, 0.1):
+        made = model(5)
+        optimizer = torch.optim.Adam(made.parameters(), lr=3e-3)
+        trained(made, optimizer, 400, lambda made=made, strength=strength: strength * instability(made, 0.0, 1.0))
+        stability = leo_core.analyze(made, (0, 1))
+        counts.append(stability.units - stability.count(leo_core.State.UNSTABLE))
+    assert counts[1] > counts[0]
+
+
+@pytest.mark.parametrize("made", [nn.Sequential(nn.Linear(2, 2), nn.Tanh()), nn.Sequential(nn.ReLU()),
+                                  nn.Sequential(nn.Linear(2, 2))])  # fmt: skip
+def test_other_layers_are_refused(made):
+    with pytest.raises(UnsupportedModelError):
+        instability(made, 0.0, 1.0)
+
+
+class TestKeras:
+    @pytest.fixture(autouse=True)
+    def _keras(self):
+        if find_spec("keras") is None:
+            pytest.skip("keras is not installed")
+        from leo_frontends.keras import import_keras
+
+        self.keras = import_keras()
+
+    def made(self, amount):
+        from leo_frontends.keras.training import SoftThreshold
+
+        layers = self.keras.layers
+        self.keras.utils.set_random_seed(0)
+        made = self.keras.Sequential([self.keras.Input((4,)),
+                                      layers.Dense(24, "relu", kernel_constraint=SoftThreshold(amount)),
+                                      layers.Dense(2, kernel_constraint=SoftThreshold(amount))])  # fmt: skip
+        made.compile(self.keras.optimizers.Adam(3e-3), "mse")
+        return made
+
+    def test_weights_become_exactly_zero_and_the_file_is_read_back(self, tmp_path):
+        made = self.made(3e-3 * 0.2)
+        points, wanted = (tensor.numpy() for tensor in data())
+        made.fit(points, wanted, epochs=60, batch_size=32, verbose=0)
+        kernel = np.asarray(self.keras.ops.convert_to_numpy(made.layers[0].kernel))
+        assert (kernel == 0).mean() > 0.3
+        result = leo_core.compress(made, (0, 1))
+        assert result.network.units < 24
+        for suffix in (".keras", ".h5"):
+            made.save(tmp_path / f"m{suffix}")
+            assert leo_core.compress(tmp_path / f"m{suffix}", (0, 1)).network == result.network
+
+    def test_a_threshold_below_zero_is_refused(self):
+        with pytest.raises(ValueError, match="not negative"):
+            self.made(-1.0)
