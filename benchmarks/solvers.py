@@ -106,6 +106,7 @@ def whole_networks(arguments: argparse.Namespace, solvers: list[str]) -> Iterato
             yield {
                 "name": name,
                 "strategy": strategy,
+                "limit": limit,
                 "units": network.units,
                 "contradictions": sum(len(check.disagreements) for check in checks),
                 "decided_by_one": sum(check.decided_by_one for check in checks),
