@@ -36,13 +36,16 @@ def _unheard(_text: str) -> None:
 
 
 class CheckedSolver:
-    """A solver that never raises while solving, and always returns. ``report`` is told of the first failure.
+    """A solver that never raises while solving, and always returns.
+
+    ``report`` is told of the first failure, and of the first answer that cannot be right.
 
     One that hung once is not asked again.
     """
 
     def __init__(self, solver: Solver, report: Callable[[str], None] = _unheard) -> None:
-        self.solver, self._report, self._told = solver, report, False
+        self.solver, self._report = solver, report
+        self._told: set[str] = set()
         self._hung = False
         self.name = str(solver.name)
         # Emulated, so every capability but these two is there.
@@ -79,10 +82,17 @@ class CheckedSolver:
         return self._hung
 
     def failed(self, what: str) -> SolverResult:
-        if not self._told:
-            self._told = True
-            self._report(f"the solver '{self.name}' failed: {what}; what it leaves open is undecided")
+        self._tell("failed", f"failed: {what}; what it leaves open is undecided")
         return SolverResult(Stop.FAILED, raw_status=what)
+
+    def doubted(self, what: str) -> None:
+        """Say, once, that part of an answer is not used because it cannot be right."""
+        self._tell("doubted", f"is not to be believed: {what}; no verdict rests on it")
+
+    def _tell(self, kind: str, what: str) -> None:
+        if kind not in self._told:
+            self._told.add(kind)
+            self._report(f"the solver '{self.name}' {what}")
 
 
 class _Call(threading.Thread):
@@ -195,6 +205,7 @@ class CheckedSession:
         if point is not None and point.shape != (self._problem.columns,):
             return self._failed(f"its point has shape {point.shape}, the problem {self._problem.columns} columns")
         if duals is not None and duals.shape != (self._problem.rows,):
+            self._checked_solver.doubted(f"it gave {duals.size} row duals for {self._problem.rows} rows")
             duals = None
         value = None if point is None else float(objective @ point)
         if (
@@ -204,6 +215,7 @@ class CheckedSession:
             and bound < value - FEASIBILITY * (1 + abs(value))
             and _feasible(self._problem, point)
         ):
+            self._checked_solver.doubted(f"it gave an upper bound of {bound:.9g} and a point with {value:.9g}")
             bound = None
         stop = answer.stop
         if stop_above is not None and value is not None and value > stop_above:

@@ -108,12 +108,37 @@ class Fixed:
         pass
 
 
-def test_a_bound_below_the_solvers_own_point_is_dropped():
-    known = problems.knapsack()
+def test_a_bound_below_the_solvers_own_point_is_dropped_and_named_once():
+    known, told = problems.knapsack(), []
     lie = SolverResult(Stop.OPTIMAL, point=np.array([1.0, 1.0, 0.0]), dual_bound=3.0)
-    answer = CheckedSolver(Fixed(lie)).load(known.problem).maximize(known.objective)
-    assert answer.dual_bound is None
-    assert answer.point is not None
+    session = CheckedSolver(Fixed(lie), told.append).load(known.problem)
+    for _ in range(2):
+        answer = session.maximize(known.objective)
+        assert answer.dual_bound is None
+        assert answer.point is not None
+    assert len(told) == 1
+    assert "'fixed' is not to be believed" in told[0]
+
+
+def test_row_duals_of_the_wrong_length_are_dropped_and_named():
+    known, told = problems.continuous(), []
+    lie = SolverResult(Stop.OPTIMAL, np.array([3.0, 1.0]), 14.0, row_duals=np.ones(7))
+    answer = CheckedSolver(Fixed(lie), told.append).load(known.problem).maximize(known.objective)
+    assert answer.row_duals is None
+    assert "7 row duals" in told[0]
+
+
+class NotANumber(Fixed):
+    def maximize(self, objective, **_limits):
+        return SolverResult(Stop.TIME_LIMIT, dual_bound=float("nan"))
+
+
+def test_nan_is_a_failure_and_named():
+    told = []
+    solver = CheckedSolver(NotANumber(None), told.append)
+    assert solver.load(problems.knapsack().problem).maximize(problems.knapsack().objective).stop is Stop.FAILED
+    assert "'fixed' failed" in told[0]
+    assert "NaN" in told[0]
 
 
 @pytest.mark.parametrize("point", [np.zeros(2), np.zeros(4)])
