@@ -27,6 +27,8 @@ Array = NDArray[np.float64]
 
 #: SCIP's 'no limit', and its epsilon with room to spare.
 _NEVER, _EPSILON = 1e99, 4e-9
+#: After all of SCIP's own constraint handlers: only what they let pass is a candidate.
+_LAST = -10_000_000
 
 
 @hookimpl
@@ -230,7 +232,7 @@ class ScipSession:
             "misc/usesymmetry": 0,
         }.items():
             self._model.setParam(name, value)
-        self._model.includeConshdlr(handler, "exclusion", "rows added by a callback", enfopriority=-1, chckpriority=-1,
+        self._model.includeConshdlr(handler, "exclusion", "rows added by a callback", enfopriority=_LAST, chckpriority=_LAST,
                                     needscons=False)  # fmt: skip
         return handler
 

@@ -36,11 +36,9 @@ def _unheard(_text: str) -> None:
 
 
 class CheckedSolver:
-    """A solver that never raises while solving, and always returns.
+    """A solver that never raises while solving, and always returns; one that hung once is not asked again.
 
     ``report`` is told of the first failure, and of the first answer that cannot be right.
-
-    One that hung once is not asked again.
     """
 
     def __init__(self, solver: Solver, report: Callable[[str], None] = _unheard) -> None:

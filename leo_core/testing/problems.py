@@ -116,8 +116,8 @@ def big_m(reach: float, margin: float) -> Known:
 
 
 def three_of_five() -> Known:
-    """Five whole columns; a callback will forbid every four of them: 3."""
-    problem = program(np.zeros((0, 5)), [], [], [0] * 5, [1] * 5, [True] * 5)
+    """Five whole columns, four of which fit; a callback will forbid every four of them: 3."""
+    problem = program(np.ones((1, 5)), [-INF], [4], [0] * 5, [1] * 5, [True] * 5)
     return Known("three of five", problem, np.ones(5), 3.0)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 from truth import largest_difference, states
 
 from leo_backends.highs import HighsSolver
+from leo_backends.scip import ScipSolver
 from leo_backends.scipy_milp import ScipySolver
 from leo_core.domain import Box
 from leo_core.linear import Dense
@@ -17,6 +19,8 @@ from leo_core.rewrite import rewrite
 from leo_core.stability import State, decide
 
 SOLVERS = {"highs": HighsSolver, "scipy": ScipySolver}
+if find_spec("pyscipopt") is not None:
+    SOLVERS["scip"] = ScipSolver
 
 
 def network(*layers):
