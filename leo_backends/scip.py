@@ -232,8 +232,14 @@ class ScipSession:
             "misc/usesymmetry": 0,
         }.items():
             self._model.setParam(name, value)
-        self._model.includeConshdlr(handler, "exclusion", "rows added by a callback", enfopriority=_LAST, chckpriority=_LAST,
-                                    needscons=False)  # fmt: skip
+        self._model.includeConshdlr(
+            handler,
+            "exclusion",
+            "rows added by a callback",
+            enfopriority=_LAST,
+            chckpriority=_LAST,
+            needscons=False,
+        )
         return handler
 
 
