@@ -50,7 +50,7 @@ PAPER = (
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one network is trained; ``name`` and a seed say which. ``row`` is its λ in the paper's table, if any."""
+    """How one network is trained; ``name`` and a seed say which."""
 
     name: str
     width: int
@@ -58,15 +58,14 @@ class Recipe:
     epochs: int
     rate: float
     kind: str  # "penalty", as in the paper, or "proximal"
-    row: float | None = None
     batch: int = 128
 
 
 def recipes(only: str | None, quick: bool) -> list[Recipe]:
     """All of them, or a few short ones."""
-    paper = [Recipe(f"paper {w} {lam:g}", w, lam, 120, 0.01, "penalty", lam) for w, lam, *_ in PAPER]
+    paper = [Recipe(f"paper {w} {lam:g}", w, lam, 120, 0.01, "penalty") for w, lam, *_ in PAPER]
     ours = [
-        Recipe(f"ours {width} {row:g}", width, strength, 40, 0.05, "proximal", row)
+        Recipe(f"ours {width} {row:g}", width, strength, 40, 0.05, "proximal")
         for width, row, strength in (
             (25, 1e-3, 1.5e-3),
             (25, 2e-4, 4e-4),
@@ -226,10 +225,8 @@ def trained(recipe: Recipe, seed: int, training: Any, labels: Any, cache: Path) 
         for name, part in held.items():
             part.load_state_dict(saved[name])
     x, y = torch.from_numpy(training), torch.from_numpy(labels)
-    settled = False
     for epoch in range(done, recipe.epochs):
-        if recipe.kind == "proximal" and 2 * epoch >= recipe.epochs and not settled:
-            settled = True
+        if recipe.kind == "proximal" and epoch == max(done, (recipe.epochs + 1) // 2):
             proximal.settle()
         for rows in torch.randperm(len(x), generator=generator).split(recipe.batch):
             images = x[rows]

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from rich.table import Table
 
 import leo_core
 from leo_core import Affine, Dense, Network, Relu, StabilityMap, State
+from leo_core.stability.cross_check import cross_checked
 
 BASELINES = ("paper", "isa")
 
@@ -81,11 +83,9 @@ def against_what_is_known(stability: StabilityMap, known: dict[str, Any]) -> Ite
 def disagreements(found: dict[str, StabilityMap]) -> Iterator[str]:
     """Units for which a baseline's solver claimed what the cascade has disproved, or the other way round."""
     for strategy in found.keys() - {"cascade"}:
-        for layer, mine in found["cascade"].layers.items():
-            theirs = found[strategy].layers[layer].state
-            differ = (mine.state != theirs) & (mine.state != State.UNDECIDED) & (theirs != State.UNDECIDED)
-            if differ.any():
-                yield f"{strategy} differs on {int(differ.sum())} units of '{layer}' (its word, against a proof)"
+        differ = Counter(item.relu for item in cross_checked(found["cascade"], found[strategy]).disagreements)
+        for layer, units in differ.items():
+            yield f"{strategy} differs on {units} units of '{layer}' (its word, against a proof)"
 
 
 def table(rows: list[dict[str, Any]], baselines: list[str]) -> Table:

@@ -168,16 +168,12 @@ class HighsSession:
         bound = self._bound(info, watch, optimal=stop is Stop.OPTIMAL)
         if stop is Stop.OPTIMAL and (point is None or bound is None):
             return result(Stop.FAILED)
-        value = None if point is None else float(objective @ point)
-        if watch.stop_above is not None and value is not None and value > watch.stop_above:
-            stop = Stop.ABOVE
-        elif watch.stop_below is not None and bound is not None and bound <= watch.stop_below:
-            stop = Stop.BELOW
         duals = None
         if not self._is_mip and model_status == status.kOptimal:
             solution = self._highs.getSolution()
             duals = _finite(-np.asarray(solution.row_dual)) if solution.dual_valid else None
-        return result(stop, point=point, dual_bound=bound, row_duals=duals)
+        answer = result(stop, point=point, dual_bound=bound, row_duals=duals)
+        return answer.compared(objective, watch.stop_above, watch.stop_below)
 
     def _point(self, info: Any, watch: _Watch, *, optimal: bool) -> Array | None:
         feasible = int(info.primal_solution_status) == 2  # kSolutionStatusFeasible
@@ -199,8 +195,7 @@ class HighsSession:
         ray = _finite(np.asarray(ray)) if exists else None
         if ray is None:
             return None
-        problem = self._problem
-        return min(map(problem.with_a_side, (ray, -ray)), key=lambda y: problem.supremum(y, lower, upper))
+        return self._problem.oriented(ray, lower, upper)[0]
 
     def _on_event(self, kind: Any, _message: str, out: Any, into: Any, _user: Any) -> None:
         watch = self._watch

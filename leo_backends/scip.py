@@ -166,12 +166,8 @@ class ScipSession:
         known = bound if abs(bound) < model.infinity() else None
         if stop is Stop.OPTIMAL and (point is None or known is None):
             return SolverResult(Stop.FAILED, nodes=nodes, seconds=seconds, raw_status=raw)
-        value = None if point is None else float(objective @ point)
-        if stop_above is not None and value is not None and value > stop_above:
-            stop = Stop.ABOVE
-        elif stop_below is not None and known is not None and known <= stop_below:
-            stop = Stop.BELOW
-        return SolverResult(stop, point, known, nodes=nodes, seconds=seconds, raw_status=raw)
+        answer = SolverResult(stop, point, known, nodes=nodes, seconds=seconds, raw_status=raw)
+        return answer.compared(objective, stop_above, stop_below)
 
     def _point(self) -> Array | None:
         if not self._model.getNSols():
@@ -354,14 +350,10 @@ class ScipLpSession:
         if lp.isOptimal():
             point = np.array(lp.getPrimal())
             duals = np.array(lp.getDual()) if problem.rows else np.zeros(0)
+            known = duals if np.isfinite(duals).all() else None
             value = float(objective @ point)
-            stop = Stop.OPTIMAL
-            if stop_above is not None and value > stop_above:
-                stop = Stop.ABOVE
-            elif stop_below is not None and value <= stop_below:
-                stop = Stop.BELOW
-            finite = np.isfinite(duals).all()
-            return SolverResult(stop, point, value, duals if finite else None, seconds=seconds, raw_status="optimal")
+            answer = SolverResult(Stop.OPTIMAL, point, value, known, seconds=seconds, raw_status="optimal")
+            return answer.compared(objective, stop_above, stop_below)
         ray = self._dual_ray(low, high)
         if ray is not None:
             return SolverResult(Stop.INFEASIBLE, row_duals=ray, seconds=seconds, raw_status="infeasible")
@@ -391,8 +383,8 @@ class ScipLpSession:
         found = self._lp.getDualRay() if self._problem.rows else None
         if found is None or not np.isfinite(found).all():
             return None
-        rays = map(self._problem.with_a_side, (np.array(found), -np.array(found)))
-        return next((y for y in rays if self._problem.supremum(y, low, high) < 0), None)
+        ray, value = self._problem.oriented(np.array(found), low, high)
+        return ray if value < 0 else None
 
 
 def _side(value: float) -> float | None:

@@ -44,7 +44,8 @@ class CheckedSolver:
     def __init__(self, solver: Solver, report: Callable[[str], None] = _unheard) -> None:
         self.solver, self._report = solver, report
         self._told: set[str] = set()
-        self._hung = False
+        #: Whether a solve was given up; its session is still in use, and must not be closed.
+        self.hung = False
         self.name = str(solver.name)
         # Emulated, so every capability but these two is there.
         emulated = {Capability.EARLY_STOP, Capability.OBJECTIVE_CHANGE, Capability.BOUND_CHANGE}
@@ -60,7 +61,7 @@ class CheckedSolver:
 
         ``stop`` is called when it has to end: LATE seconds after its limit, and at Ctrl-C.
         """
-        if self._hung:
+        if self.hung:
             raise SolverError("it did not return from an earlier solve")
         call = _Call(solve)
         call.start()
@@ -68,16 +69,11 @@ class CheckedSolver:
             call.join(None if time_limit is None or time_limit > 1e6 else time_limit + LATE)
             if not call.is_alive():
                 return call.outcome()
-            self._hung = not call.stopped(stop)
+            self.hung = not call.stopped(stop)
         except KeyboardInterrupt:
-            self._hung = not call.stopped(stop)
+            self.hung = not call.stopped(stop)
             raise
         raise SolverError(f"it did not return within its time limit of {time_limit:.3g} s and {LATE:g} s more")
-
-    @property
-    def hung(self) -> bool:
-        """Whether a solve was given up; its session is still in use, and must not be closed."""
-        return self._hung
 
     def failed(self, what: str) -> SolverResult:
         self._tell("failed", f"failed: {what}; what it leaves open is undecided")
@@ -215,14 +211,8 @@ class CheckedSession:
         ):
             self._checked_solver.doubted(f"it gave an upper bound of {bound:.9g} and a point with {value:.9g}")
             bound = None
-        stop = answer.stop
-        if stop_above is not None and value is not None and value > stop_above:
-            stop = Stop.ABOVE
-        elif stop_below is not None and bound is not None and bound <= stop_below:
-            stop = Stop.BELOW
-        elif stop in (Stop.ABOVE, Stop.BELOW):
-            stop = Stop.INTERRUPTED
-        return replace(answer, stop=stop, dual_bound=bound, row_duals=duals)
+        stop = Stop.INTERRUPTED if answer.stop in (Stop.ABOVE, Stop.BELOW) else answer.stop  # its word is compared anew
+        return replace(answer, stop=stop, dual_bound=bound, row_duals=duals).compared(objective, stop_above, stop_below)
 
 
 class _Heard:

@@ -70,13 +70,9 @@ class LinprogSession:
         if answer.status != 0:
             return result(Stop.FAILED)
         value = -float(answer.fun)
-        stop = Stop.OPTIMAL
-        if stop_above is not None and value > stop_above:
-            stop = Stop.ABOVE
-        elif stop_below is not None and value <= stop_below:
-            stop = Stop.BELOW
         duals = self._row_duals(answer) if len(self._side) else np.zeros(self._problem.rows)
-        return result(stop, point=answer.x, dual_bound=value, row_duals=duals)
+        optimal = result(Stop.OPTIMAL, point=answer.x, dual_bound=value, row_duals=duals)
+        return optimal.compared(objective, stop_above, stop_below)
 
     def close(self) -> None:
         """Nothing to free."""

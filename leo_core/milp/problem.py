@@ -52,17 +52,24 @@ class MilpProblem:
     def rows(self) -> int:
         return int(self.matrix.shape[0])
 
-    def supremum(self, y: Array, lower: Array, upper: Array) -> float:
-        """The bound that row multipliers y give on an objective of zero: negative when they prove infeasibility."""
+    def oriented(self, ray: Array, lower: Array, upper: Array) -> tuple[Array, float]:
+        """A dual ray with the sign that proves more, and the bound it gives on an objective of zero.
+
+        A negative bound proves that there is no point. Rounding dust whose sign points to a side that its row does not
+        have is left out.
+        """
+        turned = ((y, self._supremum(y, lower, upper)) for y in map(self._without_dust, (ray, -ray)))
+        return min(turned, key=lambda pair: pair[1])
+
+    def _without_dust(self, y: Array) -> Array:
+        return np.where(((y > 0) & np.isinf(self.row_upper)) | ((y < 0) & np.isinf(self.row_lower)), 0.0, y)
+
+    def _supremum(self, y: Array, lower: Array, upper: Array) -> float:
         with np.errstate(invalid="ignore"):
             flow = -(self.matrix.T @ y)
             columns = np.fmax(flow * lower, flow * upper)
             rows = np.fmax(np.where(y == 0, 0.0, y * self.row_lower), np.where(y == 0, 0.0, y * self.row_upper))
             return float(columns.sum() + rows.sum())
-
-    def with_a_side(self, y: Array) -> Array:
-        """y without the rounding dust whose sign points to a side that its row does not have."""
-        return np.where(((y > 0) & np.isinf(self.row_upper)) | ((y < 0) & np.isinf(self.row_lower)), 0.0, y)
 
     def relaxed(self) -> MilpProblem:
         """The same program with every column continuous."""

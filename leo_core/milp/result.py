@@ -6,7 +6,7 @@ cannot be constructed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import final
 
@@ -71,3 +71,11 @@ class SolverResult:
             raise ValueError(f"a solve that ended '{self.stop.value}' has neither point nor bound")
         if self.stop in (Stop.OPTIMAL, Stop.ABOVE) and self.point is None:
             raise ValueError(f"a solve that ended '{self.stop.value}' needs its point")
+
+    def compared(self, objective: Array, stop_above: float | None, stop_below: float | None) -> SolverResult:
+        """The same answer, ABOVE or BELOW where its point or its bound says so."""
+        if stop_above is not None and self.point is not None and float(objective @ self.point) > stop_above:
+            return replace(self, stop=Stop.ABOVE)
+        if stop_below is not None and self.dual_bound is not None and self.dual_bound <= stop_below:
+            return replace(self, stop=Stop.BELOW)
+        return self
