@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -64,16 +65,19 @@ class CheckedSolver:
         if self.hung:
             raise SolverError("it did not return from an earlier solve")
         call = _Call(solve)
-        call.start()
         try:
-            call.join(None if time_limit is None or time_limit > 1e6 else time_limit + LATE)
-            if not call.is_alive():
+            call.start()
+            if call.done.wait(None if time_limit is None or time_limit > 1e6 else time_limit + LATE):
                 return call.outcome()
-            self.hung = not call.stopped(stop)
+            self._end(call, stop)
         except KeyboardInterrupt:
-            self.hung = not call.stopped(stop)
+            self._end(call, stop)
             raise
         raise SolverError(f"it did not return within its time limit of {time_limit:.3g} s and {LATE:g} s more")
+
+    def _end(self, call: _Call, stop: Callable[[], None]) -> None:
+        self.hung = True  # also where a second Ctrl-C ends the waiting
+        self.hung = not call.stopped(stop)
 
     def failed(self, what: str) -> SolverResult:
         self._tell("failed", f"failed: {what}; what it leaves open is undecided")
@@ -90,11 +94,16 @@ class CheckedSolver:
 
 
 class _Call(threading.Thread):
-    """One solve, in a thread that does not keep the process alive."""
+    """One solve, in a thread that does not keep the process alive.
+
+    ``done`` says that it has ended. ``join`` and ``is_alive`` do not: Ctrl-C during a join makes Python 3.11 take a
+    thread that runs on for one that has stopped.
+    """
 
     def __init__(self, solve: Callable[[], SolverResult]) -> None:
         super().__init__(name="leo-solve", daemon=True)
         self._solve, self._context = solve, contextvars.copy_context()  # numpy's error state is part of the context
+        self.done = threading.Event()
         self._answer: SolverResult | None = None
         self._error: BaseException | None = None
 
@@ -103,6 +112,8 @@ class _Call(threading.Thread):
             self._answer = self._context.run(self._solve)
         except BaseException as error:
             self._error = error
+        finally:
+            self.done.set()
 
     def outcome(self) -> SolverResult:
         """The answer, or what was raised."""
@@ -111,11 +122,14 @@ class _Call(threading.Thread):
         return self._answer  # type: ignore[return-value] # what a plug-in returned is looked at later
 
     def stopped(self, stop: Callable[[], None]) -> bool:
-        """Whether it ends when told to."""
-        with contextlib.suppress(Exception):
-            stop()
-        self.join(GIVE_UP)
-        return not self.is_alive()
+        """Whether it ends when told to: again and again, as a solve that has not begun yet does not hear it."""
+        until = time.monotonic() + GIVE_UP
+        while time.monotonic() < until:
+            with contextlib.suppress(Exception):
+                stop()
+            if self.done.wait(min(0.1, GIVE_UP)):
+                return True
+        return False
 
 
 class CheckedSession:
