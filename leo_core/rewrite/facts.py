@@ -8,7 +8,7 @@ rewrites that are not exact.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import final
 
 import numpy as np
@@ -18,7 +18,7 @@ from leo_core.arithmetic import round_down, round_up
 from leo_core.bounds.interval import bound_affine
 from leo_core.bounds.region import Region
 from leo_core.domain import Box
-from leo_core.network import Affine, Network
+from leo_core.network import Affine, Network, Relu
 from leo_core.stability.verdict import StabilityMap, State
 
 Array = NDArray[np.float64]
@@ -28,14 +28,23 @@ Mask = NDArray[np.bool_]
 @final
 @dataclass(frozen=True, eq=False)
 class Units:
-    """The units of one affine node that a ReLU reads: ``state`` (:class:`State`), proved bounds of z."""
+    """The units of one affine node that a ReLU reads: ``state`` (:class:`State`), proved bounds of z.
+
+    ``origin`` says which unit of the network first given each one is; −1 for a new one.
+    """
 
     state: NDArray[np.int8]
     lower: Array
     upper: Array
+    origin: NDArray[np.int64]
+
+    @staticmethod
+    def new(lower: Array, upper: Array) -> Units:
+        """Active units that the network did not have."""
+        return Units(np.full(len(lower), State.ACTIVE, np.int8), lower, upper, np.full(len(lower), -1))
 
     def kept(self, keep: Mask | NDArray[np.int64]) -> Units:
-        return Units(self.state[keep], self.lower[keep], self.upper[keep])
+        return Units(self.state[keep], self.lower[keep], self.upper[keep], self.origin[keep])
 
     def joined(self, other: Units) -> Units:
         """These units, then others."""
@@ -43,12 +52,14 @@ class Units:
             np.concatenate([self.state, other.state]),
             np.concatenate([self.lower, other.lower]),
             np.concatenate([self.upper, other.upper]),
+            np.concatenate([self.origin, other.origin]),
         )
 
     def moved(self, error: Array) -> Units:
         """After a rewrite that changes z by at most ``error``."""
         lower, upper = round_down(self.lower - error), round_up(self.upper + error)
-        return Units(self.state, np.where(error > 0, lower, self.lower), np.where(error > 0, upper, self.upper))
+        lower, upper = np.where(error > 0, lower, self.lower), np.where(error > 0, upper, self.upper)
+        return replace(self, lower=lower, upper=upper)
 
     def linear(self, slope: Array) -> Mask:
         """Units whose ReLU is a line over the box: active, or inactive with a slope."""
@@ -67,11 +78,29 @@ class Units:
 
 @final
 @dataclass(frozen=True, eq=False)
+class Lineage:
+    """What units of the network first given were taken for, by its ReLUs; in the order in which it was done.
+
+    Attributes
+    ----------
+    copies:
+        (unit, of, factor): z_unit ≈ factor · z_of.
+    lines:
+        (unit, gain, offset): relu(z) ≈ gain · z + offset, though the unit changes state.
+    """
+
+    copies: Mapping[str, tuple[tuple[int, int, float], ...]] = field(default_factory=dict)
+    lines: Mapping[str, tuple[tuple[int, float, float], ...]] = field(default_factory=dict)
+
+
+@final
+@dataclass(frozen=True, eq=False)
 class Facts:
-    """By affine node that a ReLU reads, its :class:`Units`; and the box they hold on."""
+    """By affine node that a ReLU reads, its :class:`Units`; the box they hold on; and how they came about."""
 
     box: Box
     units: Mapping[str, Units]
+    lineage: Lineage = Lineage()
 
     @staticmethod
     def of(network: Network, stability: StabilityMap) -> Facts:
@@ -80,7 +109,7 @@ class Facts:
         for relu in network.relus:
             layer = stability.layers[relu.name]
             state = np.where(layer.state == State.UNDECIDED, State.UNSTABLE, layer.state).astype(np.int8)
-            units[relu.source] = Units(state, layer.lower, layer.upper)
+            units[relu.source] = Units(state, layer.lower, layer.upper, np.arange(relu.size))
         return Facts(stability.box, units)
 
     def region(self, network: Network) -> Region:
@@ -96,12 +125,26 @@ class Facts:
 
     def moved(self, errors: Mapping[str, Array]) -> Facts:
         """After a rewrite that changes nodes by at most ``errors``."""
-        return Facts(self.box, {name: u.moved(errors[name]) if name in errors else u for name, u in self.units.items()})
+        units = {name: u.moved(errors[name]) if name in errors else u for name, u in self.units.items()}
+        return replace(self, units=units)
 
     def with_units(self, name: str, units: Units) -> Facts:
         """The same, but for one node."""
-        return Facts(self.box, {**self.units, name: units})
+        return replace(self, units={**self.units, name: units})
 
     def kept(self, keep: Mapping[str, Mask]) -> Facts:
         """After units were dropped; nodes not named are gone."""
-        return Facts(self.box, {name: u.kept(keep[name]) for name, u in self.units.items() if name in keep})
+        return replace(self, units={name: u.kept(keep[name]) for name, u in self.units.items() if name in keep})
+
+    def with_copies(self, relu: Relu, goes: NDArray[np.int64], stays: NDArray[np.int64], factor: Array) -> Facts:
+        """The same, now that units of a ReLU were taken for multiples of others."""
+        origin = self.units[relu.source].origin
+        added = tuple(zip(origin[goes].tolist(), origin[stays].tolist(), factor.tolist(), strict=True))
+        copies = {**self.lineage.copies, relu.name: self.lineage.copies.get(relu.name, ()) + added}
+        return replace(self, lineage=replace(self.lineage, copies=copies))
+
+    def with_lines(self, relu: Relu, units: NDArray[np.int64], gain: Array, offset: Array) -> Facts:
+        """The same, now that units of a ReLU that change state were taken for lines."""
+        added = tuple(zip(self.units[relu.source].origin[units].tolist(), gain.tolist(), offset.tolist(), strict=True))
+        lines = {**self.lineage.lines, relu.name: self.lineage.lines.get(relu.name, ()) + added}
+        return replace(self, lineage=replace(self.lineage, lines=lines))

@@ -133,7 +133,7 @@ class Rows:
     @staticmethod
     def none(columns: int) -> Rows:
         empty = np.zeros(0)
-        return Rows(np.zeros((0, columns)), empty, Units(np.zeros(0, np.int8), empty, empty))
+        return Rows(np.zeros((0, columns)), empty, Units.new(empty, empty))
 
 
 def layer_of(network: Network, name: str) -> ReluLayer | Refusal | None:

@@ -40,7 +40,8 @@ def merge_opposite(network: Network, facts: Facts, name: str, fits: Fits) -> Rew
         except OverflowError:
             return None
         lines = block.with_lines(weights[taken.goes], bias[taken.goes], taken.goes, np.zeros(count - left))
-        found = mix_block(network, facts, turned, lines, len(lines.units), fits, made)
+        told = facts.with_copies(layer.relu, taken.goes, taken.stays, taken.factor)
+        found = mix_block(network, told, turned, lines, len(lines.units), fits, made)
         what = f"{count - left} opposite unit(s) and {len(block.units)} active one(s) re-factored"
         return None if found is None else replace(found, what=what)
 

@@ -9,7 +9,7 @@ import numpy as np
 from leo_core.network import Affine, Network, Relu
 from leo_core.rewrite import maps
 from leo_core.rewrite.deviation import Change
-from leo_core.rewrite.facts import Facts, Units
+from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.step import Fits, Refusal, Rewrite
 from leo_core.stability.verdict import State
 
@@ -36,12 +36,12 @@ def settle_output(network: Network, facts: Facts, name: str, fits: Fits) -> Rewr
     )
     nodes = tuple(cleared if other.name == node.name else other for other in network.nodes)
     what = f"{int(off.sum())} inactive output(s) set to zero"
-    zeroed = Units(units.state, np.where(off, 0.0, units.lower), np.where(off, 0.0, units.upper))
-    output, left = name, Facts(facts.box, {**facts.units, node.name: zeroed})
+    zeroed = replace(units, lower=np.where(off, 0.0, units.lower), upper=np.where(off, 0.0, units.upper))
+    output, left = name, facts.with_units(node.name, zeroed)
     if settled:
         nodes = tuple(other for other in nodes if other.name != name)
         output = node.name
-        left = Facts(facts.box, {other: u for other, u in facts.units.items() if other != node.name})
+        left = replace(facts, units={other: u for other, u in facts.units.items() if other != node.name})
         what = "every output is stable; the ReLU is dropped"
     # The cleared rows change their node by more than a rounding, but not what the ReLU made of them.
     defect = np.where(off | settled, units.defect(relu.slope), 0.0)

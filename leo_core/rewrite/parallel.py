@@ -140,7 +140,8 @@ def _merged(network: Network, facts: Facts, layer: ReluLayer, pairs: Pairs) -> R
         return None
     keep = np.setdiff1d(np.arange(layer.relu.size), pairs.goes)
     rows = Rows.none(sum(linear.columns for linear in layer.node.maps))
-    changed, left = layer.replaced(network, facts, keep, rows, into.outgoing[:, keep], into.constants)
+    told = facts.with_copies(layer.relu, pairs.goes, pairs.stays, pairs.factor)
+    changed, left = layer.replaced(network, told, keep, rows, into.outgoing[:, keep], into.constants)
     what = f"{len(pairs.goes)} parallel unit(s) merged into others"
     return Rewrite(changed, left, what, layer.by_reader(made))
 

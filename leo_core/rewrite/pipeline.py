@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from leo_core.arithmetic import Array, round_up
 from leo_core.execution.budget import Budget
@@ -21,7 +22,7 @@ from leo_core.execution.events import Listener, Note, silent
 from leo_core.network import Network
 from leo_core.rewrite.constants import fold_constants
 from leo_core.rewrite.deviation import carry
-from leo_core.rewrite.facts import Facts
+from leo_core.rewrite.facts import Facts, Lineage
 from leo_core.rewrite.fold import fold_linear
 from leo_core.rewrite.inactive import drop_inactive
 from leo_core.rewrite.merge import merge_dependent
@@ -60,12 +61,18 @@ class Rewritten:
         Proved: max |given − rewritten| at any output over the box.
     steps, refusals:
         What was done, in order; what was left, and why.
+    origins:
+        By ReLU, which unit of the ReLU of that name in the network given each unit is; −1 for a new one.
+    lineage:
+        What units that are gone were taken for.
     """
 
     network: Network
     deviation: float
     steps: tuple[Step, ...]
     refusals: tuple[Refusal, ...]
+    origins: Mapping[str, NDArray[np.int64]]
+    lineage: Lineage
     interrupted: bool = False
 
 
@@ -107,7 +114,8 @@ def rewrite(
         if interrupted or budget.expired or trial.deviation <= _SHARES[-1] * tolerance:
             break
     assert best is not None
-    return Rewritten(best.network, best.deviation, tuple(best.steps), tuple(best.refusals.values()), interrupted)
+    refusals = tuple(best.refusals.values())
+    return Rewritten(best.network, best.deviation, tuple(best.steps), refusals, best.origins, best.lineage, interrupted)
 
 
 class _Trial:
@@ -128,6 +136,14 @@ class _Trial:
     @property
     def deviation(self) -> float:
         return float(self._moved.max(initial=0.0))
+
+    @property
+    def origins(self) -> dict[str, NDArray[np.int64]]:
+        return {relu.name: self._facts.units[relu.source].origin for relu in self.network.relus}
+
+    @property
+    def lineage(self) -> Lineage:
+        return self._facts.lineage
 
     def run(self, passes: tuple[Pass, ...], allowance: float, budget: Budget, listener: Listener) -> None:
         """Sweep until nothing changes; no single rewrite adds more than ``allowance``."""

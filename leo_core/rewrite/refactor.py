@@ -24,7 +24,6 @@ from leo_core.rewrite.facts import Facts, Units
 from leo_core.rewrite.layer import ReluLayer, Rows, layer_of
 from leo_core.rewrite.merge import Pivoted, merge_nearly_dependent
 from leo_core.rewrite.step import Fits, Refusal, Rewrite
-from leo_core.stability.verdict import State
 
 
 def refactor_block(network: Network, facts: Facts, name: str, fits: Fits) -> Rewrite | Refusal | None:
@@ -124,8 +123,8 @@ def _active_rows(network: Network, facts: Facts, layer: ReluLayer, weights: Arra
     signs = np.where(np.maximum(high, 0.0) < np.maximum(-low, 0.0), -1.0, 1.0)
     low, high = np.where(signs < 0, -high, low), np.where(signs < 0, -low, high)
     lift = _short_up(np.maximum(-low, 0.0), layer.node.bias.dtype)
-    units = Units(np.full(len(low), State.ACTIVE, np.int8), np.maximum(0.0, np.nextafter(low + lift, -np.inf)),
-                  np.nextafter(high + lift, np.inf))  # fmt: skip
+    lowest = np.maximum(0.0, np.nextafter(low + lift, -np.inf))
+    units = Units.new(lowest, np.nextafter(high + lift, np.inf))
     return Rows(signs[:, None] * stored, lift, units), signs
 
 

@@ -51,7 +51,8 @@ def straighten(network: Network, facts: Facts, name: str, fits: Fits) -> Rewrite
         chosen = order[: count - left]
         lines = chord[chosen, None] * weights[chosen], chord[chosen] * bias[chosen] + half[chosen]
         straight = block.with_lines(*lines, chosen, cost[chosen])
-        return mix_block(network, facts, layer, straight, len(straight.units), fits)
+        told = facts.with_lines(layer.relu, chosen, chord[chosen], half[chosen])
+        return mix_block(network, told, layer, straight, len(straight.units), fits)
 
     found = fewest(count, attempt, likely=0)
     return None if found is None else replace(found, what=found.what.replace("active", "active or nearly linear"))

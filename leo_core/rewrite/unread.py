@@ -37,7 +37,7 @@ def drop_unread(network: Network, facts: Facts) -> tuple[Network, Facts]:
                 nodes.append(Affine(source, (node.source,), (picked,), bias, node.origin))
             nodes.append(node if keep.all() and source == node.source else Relu(node.name, source, slope, node.origin))
             units[source] = facts.units[node.source].kept(keep)
-    return replace(network, nodes=tuple(nodes)), Facts(facts.box, units)
+    return replace(network, nodes=tuple(nodes)), replace(facts, units=units)
 
 
 def _live(network: Network) -> dict[str, Mask]:

@@ -1,0 +1,189 @@
+"""Re-checks a certificate: numpy alone, no solver, none of the engine (docs/reference/certificate.md).
+
+    python -m leo_core.certificate.check CERTIFICATE ORIGINAL.leo COMPRESSED.leo
+
+A wrong number in a certificate can only make a bound weaker (:mod:`.bounds`, :mod:`.difference`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from leo_core.certificate.check.bounds import Region, bounded
+from leo_core.certificate.check.difference import Difference, Roles
+from leo_core.certificate.check.networks import Net, Refused, open_archive, read_network
+from leo_core.certificate.check.trees import BATCH, Tree, proved_bounds, signs_at
+
+Array = Any
+
+__all__ = ["Refused", "Report", "check", "lines"]
+
+VERSION = 1
+INACTIVE, UNSTABLE, ACTIVE, UNDECIDED = -1, 0, 1, 2
+TRUSTED = 4  # the method of a verdict that rests on a solver's word
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was re-checked: verdicts by state (``trusted``: on a solver's word alone), leaves, the deviation proved."""
+
+    active: int
+    inactive: int
+    unstable: int
+    undecided: int
+    trusted: int
+    leaves: int
+    deviation: float
+    inputs: int
+    lower: float
+    upper: float
+
+
+def check(certificate: Any, original: Any, compressed: Any) -> Report:
+    """Re-check a certificate (path) of two ``.leo`` files; raises :class:`Refused`, saying what does not hold."""
+    try:
+        content, arrays = open_certificate(certificate)
+        f, g = read_network(original), read_network(compressed)
+        for net, what in ((f, "original"), (g, "compressed")):
+            if net.digest != content[what]:
+                raise Refused(f"it is of another {what} network")
+        lower, upper = arrays["lower"].astype(np.float64), arrays["upper"].astype(np.float64)
+        if lower.shape != (f.inputs,) or upper.shape != (f.inputs,) or not (lower <= upper).all():
+            raise Refused("its box does not fit the network")
+        if not (np.isfinite(lower).all() and np.isfinite(upper).all()):
+            raise Refused("its box is not bounded")
+        with np.errstate(all="ignore"):
+            region, counts, leaves = verdicts(f, (lower[None], upper[None]), content, arrays)
+            deviation = deviates(f, g, region, roles_of(content, arrays), content["deviation"])
+        return Report(
+            active=counts[ACTIVE], inactive=counts[INACTIVE], unstable=counts[UNSTABLE], undecided=counts[UNDECIDED],
+            trusted=counts["trusted"], leaves=leaves, deviation=deviation, inputs=f.inputs, lower=float(lower.min()),
+            upper=float(upper.max()),
+        )  # fmt: skip
+    except Refused:
+        raise
+    except MemoryError:
+        raise Refused("out of memory") from None
+    except Exception as error:  # a hostile file can make zipfile, json and numpy raise nearly anything
+        raise Refused(f"damaged, or no certificate ({type(error).__name__}: {error})") from error
+
+
+def open_certificate(path: Any) -> tuple[dict[str, Any], dict[str, Array]]:
+    """(description, arrays) of a certificate of this version."""
+    header, arrays = open_archive(path)
+    if header.get("format") != "leo certificate" or header.get("version") != VERSION:
+        raise Refused(f"not a LEO certificate of version {VERSION}")
+    return header["content"], arrays
+
+
+def verdicts(
+    net: Net, box: tuple[Array, Array], content: Mapping[str, Any], arrays: Mapping[str, Array]
+) -> tuple[Region, dict[Any, int], int]:
+    """The region of a network in which all that is claimed of its units holds; raises :class:`Refused`."""
+    region: Region = {"input": box}
+    counts: dict[Any, int] = dict.fromkeys((ACTIVE, INACTIVE, UNSTABLE, UNDECIDED, "trusted"), 0)
+    leaves = 0
+    for node in net.nodes:
+        if node.relu:
+            continue
+        region = bounded(net, node, region)
+        if node.name not in net.rectified:
+            continue
+        layer = content["layers"][node.name]
+        for described in layer["trees"]:
+            tree = tree_of(described, arrays)
+            region[node.name] = sharpened(region[node.name], tree, proved_bounds(net, node.name, region, tree))
+            leaves += len(tree.closed)
+        low, high, state, method = (arrays[layer[what]] for what in ("lower", "upper", "state", "method"))
+        for what, wrong in (
+            ("lower bound", ~(low <= region[node.name][0][0])),
+            ("upper bound", ~(high >= region[node.name][1][0])),
+            ("active", (state == ACTIVE) & (method != TRUSTED) & ~(low >= 0)),
+            ("inactive", (state == INACTIVE) & (method != TRUSTED) & ~(high <= 0)),
+            ("state", ~np.isin(state, (ACTIVE, INACTIVE, UNSTABLE, UNDECIDED))),
+        ):
+            if wrong.any() or wrong.shape != (node.size,):
+                raise Refused(f"'{node.name}', unit {int(np.argmax(wrong))}: its {what} is not proved")
+        witnessed(net, node.name, box, np.flatnonzero(state == UNSTABLE), arrays[layer["witnesses"]], arrays["points"])
+        trusted = method == TRUSTED
+        low = np.where(trusted & (state == ACTIVE), np.maximum(low, 0.0), low)
+        high = np.where(trusted & (state == INACTIVE), np.minimum(high, 0.0), high)
+        region[node.name] = (low[None], high[None])
+        counts["trusted"] += int(trusted.sum())
+        for kind in (ACTIVE, INACTIVE, UNSTABLE, UNDECIDED):
+            counts[kind] += int(((state == kind) & ~trusted).sum())
+    return region, counts, leaves
+
+
+def sharpened(bounds: tuple[Array, Array], tree: Tree, found: Array) -> tuple[Array, Array]:
+    """Bounds of a node with those that a tree proves."""
+    low, high = (side.copy() for side in bounds)
+    for unit, sign, bound in zip(tree.units.tolist(), tree.signs.tolist(), found.tolist(), strict=True):
+        if sign > 0:
+            high[0, unit] = min(high[0, unit], bound)
+        else:
+            low[0, unit] = max(low[0, unit], -bound)
+    return low, high
+
+
+def witnessed(net: Net, name: str, box: tuple[Array, Array], units: Array, pairs: Array, points: Array) -> None:
+    """Each unit is negative at the first of its two points, and positive at the second."""
+    points = points.astype(np.float64)
+    if pairs.shape != (len(units), 2) or (points < box[0]).any() or (points > box[1]).any():
+        raise Refused(f"'{name}': witnesses are missing, or outside the box")
+    for column, sign in ((0, -1), (1, 1)):
+        for start in range(0, len(units), BATCH):
+            part = units[start : start + BATCH]
+            at = signs_at(net, name, part, points[pairs[start : start + BATCH, column]])
+            if (at != sign).any():
+                raise Refused(f"'{name}', unit {int(part[np.argmax(at != sign)])}: its witness shows nothing")
+
+
+def deviates(f: Net, g: Net, region: Region, roles: Roles, claimed: float) -> float:
+    """A proved deviation that is at most what is claimed, or a refusal."""
+    deviation = Difference(f, g, region, roles).deviation()
+    if claimed < deviation < np.inf:  # rounding may be all that is between them
+        deviation = Difference(f, g, region, roles, exact=True).deviation()
+    if not deviation <= claimed:
+        raise Refused(f"a deviation of at most {claimed:.6g} is claimed, {deviation:.6g} is proved")
+    return deviation
+
+
+def tree_of(described: Mapping[str, Any], arrays: Mapping[str, Array]) -> Tree:
+    """A tree from its description."""
+    tilts: dict[int, dict[str, tuple[Array, Array, Array]]] = {}
+    for closing, node, units, share, slope in described["tilts"]:
+        tilts.setdefault(closing, {})[node] = (
+            arrays[units], arrays[share].astype(np.float64), arrays[slope].astype(np.float64)
+        )  # fmt: skip
+    claims, where, unit, closed, row = (
+        arrays[described[what]] for what in ("claims", "where", "unit", "closed", "row")
+    )
+    y = {node: arrays[name] for node, name in described["y"].items()}
+    return Tree(claims[:, 0], np.sign(claims[:, 1]), where, unit, closed, row, y, tilts)
+
+
+def roles_of(content: Mapping[str, Any], arrays: Mapping[str, Array]) -> Roles:
+    """What the certificate says became of the units."""
+    return Roles(
+        {name: (of, arrays[origin]) for name, (of, origin) in content["kept"].items()},
+        {name: [(int(u), int(o), float(a)) for u, o, a in copies] for name, copies in content["copies"].items()},
+        {name: tuple(arrays[part] for part in parts) for name, parts in content["lines"].items()},
+    )
+
+
+def lines(report: Report) -> list[str]:
+    """A report in words."""
+    found = [
+        f"box of {report.inputs} inputs within [{report.lower:g}, {report.upper:g}]",
+        f"proved: {report.active} active, {report.inactive} inactive, {report.unstable} unstable, "
+        f"{report.undecided} undecided; {report.leaves} leaves",
+        f"no output differs by more than {report.deviation:.6g} on the box",
+    ]
+    if report.trusted:
+        found.append(f"NOT proved: {report.trusted} verdicts rest on a solver's word, and all of this on them")
+    return found

@@ -1,0 +1,215 @@
+"""Bounds: intervals, and weak duality, which makes a bound of any multipliers.
+
+Price every affine node a = W h + b with ν, going backwards from c·a. With Λ what a unit's ReLU p = max(a, 0) collects
+from behind and ν = y for any y (plus what a collects itself),
+
+    c·a ≤ Σ ν·b + Σ_units max over u in {L, 0, U} of (Λ max(u, 0) − y u) + Σ_inputs max(λ lo, λ hi).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from leo_core.certificate.check.networks import Net, Node, Refused
+from leo_core.certificate.check.numbers import TINY, gamma, like, put, times, upwards
+
+Array = Any
+Region = dict[str, tuple[Array, Array]]  # by affine node and "input": bounds, (regions × units)
+
+
+def values_of(net: Net, region: Region, name: str) -> tuple[Array, Array]:
+    """Bounds on the values of the input, an affine node or a ReLU."""
+    if name == "input" or not net.by_name[name].relu:
+        return region[name]
+    node = net.by_name[name]
+    low, high = region[node.sources[0]]
+    with np.errstate(invalid="ignore"):
+        leak = [np.where(node.slope == 0, 0.0, node.slope * np.minimum(side, 0.0)) for side in (low, high)]
+    leak = [np.where(node.slope == 0, 0.0, np.nextafter(part, end)) for part, end in zip(leak, (-np.inf, np.inf))]
+    return np.where(low >= 0, low, leak[0]), np.where(high >= 0, high, np.minimum(leak[1], 0.0))
+
+
+def reach(net: Net, region: Region, name: str) -> Array:
+    """The largest absolute value of each unit, over all regions."""
+    low, high = values_of(net, region, name)
+    return np.maximum(np.abs(low), np.abs(high)).max(axis=0)
+
+
+def rounding_weight(net: Net, node: Node, region: Region) -> tuple[Array, float]:
+    """|W| max|h| + |b| per unit: what a product with it may round, per unit of price; and the sum of max|h|."""
+    ends = [reach(net, region, source) for source in node.sources]
+    total = np.abs(node.bias) + sum(a @ end for a, end in zip(node.absolute, ends, strict=True))
+    return total + (sum(len(end) for end in ends) + 4) * TINY, float(sum(end.sum() for end in ends))
+
+
+def interval(net: Net, node: Node, region: Region) -> tuple[Array, Array, Array]:
+    """(lower, upper, rounding in them) of an affine node from the bounds of what it reads."""
+    middle, spread, size, terms = node.bias, np.zeros(node.size), np.abs(node.bias), 8
+    with np.errstate(invalid="ignore", over="ignore"):
+        for source, matrix, absolute in zip(node.sources, node.matrices, node.absolute, strict=True):
+            low, high = values_of(net, region, source)
+            centre = low + 0.5 * (high - low)
+            radius = np.nextafter(np.maximum(high - centre, centre - low), np.inf) @ absolute.T
+            middle, spread = middle + centre @ matrix.T, spread + radius
+            size = size + np.abs(centre) @ absolute.T + radius
+            terms += matrix.shape[1]
+        error = size * gamma(terms) + (terms + 8) * TINY
+        low, high = np.nextafter(middle - spread - error, -np.inf), np.nextafter(middle + spread + error, np.inf)
+    return np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high), error
+
+
+def upper_bound(
+    net: Net, target: str, price: Array, region: Region, of: Array,
+    y: Mapping[str, Array] | None = None, tilts: Mapping[str, tuple[Array, Array, Array]] | None = None,
+) -> Array:  # fmt: skip
+    """Per row k, price[k]·target is at most this on region ``of[k]``; rational if the prices are.
+
+    ``y`` are multipliers by affine node, NaN being the natural choice; without any, adaptive slopes. ``tilts``:
+    (units, share, slope) by affine node; they price the values h that enter a unit instead of their sum a: with a
+    share s ≥ 0 of Λ, s max(a, 0) ≤ t·h + max(max over the box of (s w − t)·h + s b, max over the box of −t·h).
+    """
+    nodes, tilts = net.before([target]), tilts or {}
+    total, slack, rounded = price[:, 0] * 0, np.zeros(len(price)), price.dtype != object
+    flows, ahead = {target: price}, dict[str, Array]()
+    sums = len(nodes) + sum(len(units) for units, _, _ in tilts.values())
+    for node in reversed(nodes):
+        if node.relu:
+            if node.name in flows:
+                flow, slope = flows.pop(node.name), like(node.slope, price)
+                put(ahead, node.sources[0], (1 - slope) * flow)
+                if node.slope.any():
+                    put(flows, node.sources[0], slope * flow)
+            continue
+        nu, passed = flows.pop(node.name, None), ahead.pop(node.name, None)
+        if nu is None and passed is None:
+            continue
+        terms = sums + node.size + sum(matrix.shape[1] for matrix in node.matrices)
+        weight, entering = rounding_weight(net, node, region) if rounded else (np.zeros(node.size), 0.0)
+        if passed is not None:
+            low, high = (like(side[of], price) for side in region[node.name])
+            size = np.abs(passed) + (0 if nu is None else np.abs(nu))
+            for unit, share, slope in zip(*tilts.get(node.name, ((), (), ())), strict=True):
+                total = total + tilted(net, node, unit, like(share, price), like(slope, price), region, of, flows)
+                passed[:, unit] -= like(share, price)
+                if rounded:
+                    ends = np.concatenate([reach(net, region, source) for source in node.sources])
+                    size[:, unit] += share
+                    slack += gamma(terms) * (share * weight[unit] + 2 * np.abs(slope) @ ends) + terms * TINY
+            own = multipliers(
+                passed, low, high, None if y is None else y.get(node.name, np.full((1, node.size), np.nan))
+            )
+            ends = np.maximum(passed * np.maximum(low, 0) - own * low, passed * np.maximum(high, 0) - own * high)
+            total = total + np.where((low < 0) & (high > 0), np.maximum(ends, 0), ends).sum(axis=1)
+            nu = own if nu is None else nu + own
+            if rounded:
+                limit = reach(net, region, node.name)
+                slack += gamma(terms) * ((size + np.abs(own)) @ limit) + terms * TINY * (1 + limit.sum())
+        total = total + times(nu, node.bias[:, None])[:, 0]
+        for source, matrix in zip(node.sources, node.matrices, strict=True):
+            put(flows, source, times(nu, matrix))
+        if rounded:
+            slack += gamma(terms) * (np.abs(nu) @ weight) + terms * TINY * (1 + entering)
+    total = total + most(flows.get("input"), region, of, total)
+    return total + slack if rounded else total
+
+
+def most(slope: Array | None, region: Region, of: Array, total: Array) -> Array:
+    """The most that slope·x is on the box, and what adding it to the total may round."""
+    if slope is None:
+        return total * 0
+    low, high = (like(side[of], total) for side in region["input"])
+    highest = np.maximum(slope * low, slope * high).sum(axis=1)
+    if total.dtype == object:
+        return highest
+    limit = np.maximum(np.abs(low), np.abs(high))
+    terms = low.shape[1] + 16
+    return highest + gamma(terms) * ((np.abs(slope) * limit).sum(axis=1) + np.abs(total)) + terms * TINY
+
+
+def multipliers(passed: Array, low: Array, high: Array, y: Array | None) -> Array:
+    """The given y, where it is NaN the one that makes a unit of known sign exact; without any, adaptive slopes."""
+    natural = np.where(low >= 0, passed, passed * 0)
+    if y is not None:
+        known = ~np.isnan(y)
+        return np.where(known, like(np.where(known, y, 0.0).astype(np.float64), passed), natural)
+    crossing = (low < 0) & (high > 0) & (high - low < np.inf)
+    with np.errstate(invalid="ignore", over="ignore"):
+        chord = np.where(crossing, high, 0) / np.where(crossing, high - low, 1)
+    return np.where(crossing, np.where(passed > 0, passed * chord, np.where(high > -low, passed, 0)), natural)
+
+
+def tilted(
+    net: Net, node: Node, unit: int, share: Array, slope: Array, region: Region, of: Array, flows: dict[str, Array]
+) -> Array:
+    """The terms of one tilted unit; its slopes are added to the flows."""
+    if not share >= 0:
+        raise Refused("a tilt with a negative share")
+    on, off = share * like(node.bias, slope)[unit], slope[0] * 0
+    for source, matrix, part in zip(node.sources, node.matrices, by_source(node, slope), strict=True):
+        low, high = (like(side[of], slope) for side in values_of(net, region, source))
+        rest = share * like(matrix[unit], slope) - part
+        on = on + np.maximum(rest * low, rest * high).sum(axis=1)
+        off = off + np.maximum(-part * low, -part * high).sum(axis=1)
+        put(flows, source, np.broadcast_to(part, low.shape))
+    return np.maximum(on, off)
+
+
+def by_source(node: Node, row: Array) -> list[Array]:
+    """A row over all that a node reads, cut into one for each source."""
+    return np.split(row, np.cumsum([matrix.shape[1] for matrix in node.matrices])[:-1])
+
+
+def tightened(net: Net, node: Node, region: Region, changed: Array | None = None) -> Region:
+    """The regions with a node bounded by intervals and, behind a ReLU layer, by adaptive slopes where it is cut."""
+    low, high, _ = interval(net, node, region)
+    if node.name in region:
+        low, high = np.fmax(low, region[node.name][0]), np.fmin(high, region[node.name][1])
+    region = {**region, node.name: (low, high)}
+    if node.name not in net.rectified or set(node.sources) == {"input"}:
+        return region
+    crossing = (low < 0) & (high > 0)
+    rows, units = np.nonzero(crossing if changed is None else crossing & changed[:, None])
+    low, high = low.copy(), high.copy()
+    for start in range(0, len(rows), step := chunk(net)):
+        at, unit = rows[start : start + step], units[start : start + step]
+        for sign, side in ((1.0, high), (-1.0, low)):
+            bound = upwards(upper_bound(net, node.name, one_hot(unit, node.size, sign), region, at))
+            side[at, unit] = sign * np.fmin(sign * side[at, unit], bound)
+    return {**region, node.name: (low, high)}
+
+
+def chunk(net: Net) -> int:
+    """So many rows of prices stay near 16 MB."""
+    return max(1, 2_000_000 // max(net.inputs, *(node.size for node in net.nodes)))
+
+
+def one_hot(units: Array, size: int, sign: Any = 1.0) -> Array:
+    """Rows with one entry each."""
+    rows = np.zeros((len(units), size))
+    rows[np.arange(len(units)), units] = sign
+    return rows
+
+
+def exact_extreme(net: Net, node: Node, region: Region, unit: int, sign: int) -> Fraction:
+    """The exact largest value of sign·unit over the bounds of what the node reads."""
+    total = sign * Fraction(float(node.bias[unit]))
+    for source, matrix in zip(node.sources, node.matrices, strict=True):
+        low, high = (side[0] for side in values_of(net, region, source))
+        for j in np.flatnonzero(matrix[unit]).tolist():
+            weight = sign * Fraction(float(matrix[unit, j]))
+            total += weight * Fraction(float(high[j] if weight > 0 else low[j]))
+    return total
+
+
+def bounded(net: Net, node: Node, region: Region) -> Region:
+    """The one region with a node bounded; where rounding alone leaves a sign open, over the rationals."""
+    low, high, error = (side[0] for side in interval(net, node, region))
+    for sign, side in ((1, high), (-1, low)):
+        for unit in np.flatnonzero((sign * side > 0) & (sign * side <= 4 * error)).tolist():
+            exact = upwards(np.array([exact_extreme(net, node, region, unit, sign)], dtype=object))[0]
+            side[unit] = sign * min(sign * side[unit], exact)
+    return tightened(net, node, {**region, node.name: (low[None], high[None])})

@@ -1,0 +1,305 @@
+"""The compressed network beside the original: how far apart they can be, for any account of what became of units.
+
+A unit that both have differs by what its input differs, times a t in [slope, 1]; any other is a line over its interval
+[L, U], up to an error seen at L, 0 and U. So compressed − original is a linear form of the original's units and
+inputs, traced from the outputs back, plus small terms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from leo_core.certificate.check.bounds import (
+    Region,
+    interval,
+    one_hot,
+    reach,
+    rounding_weight,
+    upper_bound,
+    values_of,
+)
+from leo_core.certificate.check.networks import Net, Node, Refused
+from leo_core.certificate.check.numbers import TINY, gamma, rational, times, upwards
+
+Array = Any
+
+
+@dataclass(frozen=True, eq=False)
+class Roles:
+    """What became of the original's units; none of it is believed.
+
+    ``kept``: by ReLU of the compressed network, the original's ReLU and, per unit, which of its units it is (−1: a new
+    one). ``copies``: by ReLU of the original, (unit, of, factor), one after the other: z_unit ≈ factor · z_of.
+    ``lines``: by ReLU of the original, (units, gain, offset) of units taken for a line though their sign is open.
+    """
+
+    kept: Mapping[str, tuple[str, Array]] = field(default_factory=dict)
+    copies: Mapping[str, Sequence[tuple[int, int, float]]] = field(default_factory=dict)
+    lines: Mapping[str, tuple[Array, Array, Array]] = field(default_factory=dict)
+
+
+class Difference:
+    """compressed − original on a region of the original; ``exact``: over the rationals."""
+
+    def __init__(self, original: Net, compressed: Net, region: Region, roles: Roles, *, exact: bool = False) -> None:
+        self.f, self.g, self.region, self.roles = original, compressed, region, roles
+        self.number = rational if exact else lambda values: np.asarray(values, dtype=np.float64)
+        self.rounded = not exact
+        self.lines = {node.name: self._lines(node) for node in original.nodes if node.relu}
+        self.copies: dict[str, list[tuple[int, int, float, float]]] = {}
+        for node in original.nodes:
+            for unit, of, factor in roles.copies.get(node.name, ()):
+                if unit == of:
+                    raise Refused(f"unit {unit} of '{node.name}' as a copy of itself")
+                price = one_hot(np.array([unit]), node.size)
+                price[0, of] = -factor
+                apart = self.largest({node.sources[0]: self.number(price)}, {})[0]
+                self.copies.setdefault(node.name, []).append((unit, of, factor, apart))
+        self.moved: dict[str, Array] = {}  # by ReLU of the compressed network: how far a kept unit's input is
+        self.line_error: dict[str, Array] = {}  # … how far a new unit is from its input
+        self.own: Region = {"input": region["input"]}
+        for node in compressed.nodes:
+            if not node.relu:
+                self._enter(node)
+
+    def deviation(self) -> float:
+        """The most by which an output of the two differs."""
+        size = self.f.by_name[self.f.output].size
+        if size != self.g.by_name[self.g.output].size or self.f.inputs != self.g.inputs:
+            raise Refused("the networks have different inputs or outputs")
+        one = np.eye(size)
+        return float(self.largest({self.f.output: self.number(-one)}, {self.g.output: self.number(one)}).max())
+
+    def _lines(self, node: Node) -> tuple[Array, Array, Array, Array]:
+        """(whether a unit is taken for a line, gain, offset, error)."""
+        low, high = (side[0] for side in self.region[node.sources[0]])
+        gain, offset = np.where(low >= 0, 1.0, node.slope), np.zeros(node.size)
+        line = (low >= 0) | (high <= 0)
+        units, given, shift = self.roles.lines.get(node.name, (np.zeros(0, np.int64), np.zeros(0), np.zeros(0)))
+        line[units], gain[units], offset[units] = True, given, shift
+        exactly = (offset == 0) & (((low >= 0) & (gain == 1)) | ((high <= 0) & (gain == node.slope)))
+        ends = [low, np.clip(0.0, low, high), high]
+        error = np.zeros(node.size)
+        with np.errstate(invalid="ignore", over="ignore"):
+            for end in ends:
+                value = np.where(end >= 0, end, node.slope * end)
+                off = np.abs(value - gain * end - offset) + gamma(8) * (
+                    np.abs(gain * end) + np.abs(end) + np.abs(offset)
+                )
+                error = np.maximum(error, off + TINY)
+        return line, gain, offset, np.where(exactly, 0.0, np.where(np.isnan(error), np.inf, error))
+
+    def _enter(self, node: Node) -> None:
+        """Bound an affine node of the compressed network, and how far its units are from the original's."""
+        low, high, _ = (side[0] for side in interval(self.g, node, self.own))
+        for relu in self.g.rectified.get(node.name, ()):
+            name, origin = self.roles.kept.get(relu.name, ("", np.full(relu.size, -1)))
+            kept = np.flatnonzero(origin >= 0)
+            moved = np.zeros(relu.size)
+            if len(kept):
+                before, old = self.f.by_name[name], origin[kept]
+                if not before.relu or len(origin) != relu.size or len(set(old.tolist())) < len(old):
+                    raise Refused(f"the units of '{relu.name}' are not those of '{name}'")
+                if (before.slope[old] != relu.slope[kept]).any():
+                    raise Refused(f"'{relu.name}' and '{name}' leak differently")
+                here, there = one_hot(kept, relu.size), one_hot(old, before.size, -1.0)
+                moved[kept] = self.largest({before.sources[0]: self.number(there)}, {node.name: self.number(here)})
+                ends = (side[0, old] for side in self.region[before.sources[0]])
+                for side, end, sign in zip((low, high), ends, (-1, 1), strict=True):
+                    beyond = np.where(moved[kept] > 0, np.nextafter(end + sign * moved[kept], sign * np.inf), end)
+                    side[kept] = sign * np.fmin(sign * side[kept], sign * beyond)
+            new = np.flatnonzero((origin < 0) & (low < 0))
+            if len(new) and set(node.sources) != {"input"}:
+                price, zero = one_hot(new, relu.size, -1.0), np.zeros(len(new), np.int64)
+                region = {**self.own, node.name: (low[None], high[None])}
+                low[new] = np.fmax(low[new], -upwards(upper_bound(self.g, node.name, price, region, zero)))
+            self.moved[relu.name] = moved
+            self.line_error[relu.name] = np.where(low < 0, np.nextafter(-(1 - relu.slope) * low, np.inf), 0.0)
+        self.own[node.name] = (low[None], high[None])
+
+    def largest(self, of_f: dict[str, Array], of_g: dict[str, Array]) -> Array:
+        """Per row, the most that |prices · values| is, for prices by node of the original and of the compressed."""
+        count = len(next(iter((of_f | of_g).values())))
+        trace = _Trace(self.number, self.rounded, count)
+        for node in reversed(self.g.nodes):
+            if not node.relu:
+                trace.through(self.g, self.own, node, of_g)
+            elif node.name in of_g:
+                self._through_new(node, of_g.pop(node.name), of_f, of_g, trace)
+        for node in reversed(self.f.nodes):
+            if not node.relu:
+                trace.through(self.f, self.region, node, of_f)
+            elif node.name in of_f:
+                self._through_old(node, of_f.pop(node.name), of_f, trace)
+        for flows in (of_f, of_g):
+            if "input" in flows:
+                trace.add(self.f, self.region, trace.inputs, "input", flows["input"])
+        if trace.inputs:
+            trace.end(trace.inputs["input"], *self.region["input"])
+        return trace.bound()
+
+    def _through_new(
+        self, node: Node, price: Array, of_f: dict[str, Array], of_g: dict[str, Array], trace: _Trace
+    ) -> None:
+        """A ReLU of the compressed network: a kept unit is the original's and t times how far its input has moved."""
+        source = node.sources[0]
+        name, origin = self.roles.kept.get(node.name, ("", np.full(node.size, -1)))
+        new, kept = origin < 0, np.flatnonzero(origin >= 0)
+        own = np.where(new, price, price * 0)
+        trace.lose(np.abs(own), self.line_error[node.name])
+        if len(kept):
+            before, old = self.f.by_name[name], origin[kept]
+            moved = self.moved[node.name][kept]
+            trace.add(self.f, self.region, of_f, name, spread(price[:, kept], old, before.size))
+            low, high = (side[0, old] for side in self.region[before.sources[0]])
+            own_low, own_high = (side[0, kept] for side in self.own[source])
+            active, inactive = (low >= 0) & (own_low >= 0), (high <= 0) & (own_high <= 0)  # in both networks
+            least, greatest = (
+                np.where(active, 1.0, node.slope[kept]),
+                np.where(inactive & ~active, node.slope[kept], 1.0),
+            )
+            middle = 0.5 * (least + greatest)
+            radius = np.maximum(greatest - middle, middle - least)
+            passed = price[:, kept] * self.number(np.where(moved > 0, middle, 0.0))
+            trace.lose(
+                np.abs(price[:, kept]), np.where(radius > 0, np.nextafter(np.nextafter(radius, 2) * moved, np.inf), 0.0)
+            )
+            trace.lose_rounding(np.abs(passed), np.where(np.isin(middle, (0.5, 1.0)), 0.0, gamma(4) * moved))
+            own = own + spread(passed, kept, node.size)
+            trace.add(self.f, self.region, of_f, before.sources[0], -spread(passed, old, before.size))
+        trace.add(self.g, self.own, of_g, source, own)
+
+    def _through_old(self, node: Node, price: Array, of_f: dict[str, Array], trace: _Trace) -> None:
+        """A ReLU of the original: copies go to what they are copies of, lines to their input, the rest is bounded."""
+        source = node.sources[0]
+        limit, input_limit = reach(self.f, self.region, node.name), reach(self.f, self.region, source)
+        for unit, of, factor, apart in self.copies.get(node.name, ()):
+            flow = price[:, unit] * self.number(abs(factor))
+            size = np.abs(price[:, unit : unit + 1])
+            trace.lose(size, np.array([apart]))
+            trace.lose_rounding(size, np.array([2 * gamma(4) * abs(factor) * (limit[of] + input_limit[of])]))
+            if factor < 0:  # relu(−z) = relu(z) − z
+                if node.slope[of] or node.slope[unit]:
+                    raise Refused("a leaky unit as the opposite of another")
+                trace.add(self.f, self.region, of_f, source, -spread(flow[:, None], np.array([of]), node.size))
+            elif node.slope[of] != node.slope[unit]:
+                raise Refused("a unit as the copy of one that leaks differently")
+            price = price.copy()
+            price[:, unit] = price[:, unit] * 0
+            there = {node.name: price}
+            trace.add(self.f, self.region, there, node.name, spread(flow[:, None], np.array([of]), node.size))
+            price = there[node.name]
+        line, gain, offset, error = self.lines[node.name]
+        as_line = np.where(line, price, price * 0)
+        trace.lose(np.abs(as_line), np.where(line, error, 0.0))
+        inexact = np.where(line & ~np.isin(gain, (0.0, 1.0)), gamma(4) * np.abs(gain) * input_limit, 0.0)
+        trace.lose_rounding(np.abs(as_line), inexact)
+        trace.add(self.f, self.region, of_f, source, as_line * self.number(np.where(line, gain, 0.0)))
+        trace.shift(as_line, np.where(line, offset, 0.0))
+        trace.end(np.where(line, price * 0, price), *values_of(self.f, self.region, node.name))
+
+
+class _Trace:
+    """The sum of a backward pass: an interval that the linear part lies in, and a radius for all else."""
+
+    def __init__(self, number: Callable[[Array], Array], rounded: bool, count: int) -> None:
+        self.number, self.rounded = number, rounded
+        self.total = number(np.zeros(count))
+        self.low, self.high, self.slack = self.total, self.total, self.total
+        self.inputs: dict[str, Array] = {}
+
+    def lose(self, size: Array, error: Array) -> None:
+        """Prices of this size times an error, which is not negative."""
+        used = np.flatnonzero(error != 0)
+        if len(used):
+            self.slack = self.slack + (size[:, used] @ self.number(error[used])) * (1 + self._gamma(len(used)))
+
+    def lose_rounding(self, size: Array, error: Array) -> None:
+        """The same, of an error that rationals do not make."""
+        if self.rounded:
+            self.lose(size, error + np.where(error != 0, TINY, 0.0))
+
+    def add(self, net: Net, region: Region, flows: dict[str, Array], name: str, flow: Array) -> None:
+        """Add to what a node collects; what the sum rounds is known exactly."""
+        if name not in flows:
+            flows[name] = flow
+            return
+        flows[name], error = two_sum(flows[name], flow)
+        if self.rounded and error.any():
+            terms = error.shape[1]
+            self.slack = self.slack + (error @ (reach(net, region, name) + TINY)) * (1 + gamma(terms)) + terms * TINY
+
+    def through(self, net: Net, region: Region, node: Node, flows: dict[str, Array]) -> None:
+        """An affine node: its price goes to its bias and, times its weights, to what it reads."""
+        if node.name not in flows:
+            return
+        price = flows.pop(node.name)
+        if self.rounded:
+            terms = node.size + sum(matrix.shape[1] for matrix in node.matrices)
+            weight, entering = rounding_weight(net, node, region)
+            error = gamma(terms) * (np.abs(price) @ weight) + terms * TINY * (1 + entering)
+            self.slack = self.slack + np.where(copied(price), 0.0, error)
+        self._shift(times(price, node.bias[:, None])[:, 0])
+        for source, matrix in zip(node.sources, node.matrices, strict=True):
+            self.add(net, region, flows, source, times(price, matrix))
+
+    def shift(self, price: Array, constants: Array) -> None:
+        """Prices times constants."""
+        used = np.flatnonzero(constants != 0)
+        if len(used):
+            size = np.abs(price[:, used])
+            self.lose_rounding(size, gamma(len(used)) * np.abs(constants[used]))
+            self._shift(times(price[:, used], constants[used, None])[:, 0])
+
+    def end(self, price: Array, low: Array, high: Array) -> None:
+        """Prices of what is known to lie between two bounds only."""
+        used = np.flatnonzero((price != 0).any(axis=0))
+        if len(used) == 0:
+            return
+        price = price[:, used]
+        ends = [price * self.number(side[0, used]) for side in (low, high)]
+        self.low = self.low + np.minimum(*ends).sum(axis=1)
+        self.high = self.high + np.maximum(*ends).sum(axis=1)
+        limit = np.maximum(np.abs(low), np.abs(high))[0, used]
+        self.lose_rounding(np.abs(price), gamma(len(used) + 64) * limit + TINY)
+
+    def bound(self) -> Array:
+        """Per row, the largest absolute value, rounded up."""
+        top, bottom = self.total + self.high, self.total + self.low
+        largest = np.maximum(np.abs(top), np.abs(bottom)) + self.slack
+        if self.rounded:
+            return np.where(np.isnan(largest), np.inf, largest * (1 + 2.0**-40))
+        return upwards(largest)
+
+    def _shift(self, amount: Array) -> None:
+        self.total, error = two_sum(self.total, amount)
+        self.slack = self.slack + error
+
+    def _gamma(self, terms: int) -> Any:
+        return gamma(terms) if self.rounded else 0
+
+
+def two_sum(left: Array, right: Array) -> tuple[Array, Array]:
+    """The sum, and how far its rounding takes it (Knuth; exact)."""
+    total = left + right
+    part = total - left
+    return total, np.abs(left - (total - part)) + np.abs(right - part)
+
+
+def copied(price: Array) -> Array:
+    """Which rows hold nothing but one ±1: a product with such a row is not rounded."""
+    return (np.count_nonzero(price, axis=1) <= 1) & ((price == 0) | (np.abs(price) == 1)).all(axis=1)
+
+
+def spread(columns: Array, places: Array, size: int) -> Array:
+    """Columns put at their places among ``size``."""
+    result = np.zeros((len(columns), size), dtype=columns.dtype)
+    if columns.dtype == object:
+        result[:] = Fraction(0)
+    result[:, places] = columns
+    return result

@@ -1,0 +1,156 @@
+"""Networks as a ``.leo`` file holds them, and the archives that files of ours are: JSON and plain arrays, no code."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+Array = Any
+
+
+class Refused(Exception):  # noqa: N818 - a verdict, not a fault
+    """The certificate does not hold, or is none."""
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """An affine node (matrices and a bias), or a ReLU (``slope`` below zero) of one."""
+
+    name: str
+    sources: tuple[str, ...]
+    matrices: tuple[Array, ...]
+    bias: Array
+    slope: Array
+    relu: bool
+
+    @property
+    def size(self) -> int:
+        return len(self.slope if self.relu else self.bias)
+
+    @cached_property
+    def absolute(self) -> tuple[Array, ...]:
+        return tuple(np.abs(matrix) for matrix in self.matrices)
+
+
+@dataclass(frozen=True, eq=False)
+class Net:
+    """Nodes in an order in which each comes after what it reads."""
+
+    inputs: int
+    nodes: tuple[Node, ...]
+    output: str
+    digest: str
+
+    @cached_property
+    def by_name(self) -> dict[str, Node]:
+        return {node.name: node for node in self.nodes}
+
+    @cached_property
+    def rectified(self) -> dict[str, list[Node]]:
+        """The ReLUs of each affine node that has any."""
+        found: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            if node.relu:
+                found.setdefault(node.sources[0], []).append(node)
+        return found
+
+    def before(self, targets: Iterable[str]) -> list[Node]:
+        """The nodes that the targets depend on, and they."""
+        needed = set(targets)
+        for node in reversed(self.nodes):
+            if node.name in needed:
+                needed.update(node.sources)
+        return [node for node in self.nodes if node.name in needed]
+
+
+def open_archive(path: Any) -> tuple[dict[str, Any], dict[str, Array]]:
+    """(header, arrays) of a zip archive of JSON and .npy files, its checksum compared; nothing in it is code."""
+    with zipfile.ZipFile(path) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > 2**32:
+            raise Refused("the archive unpacks to more than 4 GiB")
+        header = json.loads(archive.read("header.json"))
+        arrays = {
+            name.removesuffix(".npy"): np.load(io.BytesIO(archive.read(name)), allow_pickle=False)
+            for name in archive.namelist()
+            if name.endswith(".npy")
+        }
+    if checksum(header["content"], arrays) != header["sha256"]:
+        raise Refused("the checksum does not fit: the file is damaged")
+    return header, arrays
+
+
+def checksum(content: Mapping[str, Any], arrays: Mapping[str, Array]) -> str:
+    """SHA-256 over a description and the arrays it names."""
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(json.dumps([name, array.dtype.str, array.shape]).encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def read_network(path: Any) -> Net:
+    """The network in a ``.leo`` file, and the digest over all that determines its function and storage."""
+    header, arrays = open_archive(path)
+    content = header["content"]
+    sizes = {"input": content["input_size"]}
+    digest = hashlib.sha256(json.dumps([content["input_size"], content["output"]]).encode())
+    nodes: list[Node] = []
+    affine: set[str] = set()
+    for item in content["nodes"]:
+        relu = item["kind"] == "relu"
+        sources = [item["source"]] if relu else item["sources"]
+        last = arrays[item["slope" if relu else "bias"]]
+        if item["name"] in sizes or any(source not in sizes for source in sources) or last.ndim != 1:
+            raise Refused(f"node '{item['name']}' is out of order, or no list of units")
+        digest.update(json.dumps(["Relu" if relu else "Affine", item["name"], *sources, len(last)]).encode())
+        matrices = []
+        for source, linear in zip(sources, item.get("maps", ()), strict=not relu):
+            parts = {name: arrays[array] for name, array in linear["arrays"].items()}
+            matrix = dense(linear["kind"], parts, sizes[source], len(last))
+            matrices.append(matrix)
+            digest.update(json.dumps([linear["kind"], *matrix.shape]).encode())
+            for name, array in sorted(parts.items()):
+                digest.update(json.dumps([name, array.dtype.str, array.shape]).encode())
+                digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(last.dtype.str.encode() + np.ascontiguousarray(last).tobytes())
+        values = last.astype(np.float64)
+        if not all(np.isfinite(array).all() for array in (values, *matrices)):
+            raise Refused(f"node '{item['name']}' holds numbers that are not finite")
+        if relu and (sizes[sources[0]] != len(last) or (values < 0).any() or (values >= 1).any()):
+            raise Refused(f"ReLU '{item['name']}' does not fit what it reads")
+        if relu and sources[0] not in affine:
+            raise Refused(f"ReLU '{item['name']}' does not read an affine node")
+        nodes.append(Node(item["name"], tuple(sources), tuple(matrices), values, values, relu))
+        sizes[item["name"]] = len(last)
+        affine |= set() if relu else {item["name"]}
+    if content["output"] not in sizes or content["output"] == "input":
+        raise Refused("the output is not a node")
+    return Net(content["input_size"], tuple(nodes), content["output"], digest.hexdigest())
+
+
+def dense(kind: str, parts: Mapping[str, Array], columns: int, rows: int) -> Array:
+    """A stored linear map as a float64 matrix."""
+    matrix = np.zeros((rows, columns))
+    if kind == "dense":
+        matrix = parts["matrix"].astype(np.float64)
+    elif kind == "diagonal":
+        matrix = np.diag(parts["diagonal"].astype(np.float64))
+    elif kind in ("select", "sparse"):
+        column = parts["indices"]
+        row = np.arange(rows) if kind == "select" else np.repeat(np.arange(rows), np.diff(parts["indptr"]))
+        if (column < 0).any() or len(np.unique(row * columns + column)) < len(column):
+            raise Refused(f"a {kind} map with entries out of place")
+        matrix[row, column] = 1.0 if kind == "select" else parts["data"]
+    else:
+        raise Refused(f"a linear map of the unknown kind '{kind}'")
+    if matrix.shape != (rows, columns):
+        raise Refused(f"a {kind} map of shape {matrix.shape} where {(rows, columns)} belongs")
+    return matrix

@@ -1,0 +1,132 @@
+"""Writes a certificate: a zip archive of ``header.json`` and plain ``.npy`` arrays (docs/reference/certificate.md)."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leo_core.certificate import check
+from leo_core.certificate.check import networks, trees
+from leo_core.certificate.check.difference import Difference, Roles
+from leo_core.certificate.evidence import Evidence, as_checked
+from leo_core.errors import OutputError
+from leo_core.network import Network
+from leo_core.rewrite import Rewritten
+
+#: A claimed deviation is this much larger than proved: another machine rounds differently.
+_SPARE = 2.0**-30
+
+
+def roles(rewritten: Rewritten, compressed: Network) -> Roles:
+    """What became of the original's units, in terms of the rewritten network as it was read from a file.
+
+    Raises :class:`OutputError` where its ReLU layers are not those of the rewritten network.
+    """
+    sizes = [[relu.size for relu in network.relus] for network in (rewritten.network, compressed)]
+    if sizes[0] != sizes[1]:
+        raise OutputError(
+            f"no certificate: the file's ReLU layers, {sizes[1]}, are not those of the rewritten network, {sizes[0]}; "
+            "write a .leo file"
+        )
+    pairs = zip(rewritten.network.relus, compressed.relus, strict=True)
+    lines = {
+        name: tuple(np.array(part, kind) for part, kind in zip(zip(*found, strict=True), (np.int64, float, float)))
+        for name, found in rewritten.lineage.lines.items()
+    }
+    return Roles(
+        {now.name: (old.name, rewritten.origins[old.name]) for old, now in pairs},
+        rewritten.lineage.copies,
+        lines,  # type: ignore[arg-type]
+    )
+
+
+def proved_deviation(original: Network, compressed: Network, evidence: Evidence, known: Roles, claimed: float) -> float:
+    """The deviation that a certificate can claim: what is claimed already, or what more the checker needs."""
+    nets = as_checked(original), as_checked(compressed)
+    with np.errstate(all="ignore"):
+        proved = Difference(*nets, evidence.region, known).deviation()
+        if claimed < proved < math.inf:
+            exact = Difference(*nets, evidence.region, known, exact=True).deviation()
+            proved = exact if exact <= claimed else proved
+    return claimed if proved <= claimed else proved * (1 + _SPARE)
+
+
+def write(
+    path: Path, original: Network, compressed: Network, evidence: Evidence, known: Roles, deviation: float,
+    told: Mapping[str, Any],
+) -> None:  # fmt: skip
+    """Write the certificate; the caller renames a temporary file into place. ``told`` is for readers, not checked."""
+    arrays: dict[str, NDArray[Any]] = {}
+
+    def keep(array: Any) -> str:
+        values = np.ascontiguousarray(array)
+        name = f"array{len(arrays)}"
+        arrays[name] = values.astype(values.dtype.newbyteorder("<"), copy=False)
+        return name
+
+    box = evidence.stability.box
+    points: dict[bytes, int] = {}
+    rows: list[NDArray[np.float64]] = []
+
+    def number(point: NDArray[np.float64]) -> int:
+        if point.tobytes() not in points:
+            points[point.tobytes()] = len(rows)
+            rows.append(point)
+        return points[point.tobytes()]
+
+    layers = {}
+    for name, layer in evidence.layers.items():
+        found = layer.stability
+        pairs = [[number(point) for point in found.witnesses[unit]] for unit in sorted(found.witnesses)]
+        layers[name] = {
+            "trees": [_described(tree, keep) for tree in layer.trees],
+            **{what: keep(getattr(found, what)) for what in ("lower", "upper", "state", "method")},
+            "witnesses": keep(np.array(pairs, dtype=np.int64).reshape(-1, 2)),
+        }
+    content = {
+        "original": original.digest,
+        "compressed": compressed.digest,
+        "deviation": deviation,
+        "layers": layers,
+        "kept": {name: [of, keep(origin)] for name, (of, origin) in known.kept.items()},
+        "copies": known.copies,
+        "lines": {name: [keep(part) for part in parts] for name, parts in known.lines.items()},
+        "told": told,
+    }
+    content = json.loads(json.dumps(content, allow_nan=False))
+    arrays |= {"lower": box.lower, "upper": box.upper, "points": np.array(rows).reshape(-1, box.size)}
+    header = {
+        "format": "leo certificate",
+        "version": check.VERSION,
+        "sha256": networks.checksum(content, arrays),
+        "content": content,
+    }
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("header.json", json.dumps(header, indent=1))
+        for name, array in arrays.items():
+            buffer = io.BytesIO()
+            np.lib.format.write_array(buffer, array, allow_pickle=False)
+            archive.writestr(f"{name}.npy", buffer.getvalue())
+
+
+def _described(tree: trees.Tree, keep: Any) -> dict[str, Any]:
+    tilts = [
+        [closing, node, *map(keep, tilt)] for closing, of_node in tree.tilts.items() for node, tilt in of_node.items()
+    ]
+    return {
+        "claims": keep(np.stack([tree.units, tree.signs], axis=1)),
+        "where": keep(tree.where.astype(np.int16)),
+        "unit": keep(tree.unit.astype(np.int32)),
+        "closed": keep(tree.closed.astype(np.int32)),
+        "row": keep(tree.row.astype(np.int32)),
+        "y": {node: keep(values) for node, values in tree.y.items()},
+        "tilts": tilts,
+    }
