@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from leo_core.api import CompressionResult, analyze, compress, convert, cross_check, verify
+    from leo_core.api import CompressionResult, analyze, check, compress, convert, cross_check, verify
     from leo_core.compare import Comparison
     from leo_core.domain import Box
     from leo_core.errors import LeoError
@@ -39,6 +39,7 @@ _HOMES = {
     "StabilityMap": "leo_core.stability",
     "State": "leo_core.stability",
     "analyze": "leo_core.api",
+    "check": "leo_core.api",
     "compress": "leo_core.api",
     "convert": "leo_core.api",
     "cross_check": "leo_core.api",
@@ -63,6 +64,7 @@ __all__ = [
     "StabilityMap",
     "State",
     "analyze",
+    "check",
     "compress",
     "convert",
     "cross_check",

@@ -9,18 +9,28 @@ import contextlib
 import math
 import os
 import secrets
+import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, final
 
+from leo_core import storage
 from leo_core.arithmetic import round_down, round_up
 from leo_core.bounds.interval import bound_network
+from leo_core.certificate import check as certificate_check
+from leo_core.certificate.check import Report
+from leo_core.certificate.evidence import gather
+from leo_core.certificate.write import Account
+from leo_core.certificate.write import write as write_certificate
 from leo_core.compare import Comparison, compare
 from leo_core.domain import Box, input_shape
-from leo_core.errors import FormatError, OutputError, PluginError, UsageError
+from leo_core.errors import CertificateError, FormatError, OutputError, PluginError, UsageError
 from leo_core.execution.budget import Budget
 from leo_core.execution.events import Listener, Note, silent
+from leo_core.milp.checked import CheckedSolver
 from leo_core.network import Network
 from leo_core.options import Options
 from leo_core.plugins import FrontendSpec, Imported, registry
@@ -65,6 +75,8 @@ class CompressionResult:
         The deviation that was allowed, as a number.
     steps, refusals:
         What was rewritten, in order; what was left as it was, and why.
+    account:
+        What :meth:`certify` writes down; there with the option ``evidence`` only.
     """
 
     original: Network
@@ -81,6 +93,7 @@ class CompressionResult:
     seconds: float
     interrupted: bool
     frontend: str
+    account: Account | None = None
 
     @property
     def model(self) -> Any:
@@ -103,6 +116,37 @@ class CompressionResult:
         Raises :class:`OutputError` when it cannot be written.
         """
         return write(self.network, path)
+
+    def certify(self, path: str | Path, compressed: str | Path | None = None) -> float:
+        """Write what is needed to re-check this result: a certificate, for :func:`check`; the deviation it claims.
+
+        Parameters
+        ----------
+        path:
+            Where to; a crash leaves no half file.
+        compressed:
+            The file that the result was exported to, as the certificate is to be about what is read from there;
+            without it, about :attr:`network`, as a ``.leo`` file holds it.
+
+        Raises :class:`UsageError` without the option ``evidence``, :class:`OutputError` when it cannot be written.
+        """
+        if self.account is None:
+            raise UsageError("there is no evidence to write down; call compress(…, evidence=True)")
+        network = self.network if compressed is None else read(compressed)[0].network
+        certificate = self.account.certificate(network)
+        if not math.isfinite(certificate.deviation):
+            raise OutputError(f"{path}: no certificate: no bound on the deviation was found; write OUT as a .leo file")
+        told = {
+            "made_by": f"leo-compress {version('leo-compress')}",
+            "strategy": self.stability.strategy,
+            "solver": self.stability.solver,
+            "tolerance": self.tolerance,
+            "import_deviation": number_json(self.import_deviation),
+            "steps": [vars(step) for step in self.steps],
+        }
+        with replacing(path) as temporary:
+            write_certificate(temporary, certificate, told)
+        return certificate.deviation
 
     def summary(self, bytes_: tuple[int, int] | None = None) -> str:
         """Stability, what was rewritten, a before/after table and the guarantee, as text.
@@ -213,6 +257,11 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
     box = _box(domain, original, heard)
     deciding = budget if settings.time_limit is None else budget.at_most(_DECIDING * settings.time_limit)
     stability = _decide(original, box, settings, deciding, heard)
+    evidence = None
+    if settings.evidence:
+        solver = CheckedSolver(registry.solver(settings.solver), lambda text: heard(Note(text)))
+        evidence = gather(original, stability, solver, budget, heard, settings.seed)
+        stability = evidence.stability
     noise = 0.0
     interrupted = stability.interrupted
     try:
@@ -262,6 +311,7 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
         seconds=time.monotonic() - begun,
         interrupted=interrupted or rewritten.interrupted,
         frontend=frontend,
+        account=None if evidence is None else Account(original, evidence, rewritten),
     )
 
 
@@ -283,6 +333,43 @@ def verify(
     if apart == 0.0:
         return found
     return Comparison(max(0.0, float(round_down(found.lower - apart))), _sum_up(found.upper, apart), found.witness)
+
+
+def check(
+    certificate: str | Path, original: Any, compressed: Any, domain: Any = None, *, listener: Listener = silent
+) -> Report:
+    """Re-check a certificate, with numpy alone once the networks are read.
+
+    Parameters
+    ----------
+    certificate:
+        Its path.
+    original, compressed:
+        The networks it is about: paths, live models or :class:`Network`.
+    domain:
+        A box that the certificate must cover, if any; whatever :meth:`Box.of` takes.
+
+    Raises :class:`CertificateError`, saying what does not hold.
+    """
+    shape = None if domain is None else input_shape(domain)
+    networks = [read(model, _Heard(listener), shape)[0].network for model in (original, compressed)]
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / name for name in ("original.leo", "compressed.leo")]
+        for network, path in zip(networks, paths, strict=True):
+            storage.save(network, path)
+        try:
+            report = certificate_check.check(Path(certificate), *paths)
+        except FileNotFoundError:
+            raise CertificateError(f"{certificate}: there is no such file") from None
+        except OSError as error:
+            raise CertificateError(f"{certificate}: cannot be read ({error.strerror or error})") from None
+        except certificate_check.Refused as refusal:
+            raise CertificateError(f"{certificate}: {refusal}") from None
+    if domain is not None:
+        box = _box(domain, networks[0], listener)
+        if (box.lower < report.lower).any() or (box.upper > report.upper).any():
+            raise CertificateError(f"{certificate}: it is about a smaller domain than the one given")
+    return report
 
 
 def convert(source: Any, target: str | Path, *, listener: Listener = silent) -> Path:
@@ -324,33 +411,48 @@ def output_frontend(path: str | Path) -> FrontendSpec:
     unknown suffix.
     """
     spec = registry.frontend_for_path(path)
-    target = Path(path)
     if spec.write_file is None:
         raise PluginError(f"{path}: the frontend '{spec.name}' cannot write files")
+    require_writable(path)
+    return spec
+
+
+def require_writable(path: str | Path) -> None:
+    """Raise :class:`OutputError` when a file cannot be written there: asked before any work, so that none is lost."""
+    target = Path(path)
     if target.is_dir():
         raise OutputError(f"{path}: is a folder; give the name of a file")
     if not target.parent.is_dir():
         raise OutputError(f"{path}: there is no folder '{target.parent}'; create it first")
     if not os.access(target.parent, os.W_OK):
         raise OutputError(f"{path}: the folder '{target.parent}' is not writable")
-    return spec
 
 
 def write(network: Network, path: str | Path) -> Path:
     """Write a network under a temporary name, then rename it into place."""
     spec = output_frontend(path)
     assert spec.write_file is not None
+    with replacing(path) as temporary:
+        spec.write_file(network, temporary)
+    return Path(path)
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside ``path``; what is written there takes its place in the end.
+
+    Raises :class:`OutputError` when that fails.
+    """
     target = Path(path)
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}{target.suffix}")
     try:
-        spec.write_file(network, temporary)
+        yield temporary
         temporary.replace(target)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-    return target
 
 
 class _Heard:
@@ -413,4 +515,4 @@ def _sum_up(*values: float) -> float:
     return total
 
 
-__all__ = ["CompressionResult", "analyze", "compress", "convert", "cross_check", "verify"]
+__all__ = ["CompressionResult", "analyze", "check", "compress", "convert", "cross_check", "verify"]

@@ -73,5 +73,9 @@ class SolverError(LeoError):
     """A solver broke its contract or failed; LEO never takes a verdict from such an answer."""
 
 
+class CertificateError(LeoError):
+    """A certificate does not hold, or is none."""
+
+
 class EncodingError(LeoError):
     """A network's MILP cannot be written: its numbers overflow, or it would not fit in memory. Units stay undecided."""

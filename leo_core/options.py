@@ -42,6 +42,8 @@ class Options:
         ``"proved"``: no verdict rests on a solver's word. ``"solver"``: as in the published papers.
     seed:
         For everything random, so that a run can be repeated.
+    evidence:
+        Whether to keep what a certificate holds, and no verdict without it.
     """
 
     tolerance: str | float = "float"
@@ -54,6 +56,7 @@ class Options:
     jobs: int = 1
     trust: str = "proved"
     seed: int = 0
+    evidence: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tolerance", _tolerance(self.tolerance))

@@ -6,7 +6,7 @@ that does not hold there is looked for anew, and a verdict without any is given 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -78,6 +78,7 @@ def gather(
     layers: dict[str, LayerEvidence] = {}
     verdicts: dict[str, LayerStability] = {}
     rectified = [node for node in net.nodes if node.name in net.rectified]
+    interrupted = stability.interrupted
     with np.errstate(all="ignore"):
         for node in net.nodes:
             if node.relu:
@@ -87,17 +88,21 @@ def gather(
                 continue
             relus = [relu.name for relu in net.rectified[node.name]]
             work = _Layer(network, net, node.name, region, stability.layers[relus[0]], solver, budget, seed)
-            if node is not rectified[-1]:
-                work.tighten()
-            lost = work.prove()
-            if lost:
+            listener(Note(f"evidence for '{relus[0]}'", passing=True))
+            try:
+                if node is not rectified[-1]:
+                    work.tighten()
+                work.prove()
+            except KeyboardInterrupt:
+                budget, interrupted = Budget.of(0.0), True
+            if lost := work.give_up():
                 listener(Note(f"{lost} unit(s) of '{relus[0]}' are left undecided: no proof that can be written down"))
             found = work.evidence()
             layers[node.name] = found
             region = {**work.region, node.name: _believed(found.stability)}
             verdicts |= {relu: replace(found.stability, relu=relu) for relu in relus}
     order = {relu.name: verdicts[relu.name] for relu in network.relus}
-    return Evidence(layers, region, replace(stability, layers=order))
+    return Evidence(layers, region, replace(stability, layers=order, interrupted=interrupted))
 
 
 class _Layer:
@@ -136,30 +141,35 @@ class _Layer:
             better = np.flatnonzero(found.upper < now - _GAIN * width)
             if len(better):
                 y = {name: values[better].astype(np.float32) for name, values in found.multipliers.items()}
-                self._take(_root([part[row] for row in better], y))
+                tree = _root([part[row] for row in better], y)
+                self._add(tree, trees.proved_bounds(self._net, self._target, self.region, tree))
 
-    def prove(self) -> int:
-        """Evidence for every stable verdict, or none and no verdict; how many were given up."""
+    def prove(self) -> None:
+        """Evidence for every stable verdict: what was found when deciding, or what is found on these bounds."""
         bisections: list[tuple[Claim, Bisection]] = []
         for claim in self._open():
             tree = self._known.trees.get(claim[0])
             if isinstance(tree, Bisection):
                 bisections.append((claim, tree))
             elif tree is not None and not self._budget.expired:
-                self._try(lambda exact, claim=claim, tree=tree: _split_tree(claim, tree, self._affine, exact))
+                self._take_splits(claim, tree)
         for group in _together(bisections):
             if not self._budget.expired:
-                self._try(lambda _, group=group: _joint(group))
+                self._take(_joint(group))
         missing = self._open()
-        if missing and not self._budget.expired:
-            prover = Prover(self._network, self._target, self._engine_region(), self._solver, self._seed)
-            try:
-                for claim in missing:
-                    tree = prover.never_positive(*claim, self._budget).tree
-                    if tree is not None:
-                        self._try(lambda exact, claim=claim, tree=tree: _split_tree(claim, tree, self._affine, exact))
-            finally:
-                prover.close()
+        if not missing or self._budget.expired:
+            return
+        prover = Prover(self._network, self._target, self._engine_region(), self._solver, self._seed)
+        try:
+            for claim in missing:
+                tree = prover.never_positive(*claim, self._budget).tree
+                if tree is not None:
+                    self._take_splits(claim, tree)
+        finally:
+            prover.close()
+
+    def give_up(self) -> int:
+        """Stable verdicts without evidence become undecided; how many there were."""
         lost = self._open()
         for unit, _ in lost:
             self._state[unit], self._method[unit] = State.UNDECIDED, Method.NONE
@@ -184,22 +194,20 @@ class _Layer:
         on = np.flatnonzero(proved & (self._state == State.ACTIVE) & ~(low >= 0)).tolist()
         return [(unit, 1) for unit in off] + [(unit, -1) for unit in on]
 
-    def _try(self, make: Callable[[Any], trees.Tree]) -> None:
-        """Take a tree if it proves its claims: with short multipliers, else with long ones."""
+    def _take_splits(self, claim: Claim, tree: Tree) -> None:
+        """With short multipliers where they do, else with long ones."""
         for dtype in (np.float32, np.float64):
-            tree = make(dtype)
-            found = trees.proved_bounds(self._net, self._target, self.region, tree)
-            if (found <= 0).all() or dtype is np.float64 or not tree.y:
-                if (found <= 0).any():
-                    self._trees.append(tree)
-                    self.region = {
-                        **self.region,
-                        self._target: check.sharpened(self.region[self._target], tree, found),
-                    }
+            if self._take(_split_tree(claim, tree, self._affine, dtype)):
                 return
 
-    def _take(self, tree: trees.Tree) -> None:
+    def _take(self, tree: trees.Tree) -> bool:
+        """Keep a tree if it proves one of its claims; whether it proves all."""
         found = trees.proved_bounds(self._net, self._target, self.region, tree)
+        if (found <= 0).any():
+            self._add(tree, found)
+        return bool((found <= 0).all())
+
+    def _add(self, tree: trees.Tree, found: Array) -> None:
         self._trees.append(tree)
         self.region = {**self.region, self._target: check.sharpened(self.region[self._target], tree, found)}
 

@@ -7,8 +7,9 @@ import json
 import math
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +26,47 @@ from leo_core.rewrite import Rewritten
 _SPARE = 2.0**-30
 
 
-def roles(rewritten: Rewritten, compressed: Network) -> Roles:
-    """What became of the original's units, in terms of the rewritten network as it was read from a file.
+@final
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    """What is written: evidence about ``original``, what became of its units in ``compressed``, and the deviation."""
 
-    Raises :class:`OutputError` where its ReLU layers are not those of the rewritten network.
-    """
+    original: Network
+    compressed: Network
+    evidence: Evidence
+    roles: Roles
+    deviation: float
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Account:
+    """All that a certificate of a compression rests on."""
+
+    original: Network
+    evidence: Evidence
+    rewritten: Rewritten
+
+    def certificate(self, compressed: Network) -> Certificate:
+        """The certificate for the rewritten network as it was read from a file.
+
+        It claims the deviation that was proved when rewriting, or what more the checker needs.
+
+        Raises :class:`OutputError` where the ReLU layers of ``compressed`` are not those of the rewritten network.
+        """
+        known = _roles(self.rewritten, compressed)
+        nets = as_checked(self.original), as_checked(compressed)
+        claimed = self.rewritten.deviation
+        with np.errstate(all="ignore"):
+            proved = Difference(*nets, self.evidence.region, known).deviation()
+            if claimed < proved < math.inf:
+                exact = Difference(*nets, self.evidence.region, known, exact=True).deviation()
+                proved = exact if exact <= claimed else proved
+        deviation = claimed if proved <= claimed else proved * (1 + _SPARE)
+        return Certificate(self.original, compressed, self.evidence, known, deviation)
+
+
+def _roles(rewritten: Rewritten, compressed: Network) -> Roles:
     sizes = [[relu.size for relu in network.relus] for network in (rewritten.network, compressed)]
     if sizes[0] != sizes[1]:
         raise OutputError(
@@ -48,22 +85,9 @@ def roles(rewritten: Rewritten, compressed: Network) -> Roles:
     )
 
 
-def proved_deviation(original: Network, compressed: Network, evidence: Evidence, known: Roles, claimed: float) -> float:
-    """The deviation that a certificate can claim: what is claimed already, or what more the checker needs."""
-    nets = as_checked(original), as_checked(compressed)
-    with np.errstate(all="ignore"):
-        proved = Difference(*nets, evidence.region, known).deviation()
-        if claimed < proved < math.inf:
-            exact = Difference(*nets, evidence.region, known, exact=True).deviation()
-            proved = exact if exact <= claimed else proved
-    return claimed if proved <= claimed else proved * (1 + _SPARE)
-
-
-def write(
-    path: Path, original: Network, compressed: Network, evidence: Evidence, known: Roles, deviation: float,
-    told: Mapping[str, Any],
-) -> None:  # fmt: skip
+def write(path: Path, certificate: Certificate, told: Mapping[str, Any]) -> None:
     """Write the certificate; the caller renames a temporary file into place. ``told`` is for readers, not checked."""
+    evidence, known = certificate.evidence, certificate.roles
     arrays: dict[str, NDArray[Any]] = {}
 
     def keep(array: Any) -> str:
@@ -92,9 +116,9 @@ def write(
             "witnesses": keep(np.array(pairs, dtype=np.int64).reshape(-1, 2)),
         }
     content = {
-        "original": original.digest,
-        "compressed": compressed.digest,
-        "deviation": deviation,
+        "original": certificate.original.digest,
+        "compressed": certificate.compressed.digest,
+        "deviation": certificate.deviation,
         "layers": layers,
         "kept": {name: [of, keep(origin)] for name, (of, origin) in known.kept.items()},
         "copies": known.copies,

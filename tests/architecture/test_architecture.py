@@ -19,7 +19,7 @@ FLOORS = (
     {"__main__"},
     {"cli"},
     {"api"},
-    {"report"},
+    {"report", "certificate"},
     {"rewrite", "compare"},
     {"stability"},
     {"execution"},

@@ -27,9 +27,10 @@ INACTIVE, UNSTABLE, ACTIVE, UNDECIDED = -1, 0, 1, 2
 TRUSTED = 4  # the method of a verdict that rests on a solver's word
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Report:
-    """What was re-checked: verdicts by state (``trusted``: on a solver's word alone), leaves, the deviation proved."""
+    """What was re-checked: verdicts by state (``trusted``: on a solver's word alone), leaves, the deviation proved, and
+    the box all of it holds on."""
 
     active: int
     inactive: int
@@ -38,9 +39,8 @@ class Report:
     trusted: int
     leaves: int
     deviation: float
-    inputs: int
-    lower: float
-    upper: float
+    lower: Array
+    upper: Array
 
 
 def check(certificate: Any, original: Any, compressed: Any) -> Report:
@@ -61,8 +61,7 @@ def check(certificate: Any, original: Any, compressed: Any) -> Report:
             deviation = deviates(f, g, region, roles_of(content, arrays), content["deviation"])
         return Report(
             active=counts[ACTIVE], inactive=counts[INACTIVE], unstable=counts[UNSTABLE], undecided=counts[UNDECIDED],
-            trusted=counts["trusted"], leaves=leaves, deviation=deviation, inputs=f.inputs, lower=float(lower.min()),
-            upper=float(upper.max()),
+            trusted=counts["trusted"], leaves=leaves, deviation=deviation, lower=lower, upper=upper,
         )  # fmt: skip
     except Refused:
         raise
@@ -179,7 +178,7 @@ def roles_of(content: Mapping[str, Any], arrays: Mapping[str, Array]) -> Roles:
 def lines(report: Report) -> list[str]:
     """A report in words."""
     found = [
-        f"box of {report.inputs} inputs within [{report.lower:g}, {report.upper:g}]",
+        f"box of {len(report.lower)} inputs within [{report.lower.min():g}, {report.upper.max():g}]",
         f"proved: {report.active} active, {report.inactive} inactive, {report.unstable} unstable, "
         f"{report.undecided} undecided; {report.leaves} leaves",
         f"no output differs by more than {report.deviation:.6g} on the box",

@@ -98,7 +98,9 @@ def upper_bound(
                 if rounded:
                     ends = np.concatenate([reach(net, region, source) for source in node.sources])
                     size[:, unit] += share
-                    slack += gamma(terms) * (share * weight[unit] + 2 * np.abs(slope) @ ends) + terms * TINY
+                    slack += (
+                        gamma(terms) * (share * weight[unit] + 2 * np.abs(like(slope, price)) @ ends) + terms * TINY
+                    )
             own = multipliers(
                 passed, low, high, None if y is None else y.get(node.name, np.full((1, node.size), np.nan))
             )

@@ -50,6 +50,7 @@ class Difference:
         self.f, self.g, self.region, self.roles = original, compressed, region, roles
         self.number = rational if exact else lambda values: np.asarray(values, dtype=np.float64)
         self.rounded = not exact
+        self.own: Region = {"input": region["input"]}  # of the compressed network
         self.lines = {node.name: self._lines(node) for node in original.nodes if node.relu}
         self.copies: dict[str, list[tuple[int, int, float, float]]] = {}
         for node in original.nodes:
@@ -62,7 +63,6 @@ class Difference:
                 self.copies.setdefault(node.name, []).append((unit, of, factor, apart))
         self.moved: dict[str, Array] = {}  # by ReLU of the compressed network: how far a kept unit's input is
         self.line_error: dict[str, Array] = {}  # … how far a new unit is from its input
-        self.own: Region = {"input": region["input"]}
         for node in compressed.nodes:
             if not node.relu:
                 self._enter(node)
@@ -166,9 +166,8 @@ class Difference:
             middle = 0.5 * (least + greatest)
             radius = np.maximum(greatest - middle, middle - least)
             passed = price[:, kept] * self.number(np.where(moved > 0, middle, 0.0))
-            trace.lose(
-                np.abs(price[:, kept]), np.where(radius > 0, np.nextafter(np.nextafter(radius, 2) * moved, np.inf), 0.0)
-            )
+            uncertain = np.nextafter(np.nextafter(radius, 2) * moved, np.inf)
+            trace.lose(np.abs(price[:, kept]), np.where((radius > 0) & (moved > 0), uncertain, 0.0))
             trace.lose_rounding(np.abs(passed), np.where(np.isin(middle, (0.5, 1.0)), 0.0, gamma(4) * moved))
             own = own + spread(passed, kept, node.size)
             trace.add(self.f, self.region, of_f, before.sources[0], -spread(passed, old, before.size))

@@ -30,7 +30,7 @@ def rational(values: Array) -> Array:
 
 def like(values: Array, other: Array) -> Array:
     """Floats as the kind of number that ``other`` holds."""
-    return rational(values) if other.dtype == object else values
+    return rational(values) if other.dtype == object else np.asarray(values, dtype=np.float64)
 
 
 def times(price: Array, matrix: Array) -> Array:
