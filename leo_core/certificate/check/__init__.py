@@ -63,7 +63,7 @@ def check(certificate: Any, original: Any, compressed: Any) -> Report:
             active=counts[ACTIVE], inactive=counts[INACTIVE], unstable=counts[UNSTABLE], undecided=counts[UNDECIDED],
             trusted=counts["trusted"], leaves=leaves, deviation=deviation, lower=lower, upper=upper,
         )  # fmt: skip
-    except Refused:
+    except (Refused, OSError):
         raise
     except MemoryError:
         raise Refused("out of memory") from None
