@@ -70,6 +70,16 @@ def as_run(network: Network, points: Any, dtype: Any) -> tuple[Array, Array]:
     return lower, upper
 
 
+def certain_class(network: Network, points: Any, dtype: Any) -> NDArray[np.int64]:
+    """The output that is sure to be the largest when a network is run in ``dtype`` at each of ``points``, or −1."""
+    lower, upper = as_run(network, points, dtype)
+    best = lower.argmax(axis=1)
+    rows = np.arange(len(best))
+    least = lower[rows, best]
+    upper[rows, best] = -np.inf
+    return np.where(least > upper.max(axis=1), best, -1)
+
+
 def _batches(network: Network, points: Any, dtype: Any) -> Iterator[tuple[Region, Array]]:
     """Points a batch at a time, as a stack of regions, and the running error there."""
     with np.errstate(over="ignore"):

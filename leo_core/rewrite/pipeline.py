@@ -60,10 +60,13 @@ class Rewritten:
         Proved: max |given − rewritten| at any output over the box.
     steps, refusals:
         What was done, in order; what was left, and why.
+    facts:
+        What is known of the rewritten network's units.
     """
 
     network: Network
     deviation: float
+    facts: Facts
     steps: tuple[Step, ...]
     refusals: tuple[Refusal, ...]
     interrupted: bool = False
@@ -107,21 +110,22 @@ def rewrite(
         if interrupted or budget.expired or trial.deviation <= _SHARES[-1] * tolerance:
             break
     assert best is not None
-    return Rewritten(best.network, best.deviation, tuple(best.steps), tuple(best.refusals.values()), interrupted)
+    done = tuple(best.steps), tuple(best.refusals.values())
+    return Rewritten(best.network, best.deviation, best.facts, *done, interrupted)
 
 
 class _Trial:
     """The network so far. Every change goes through :meth:`_keep`, in one assignment."""
 
     def __init__(self, network: Network, facts: Facts, tolerance: float, size: Size) -> None:
-        self.network, self._facts = network, facts
+        self.network, self.facts = network, facts
         dropped = drop_unread(network, facts)
         self._tolerance, self._size = tolerance, size
         self._allowance = tolerance
         self._moved = np.zeros(network.output_size)
         self.steps: list[Step] = []
         if size(dropped[0]) < size(network):
-            self.network, self._facts = dropped
+            self.network, self.facts = dropped
             self.steps.append(Step("", "units that nothing reads dropped", 0.0, _removed(network, self.network)))
         self.refusals: dict[tuple[str, str], Refusal] = {}
 
@@ -149,7 +153,7 @@ class _Trial:
             if budget.expired:
                 return
             if any(node.name == name for node in self.network.nodes):
-                outcome = apply(self.network, self._facts, name, self._fits)
+                outcome = apply(self.network, self.facts, name, self._fits)
                 if isinstance(outcome, Refusal):
                     self.refusals[name, outcome.what] = replace(outcome, layer=name)
                 elif outcome is not None:
@@ -172,7 +176,7 @@ class _Trial:
             return
         added = max(0.0, float(np.max(total, initial=0.0)) - self.deviation)
         step = Step(name, proposal.what, added, _removed(self.network, network))
-        self.network, self._facts, self._moved = network, facts, total
+        self.network, self.facts, self._moved = network, facts, total
         self.steps.append(step)
 
 

@@ -12,7 +12,7 @@ from strategies import networks_and_boxes
 
 from leo_core import Box
 from leo_core.bounds.interval import bound_network
-from leo_core.bounds.running import as_run, running_error, running_error_at
+from leo_core.bounds.running import as_run, certain_class, running_error, running_error_at
 from leo_core.linear import Dense, Diagonal, Select, Sparse
 from leo_core.network import INPUT, Affine, Network, Relu, Signature
 from leo_core.testing.networks import chain, residual, skip
@@ -252,3 +252,21 @@ def test_many_points_come_in_batches(monkeypatch):
     assert running_error_at(network, points, np.float32) == pytest.approx(whole, rel=1e-12)
     assert running_error_at(network, points[:0], np.float32).shape == (0, 2)
     assert as_run(network, points[:0], np.float32)[0].shape == (0, 2)
+
+
+@given(networks_and_boxes(), st.integers(0, 2**32 - 1))
+def test_a_certain_class_is_that_of_every_run(case, seed):
+    network, box = case
+    rng = np.random.default_rng(seed)
+    points = box.sample(rng, 3).astype(network.dtype)
+    for x, found in zip(points, certain_class(network, points, network.dtype), strict=True):
+        exact = network.evaluate_exact(x.astype(float))[network.output].fractions()
+        runs = [exact, *(machine.run(network, x).tolist() for machine in machines(network.dtype))]
+        if found >= 0:
+            assert all(run.index(max(run)) == found and run.count(max(run)) == 1 for run in runs)
+
+
+def test_a_class_is_certain_by_its_margin():
+    network = linear([[1.0, 0.0], [1.0, 1.0], [0.0, -2.0]])  # x, x + y, −2y
+    points = [[1, 0.5], [1, 0], [1, 1e-7], [1, 1e-6], [1, -1], [3e38, 3e38]]
+    assert certain_class(network, points, np.float32).tolist() == [1, -1, -1, 1, 2, -1]
