@@ -42,10 +42,10 @@ def read_inputs(path: str | Path, size: int) -> NDArray[Any]:
         return inputs_of(content, size, str(path))
     fitting = [name for name, array in content.items() if _fits(array, size)]
     if len(fitting) != 1:
-        listed = ", ".join(f"'{name}' {array.shape}" for name, array in content.items()) or "nothing"
-        found = "several arrays" if fitting else "no array"
+        listed = ", ".join(f"'{name}' {array.shape}" for name, array in content.items()) or "there are no arrays"
+        found = "several" if fitting else "none"
         raise FormatError(
-            f"{path}: holds {found} of examples × {size} inputs, but {listed}; save the one you mean as a .npy file"
+            f"{path}: {found} of its arrays hold examples × {size} inputs ({listed}); save the right one as a .npy file"
         )
     return inputs_of(content[fitting[0]], size, f"{path}, '{fitting[0]}'")
 
@@ -60,8 +60,7 @@ def _load(path: str | Path) -> NDArray[Any] | dict[str, NDArray[Any]]:
     except MemoryError:
         raise
     except Exception as error:  # a damaged file makes zipfile, zlib and the header's parser raise whatever they like
-        reason = first_line(error)
-        raise FormatError(f"{path}: cannot be read as a .npy or .npz file of numbers ({reason})") from None
+        raise FormatError(f"{path}: cannot be read as numbers in a .npy or .npz file ({first_line(error)})") from None
 
 
 def _fits(array: NDArray[Any], size: int) -> bool:

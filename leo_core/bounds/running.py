@@ -104,7 +104,7 @@ class _Arithmetic:
     def __init__(self, dtype: np.dtype[Any]) -> None:
         about = np.finfo(dtype)
         self._dtype = dtype
-        self._unit = float(about.eps) / 2
+        self._unit = float(about.eps) / 2 * (1 + 2.0**-10)  # a little more, for a rounding to a wider type before
         self._largest = float(about.max) / 2  # half of it, to be safe
         #: What one number can lose by being, or becoming, a denormal that is rounded or flushed to zero.
         self._flush = 2 * float(about.smallest_normal)
@@ -117,8 +117,8 @@ class _Arithmetic:
         terms: Any = (node.bias != 0).astype(np.float64)
         products, columns = 0, 0
         for source, linear in zip(node.sources, node.maps, strict=True):
-            run = region.value(network, source)
-            at_most = np.maximum(np.abs(run[0]), np.abs(run[1])) + errors[source]
+            lower, upper = region.value(network, source)
+            at_most = np.maximum(np.abs(lower), np.abs(upper)) + errors[source]  # in size, as run
             live = ~(at_most == 0)  # NaN counts
             absolute = linear.absolute()
             passed = passed + absolute.apply(errors[source] + self._flush * live)
@@ -127,7 +127,7 @@ class _Arithmetic:
             terms = terms + linear.support().apply(live.astype(np.float32))
             products = products if isinstance(linear, Select) else 1
             columns += linear.columns
-        rounded = max((self._rounding(array) for array in node.weights), default=0.0)
+        rounded = max(self._rounding(array) for array in node.weights)
         share = (np.maximum(terms - 1, 0) + products) * self._unit  # a product's own rounding and all additions
         share = np.where(share < 0.5, share / (1 - share), np.inf)
         lost = self._flush * (reach + 1 + 2 * terms)

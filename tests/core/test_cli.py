@@ -204,8 +204,8 @@ INPUTS = {
     "no example": (lambda file: array(file, np.ones((0, 3))), "takes 3 inputs"),
     "a number": (lambda file: array(file, np.float32(1)), "takes 3 inputs"),
     "nan": (lambda file: array(file, np.array([[0, 1, 2], [0, np.nan, 2]])), "example 1"),
-    "none that fits": (lambda file: array(file, a=np.ones((2, 4)), b=np.ones(3)), "no array of examples × 3 inputs"),
-    "two that fit": (lambda file: array(file, a=np.ones((2, 3)), b=np.ones((9, 3))), "several arrays"),
+    "none that fits": (lambda file: array(file, a=np.ones((2, 4)), b=np.ones(3)), "none of its arrays"),
+    "two that fit": (lambda file: array(file, a=np.ones((2, 3)), b=np.ones((9, 3))), "several of its arrays"),
 }
 
 
