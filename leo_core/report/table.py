@@ -92,9 +92,9 @@ def running_error_line(before: float, after: float, seen: float) -> str:
     """What the error of a run in floats can be at most, and how loose that bound is."""
     if not math.isfinite(before):
         return "no bound on that error was proved"
-    loose = f"; loose, {before / seen:,.0f} times what was seen" if seen else ""
-    after_ = scientific(after) if math.isfinite(after) else "no bound"
-    return f"proved bound on that error, in any order of summation: {scientific(before)} (the result: {after_}){loose}"
+    loose = f"; loose, {before / seen:,.0f} times as much" if seen else ""
+    result = scientific(after) if math.isfinite(after) else "no bound"
+    return f"proved, in any order of summation: at most {scientific(before)} (the result: {result}){loose}"
 
 
 def certain_line(share: float | None, inputs: int, dtype: str) -> str:
