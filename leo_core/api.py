@@ -17,9 +17,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, final
 
+import numpy as np
+
 from leo_core import storage
 from leo_core.arithmetic import round_down, round_up
 from leo_core.bounds.interval import bound_network
+from leo_core.bounds.running import certain_class, running_error
 from leo_core.certificate import check as certificate_check
 from leo_core.certificate.check import Report
 from leo_core.certificate.evidence import gather
@@ -30,6 +33,7 @@ from leo_core.domain import Box, input_shape
 from leo_core.errors import CertificateError, FormatError, OutputError, PluginError, UsageError
 from leo_core.execution.budget import Budget
 from leo_core.execution.events import Listener, Note, silent
+from leo_core.inputs import inputs_of
 from leo_core.milp.checked import CheckedSolver
 from leo_core.network import Network
 from leo_core.options import Options
@@ -40,6 +44,7 @@ from leo_core.report.table import (
     before_after_table,
     how_decided,
     outlook,
+    running_error_line,
     scientific,
     stability_table,
     steps_table,
@@ -71,6 +76,9 @@ class CompressionResult:
         ``import_deviation``, what reading the model could not represent exactly.
     float_noise, float_noise_after:
         The largest error that running the original, and the result, in its own dtype was seen to make.
+    running_error, running_error_after:
+        What it can be at most, proved, over the domain and whatever the order of summation: a loose bound, and
+        infinite where none was found.
     tolerance:
         The deviation that was allowed, as a number.
     steps, refusals:
@@ -86,6 +94,8 @@ class CompressionResult:
     import_deviation: float
     float_noise: float
     float_noise_after: float
+    running_error: float
+    running_error_after: float
     tolerance: float
     steps: tuple[Step, ...]
     refusals: tuple[Refusal, ...]
@@ -148,6 +158,21 @@ class CompressionResult:
             write_certificate(temporary, certificate, told)
         return certificate.deviation
 
+    def certain(self, inputs: Any) -> float | None:
+        """The share of given inputs whose class is certain to stay when both networks are run in their own dtype.
+
+        A class is the largest output (before a softmax). For each input, intervals proved to hold the outputs as run
+        decide, of the original and of the result; neither δ nor the domain is needed. ``inputs``: examples × …, numbers
+        of the dtype or rounded to it. None for a single output, which has no class.
+
+        Raises :class:`FormatError` when the inputs do not fit the network.
+        """
+        points = inputs_of(inputs, self.original.input_size)
+        if self.original.output_size < 2:
+            return None
+        was, now = (certain_class(net, points, net.dtype) for net in (self.original, self.network))
+        return float(np.mean((was == now) & (was >= 0)))
+
     def summary(self, bytes_: tuple[int, int] | None = None) -> str:
         """Stability, what was rewritten, a before/after table and the guarantee, as text.
 
@@ -166,6 +191,7 @@ class CompressionResult:
             f"largest change of any output on the domain: {scientific(self.deviation)} ({how_decided(self.stability)})",
             f"error the original itself was seen to make in {self.original.dtype}: {scientific(self.float_noise)}"
             f" (the result: {scientific(self.float_noise_after)})",
+            running_error_line(self.running_error, self.running_error_after, self.float_noise),
             decided,
         ]
         if self.interrupted:
@@ -188,6 +214,8 @@ class CompressionResult:
             "tolerance": self.tolerance,
             "float_noise": self.float_noise,
             "float_noise_after": self.float_noise_after,
+            "running_error": number_json(self.running_error),
+            "running_error_after": number_json(self.running_error_after),
             "total_seconds": round(self.seconds, 6),
             "interrupted": self.interrupted,
             "steps": [vars(step) for step in self.steps],
@@ -291,7 +319,10 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
         listener=heard,
     )
     noise_after = noise
+    running = running_after = math.inf
     try:
+        running = _running_error(original, Facts.of(original, stability), stability)
+        running_after = _running_error(rewritten.network, rewritten.facts, stability)
         if rewritten.steps:
             noise_after = float_noise(rewritten.network, stability, settings.seed)
     except KeyboardInterrupt:
@@ -304,6 +335,8 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
         import_deviation=imprecise,
         float_noise=noise,
         float_noise_after=noise_after,
+        running_error=running,
+        running_error_after=running_after,
         tolerance=tolerance,
         steps=rewritten.steps,
         refusals=rewritten.refusals,
@@ -506,6 +539,12 @@ def _decide(network: Network, box: Box, settings: Options, budget: Budget, liste
         listener=listener,
         seed=settings.seed,
     )
+
+
+def _running_error(network: Network, facts: Facts, stability: StabilityMap) -> float:
+    """At any output; what is known of the units counts only where no verdict rests on a solver's word."""
+    region = bound_network(network, stability.box) if stability.trusted else facts.region(network)
+    return float(running_error(network, region, network.dtype).max(initial=0.0))
 
 
 def _sum_up(*values: float) -> float:

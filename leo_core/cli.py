@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -16,6 +16,7 @@ from leo_core.errors import LeoError, UsageError
 from leo_core.options import OBJECTIVES, PASSES, STRATEGIES, TRUST, Options
 
 if TYPE_CHECKING:
+    from leo_core.api import CompressionResult
     from leo_core.execution.events import Listener
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -159,6 +160,12 @@ def _solving_options(command: Command) -> Command:
 )
 @_solving_options
 @click.option(
+    "--inputs",
+    metavar="FILE",
+    help="Inputs as a .npy or .npz file (examples × inputs): report the share of them whose class is certain to "
+    "stay when both networks are run in floats.",
+)
+@click.option(
     "--certificate",
     metavar="FILE",
     help="Write all that is needed to re-check the result without a solver; see 'leo check'.",
@@ -166,13 +173,23 @@ def _solving_options(command: Command) -> Command:
 @_json_option
 @_quiet_option
 def compress(
-    source: str, target: str, domain: str, certificate: str | None, as_json: bool, quiet: bool, **options: Any
+    source: str,
+    target: str,
+    domain: str,
+    inputs: str | None,
+    certificate: str | None,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
 ) -> None:
     """Make the network in IN smaller and write it to OUT (format by suffix).
 
     Ctrl-C stops early and still writes a valid result: what is not decided is kept.
     """
     from leo_core import api
+    from leo_core.domain import input_shape
+    from leo_core.inputs import read_inputs
+    from leo_core.report.table import certain_line
 
     Options(**options)
     if Path(source).exists() and Path(target).exists() and Path(source).samefile(target):
@@ -184,20 +201,34 @@ def compress(
     api.output_frontend(target)
     claimed = None
     with _progress(quiet, as_json) as listener:
+        points = None
+        if inputs is not None:  # before the work, so that a bad file costs none
+            network = api.read(source, shape=input_shape(domain))[0].network
+            points = read_inputs(inputs, network.input_size)
         result = api.compress(source, domain, listener=listener, evidence=certificate is not None, **options)
         result.export(target)
+        report = {} if points is None else _certain(result, points)
         if certificate is not None:
             claimed = result.certify(certificate, target)
     sizes = Path(source).stat().st_size, Path(target).stat().st_size
     if as_json:
         bytes_ = dict(zip(("before", "after"), sizes, strict=True))
         written = {} if certificate is None else {"certificate": {"file": certificate, "deviation": claimed}}
-        _print_json({**result.as_json(), "file_bytes": bytes_, "output": target, **written})
+        _print_json({**result.as_json(), **report, "file_bytes": bytes_, "output": target, **written})
         return
     click.echo(result.summary(sizes))
+    if report:
+        click.echo(certain_line(report["certain"], report["inputs"], str(result.original.dtype)))
     click.echo(f"written to {target}")
     if certificate is not None:
         click.echo(f"certificate in {certificate}; re-check it with: leo check {certificate} {source} {target}")
+
+
+def _certain(result: CompressionResult, points: Any) -> dict[str, Any]:
+    """How many inputs were given and the share whose class is certain; nothing after Ctrl-C, as the file is written."""
+    with suppress(KeyboardInterrupt):
+        return {"inputs": len(points), "certain": result.certain(points)}
+    return {}
 
 
 @main.command()

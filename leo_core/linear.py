@@ -57,6 +57,10 @@ class LinearMap(Protocol):
         """The map with the absolute value of every entry."""
         ...
 
+    def support(self) -> LinearMap:
+        """The map with 1 for every entry that is not zero, in float32: it counts the terms of each row."""
+        ...
+
     def apply_exact(self, x: ExactVector) -> ExactVector:
         """A x without any rounding."""
         ...
@@ -137,6 +141,9 @@ class Dense(_Rebuilt):
 
     def absolute(self) -> Dense:
         return self._absolute
+
+    def support(self) -> Dense:
+        return Dense((self._matrix != 0).astype(np.float32))
 
     @cached_property
     def _integers(self) -> tuple[NDArray[np.object_], int]:
@@ -225,6 +232,9 @@ class Sparse(_Rebuilt):
     def absolute(self) -> Sparse:
         return Sparse(np.abs(self._data), self._indices, self._indptr, columns=self.columns)
 
+    def support(self) -> Sparse:
+        return Sparse((self._data != 0).astype(np.float32), self._indices, self._indptr, columns=self.columns)
+
     def apply_exact(self, x: ExactVector) -> ExactVector:
         integers, shift = to_integers(self._data)
         products = integers * x.numerators[self._indices]
@@ -266,6 +276,9 @@ class Diagonal(_Rebuilt):
 
     def absolute(self) -> Diagonal:
         return Diagonal(np.abs(self._diagonal))
+
+    def support(self) -> Diagonal:
+        return Diagonal((self._diagonal != 0).astype(np.float32))
 
     def apply_exact(self, x: ExactVector) -> ExactVector:
         integers, shift = to_integers(self._diagonal)
@@ -324,6 +337,9 @@ class Select(_Rebuilt):
         return result
 
     def absolute(self) -> Select:
+        return self
+
+    def support(self) -> Select:
         return self
 
     def apply_exact(self, x: ExactVector) -> ExactVector:

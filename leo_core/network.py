@@ -80,6 +80,12 @@ class Affine:
     def size(self) -> int:
         return int(self.bias.shape[0])
 
+    @property
+    def weights(self) -> list[NDArray[Any]]:
+        """The float arrays it stores, its bias last."""
+        arrays = [a for linear in self.maps for a in linear.arrays().values() if a.dtype.kind == "f"]
+        return [*arrays, self.bias]
+
     def __reduce__(self) -> tuple[Any, ...]:
         return Affine, (self.name, self.sources, self.maps, self.bias, self.origin)
 
@@ -256,7 +262,7 @@ class Network:
 
     @property
     def _widest(self) -> np.dtype[Any]:
-        kinds = [array.dtype for node in self.nodes if isinstance(node, Affine) for array in _weights(node)]
+        kinds = [array.dtype for node in self.nodes if isinstance(node, Affine) for array in node.weights]
         return np.result_type(np.float32, *kinds)
 
     @property
@@ -421,11 +427,6 @@ def reachable(nodes: Iterable[Node], output: str) -> tuple[Node, ...]:
         if node.name in needed:
             needed.update(sources_of(node))
     return tuple(node for node in ordered if node.name in needed)
-
-
-def _weights(node: Affine) -> list[NDArray[Any]]:
-    arrays = [a for linear in node.maps for a in linear.arrays().values() if a.dtype.kind == "f"]
-    return [*arrays, node.bias]
 
 
 def _relu_exact(z: ExactVector, slope: FloatArray) -> ExactVector:

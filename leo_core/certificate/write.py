@@ -67,6 +67,7 @@ class Account:
 
 
 def _roles(rewritten: Rewritten, compressed: Network) -> Roles:
+    facts = rewritten.facts
     sizes = [[relu.size for relu in network.relus] for network in (rewritten.network, compressed)]
     if sizes[0] != sizes[1]:
         raise OutputError(
@@ -76,11 +77,11 @@ def _roles(rewritten: Rewritten, compressed: Network) -> Roles:
     pairs = zip(rewritten.network.relus, compressed.relus, strict=True)
     lines = {
         name: tuple(np.array(part, kind) for part, kind in zip(zip(*found, strict=True), (np.int64, float, float)))
-        for name, found in rewritten.lineage.lines.items()
+        for name, found in facts.lineage.lines.items()
     }
     return Roles(
-        {now.name: (old.name, rewritten.origins[old.name]) for old, now in pairs},
-        rewritten.lineage.copies,
+        {now.name: (old.name, facts.units[old.source].origin) for old, now in pairs},
+        facts.lineage.copies,
         lines,  # type: ignore[arg-type]
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -85,6 +86,22 @@ def outlook(stability: StabilityMap) -> str | None:
     if stability.units and not stable:
         return "no ReLU keeps one state on this domain: there is nothing to gain from stability here"
     return None
+
+
+def running_error_line(before: float, after: float, seen: float) -> str:
+    """What the error of a run in floats can be at most, and how loose that bound is."""
+    if not math.isfinite(before):
+        return "no bound on that error was proved"
+    loose = f"; loose, {before / seen:,.0f} times as much" if seen else ""
+    result = scientific(after) if math.isfinite(after) else "no bound"
+    return f"proved, in any order of summation: at most {scientific(before)} (the result: {result}){loose}"
+
+
+def certain_line(share: float | None, inputs: int, dtype: str) -> str:
+    """Of how many given inputs the class is certain to stay."""
+    if share is None:
+        return "class certain to stay: not applicable, there is one output only"
+    return f"class certain to stay when both are run in {dtype}: {share:.2%} of {inputs:,} inputs"
 
 
 def as_text(*parts: RenderableType, width: int = 100) -> str:

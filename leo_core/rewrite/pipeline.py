@@ -14,7 +14,6 @@ from types import MappingProxyType
 from typing import final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from leo_core.arithmetic import Array, round_up
 from leo_core.execution.budget import Budget
@@ -22,7 +21,7 @@ from leo_core.execution.events import Listener, Note, silent
 from leo_core.network import Network
 from leo_core.rewrite.constants import fold_constants
 from leo_core.rewrite.deviation import carry
-from leo_core.rewrite.facts import Facts, Lineage
+from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.fold import fold_linear
 from leo_core.rewrite.inactive import drop_inactive
 from leo_core.rewrite.merge import merge_dependent
@@ -61,18 +60,15 @@ class Rewritten:
         Proved: max |given − rewritten| at any output over the box.
     steps, refusals:
         What was done, in order; what was left, and why.
-    origins:
-        By ReLU, which unit of the ReLU of that name in the network given each unit is; −1 for a new one.
-    lineage:
-        What units that are gone were taken for.
+    facts:
+        What is known of the rewritten network's units.
     """
 
     network: Network
     deviation: float
+    facts: Facts
     steps: tuple[Step, ...]
     refusals: tuple[Refusal, ...]
-    origins: Mapping[str, NDArray[np.int64]]
-    lineage: Lineage
     interrupted: bool = False
 
 
@@ -114,36 +110,28 @@ def rewrite(
         if interrupted or budget.expired or trial.deviation <= _SHARES[-1] * tolerance:
             break
     assert best is not None
-    refusals = tuple(best.refusals.values())
-    return Rewritten(best.network, best.deviation, tuple(best.steps), refusals, best.origins, best.lineage, interrupted)
+    done = tuple(best.steps), tuple(best.refusals.values())
+    return Rewritten(best.network, best.deviation, best.facts, *done, interrupted)
 
 
 class _Trial:
     """The network so far. Every change goes through :meth:`_keep`, in one assignment."""
 
     def __init__(self, network: Network, facts: Facts, tolerance: float, size: Size) -> None:
-        self.network, self._facts = network, facts
+        self.network, self.facts = network, facts
         dropped = drop_unread(network, facts)
         self._tolerance, self._size = tolerance, size
         self._allowance = tolerance
         self._moved = np.zeros(network.output_size)
         self.steps: list[Step] = []
         if size(dropped[0]) < size(network):
-            self.network, self._facts = dropped
+            self.network, self.facts = dropped
             self.steps.append(Step("", "units that nothing reads dropped", 0.0, _removed(network, self.network)))
         self.refusals: dict[tuple[str, str], Refusal] = {}
 
     @property
     def deviation(self) -> float:
         return float(self._moved.max(initial=0.0))
-
-    @property
-    def origins(self) -> dict[str, NDArray[np.int64]]:
-        return {relu.name: self._facts.units[relu.source].origin for relu in self.network.relus}
-
-    @property
-    def lineage(self) -> Lineage:
-        return self._facts.lineage
 
     def run(self, passes: tuple[Pass, ...], allowance: float, budget: Budget, listener: Listener) -> None:
         """Sweep until nothing changes; no single rewrite adds more than ``allowance``."""
@@ -165,7 +153,7 @@ class _Trial:
             if budget.expired:
                 return
             if any(node.name == name for node in self.network.nodes):
-                outcome = apply(self.network, self._facts, name, self._fits)
+                outcome = apply(self.network, self.facts, name, self._fits)
                 if isinstance(outcome, Refusal):
                     self.refusals[name, outcome.what] = replace(outcome, layer=name)
                 elif outcome is not None:
@@ -188,7 +176,7 @@ class _Trial:
             return
         added = max(0.0, float(np.max(total, initial=0.0)) - self.deviation)
         step = Step(name, proposal.what, added, _removed(self.network, network))
-        self.network, self._facts, self._moved = network, facts, total
+        self.network, self.facts, self._moved = network, facts, total
         self.steps.append(step)
 
 

@@ -47,7 +47,7 @@ class LayerStability:
     state, method:
         One :class:`State` and one :class:`Method` per unit, as int8.
     lower, upper:
-        Proved bounds on the pre-activation over the box (under trust="solver": as far as proved).
+        Proved bounds on the pre-activation over the box (under trust="solver" they rest on the solver's word as well).
     witnesses:
         For an unstable unit i, ``witnesses[i]`` of shape (2, inputs): a point where it is negative
         and one where it is positive.

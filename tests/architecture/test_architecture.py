@@ -24,7 +24,7 @@ FLOORS = (
     {"stability"},
     {"execution"},
     {"milp", "bounds"},
-    {"domain", "storage", "vnnlib"},
+    {"domain", "inputs", "storage", "vnnlib"},
     {"network"},
     {"linear"},
     {"arithmetic"},

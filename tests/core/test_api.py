@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -12,7 +13,9 @@ from strategies import networks_and_boxes
 from truth import largest_difference
 
 import leo_core
-from leo_core import Box, LeoError, State
+from leo_core import Box, Dense, LeoError, State
+from leo_core.bounds.interval import bound_network
+from leo_core.bounds.running import running_error
 from leo_core.errors import DomainError, OutputError, PluginError, UsageError
 from leo_core.execution.events import Note, Progress
 from leo_core.testing.networks import chain
@@ -58,6 +61,68 @@ def test_noise_is_never_more_than_the_arithmetic_really_errs(case):
     result = leo_core.compress(network, box)
     assert result.float_noise >= 0
     assert largest_difference(network, result.network, box) <= Fraction(result.deviation)
+
+
+@given(networks_and_boxes())
+def test_no_run_leaves_the_proved_bounds(case):
+    network, box = case
+    result = leo_core.compress(network, box)
+    points = box.sample(np.random.default_rng(0), 20).astype(network.dtype)
+    for net, bound in ((network, result.running_error), (result.network, result.running_error_after)):
+        for x in points:
+            if box.contains(x):
+                seen = net.evaluate(x, network.dtype).tolist()
+                exact = net.evaluate_exact(x.astype(float))[net.output].fractions()
+                assert max(abs(Fraction(s) - e) for s, e in zip(seen, exact, strict=True)) <= Fraction(bound)
+
+
+def test_the_proved_running_error_says_something(digits):
+    result = leo_core.compress(digits / "digits.onnx", digits / "digits.domain.json")
+    assert result.float_noise < result.running_error < 1e3 * result.float_noise
+    assert result.float_noise_after < result.running_error_after < 1e3 * result.float_noise_after
+    assert "in any order of summation" in result.summary()
+    images = np.load(digits / "digits.npz")["images"]
+    assert result.certain(images) == 1
+    assert result.certain(images.reshape(-1, 8, 8)) == 1
+    on_the_edge = np.vstack([images, 0.5 * (images[:-1] + images[1:])])
+    assert result.certain(on_the_edge) > 0.9
+
+
+def test_certain_counts_classes_that_are_sure_and_the_same():
+    network = chain(3, 6, 2, seed=3)
+    result = leo_core.compress(network, "-1,1")
+    inputs = Box.uniform(-1, 1, 3).sample(np.random.default_rng(0), 64).astype(np.float32)
+    assert result.certain(inputs) == 1
+    last = network.affine(network.output)
+    swapped = replace(last, maps=(Dense(last.maps[0].matrix()[::-1]),), bias=last.bias[::-1])
+    assert replace(result, network=replace(network, nodes=(*network.nodes[:-1], swapped))).certain(inputs) == 0
+    tied = replace(last, maps=(Dense(np.zeros((2, 6), np.float32)),), bias=np.zeros(2, np.float32))
+    tie = leo_core.compress(replace(network, nodes=(*network.nodes[:-1], tied)), "-1,1")
+    assert tie.certain(inputs) == 0
+    assert leo_core.compress(chain(3, 6, 1), "-1,1").certain(inputs) is None
+    with pytest.raises(LeoError, match="3 inputs"):
+        result.certain(inputs[:, :2])
+
+
+def test_what_a_solver_claims_is_no_ground_for_the_running_error():
+    network = chain(3, 8, 8, 2, seed=2)
+    result = leo_core.compress(network, "-1,1", trust="solver")
+    for net, bound in ((network, result.running_error), (result.network, result.running_error_after)):
+        assert bound == running_error(net, bound_network(net, result.stability.box), net.dtype).max()
+    proved = leo_core.compress(network, "-1,1")
+    assert proved.running_error < result.running_error
+
+
+def test_ctrl_c_while_the_running_error_is_bounded(monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("leo_core.api.running_error", interrupted)
+    result = leo_core.compress(chain(3, 6, 2), "-1,1")
+    assert result.interrupted
+    assert result.running_error == result.running_error_after == np.inf
+    assert result.as_json()["running_error"] is None
+    assert "no bound on that error" in result.summary()
 
 
 def test_events_come_in_order_and_notes_are_kept():

@@ -46,12 +46,43 @@ def test_compress_json_is_one_object_and_nothing_else(net, tmp_path):
     content = json.loads(done.stdout)
     assert done.returncode == 0
     assert {"layers", "seconds", "strategy", "solver", "before", "after", "deviation", "tolerance",
-            "float_noise"} <= content.keys()  # fmt: skip
+            "float_noise", "running_error", "running_error_after"} <= content.keys()  # fmt: skip
+    assert "certain" not in content
     assert content["before"].keys() == content["after"].keys() == {"widths", "connections", "parameters"}
     assert content["before"]["widths"] == [3, 8, 8, 2]
     assert content["before"]["connections"] == 24 + 64 + 16
     assert 0 <= content["deviation"] <= content["tolerance"]
     assert "layer 1 of 2" in done.stderr
+
+
+def array(path, *arrays, **named):
+    with path.open("wb") as file:
+        np.save(file, *arrays) if arrays else np.savez(file, **named)
+    return path
+
+
+def test_inputs_whose_class_is_certain(net, tmp_path, monkeypatch):
+    inputs = np.random.default_rng(0).uniform(-1, 1, (40, 3))
+    files = [array(tmp_path / "i.npy", inputs), array(tmp_path / "i.npz", images=inputs, labels=np.arange(40))]
+    for path in files:
+        done = leo("compress", net, tmp_path / "out.leo", "--domain", "-1,1", "--inputs", path, "-q")
+        assert "class certain to stay when both are run in float32: 100.00% of 40 inputs" in done.output
+    done = leo("compress", net, tmp_path / "out.leo", "--domain", "-1,1", "--inputs", files[0], "-q", "--json")
+    content = json.loads(done.stdout)
+    assert (content["inputs"], content["certain"]) == (40, 1)
+
+    one = leo_core.convert(chain(3, 8, 1), tmp_path / "one.onnx")
+    done = leo("compress", one, tmp_path / "out.leo", "--domain", "-1,1", "--inputs", files[0], "-q")
+    assert "not applicable" in done.output
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("leo_core.api.certain_class", interrupted)
+    done = leo("compress", net, tmp_path / "late.leo", "--domain", "-1,1", "--inputs", files[0], "-q")
+    assert done.exit_code == 0
+    assert (tmp_path / "late.leo").exists()
+    assert "certain" not in done.output
 
 
 def test_inspect_json(net):
@@ -162,6 +193,36 @@ def test_bad_input_is_one_message_and_an_exit_code(case, net, tmp_path):
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     assert not list(tmp_path.glob("o.*"))
+
+
+INPUTS = {
+    "missing": (lambda file: file, "there is no such file"),
+    "a folder": (lambda file: file.mkdir(), "cannot be read"),
+    "empty": (lambda file: file.touch(), "cannot be read"),
+    "text": (lambda file: file.write_text("1,2,3"), "cannot be read"),
+    "cut short": (lambda file: file.write_bytes(array(file, a=np.ones((9, 3))).read_bytes()[:99]), "cannot be read"),
+    "code": (lambda file: array(file, np.array([[print] * 3], dtype=object)), "cannot be read"),
+    "words": (lambda file: array(file, np.array([["a", "b", "c"]])), "give numbers"),
+    "another shape": (lambda file: array(file, np.ones((2, 4))), "takes 3 inputs"),
+    "a single example": (lambda file: array(file, np.ones(3)), "takes 3 inputs"),
+    "no example": (lambda file: array(file, np.ones((0, 3))), "takes 3 inputs"),
+    "a number": (lambda file: array(file, np.float32(1)), "takes 3 inputs"),
+    "nan": (lambda file: array(file, np.array([[0, 1, 2], [0, np.nan, 2]])), "example 1"),
+    "none that fits": (lambda file: array(file, a=np.ones((2, 4)), b=np.ones(3)), "none of its arrays"),
+    "two that fit": (lambda file: array(file, a=np.ones((2, 3)), b=np.ones((9, 3))), "several of its arrays"),
+}
+
+
+@pytest.mark.parametrize("case", INPUTS)
+def test_bad_inputs_are_refused_before_the_work(case, net, tmp_path):
+    write, said = INPUTS[case]
+    write(tmp_path / "given")
+    done = leo("compress", net, tmp_path / "o.leo", "--domain", "-1,1", "--inputs", tmp_path / "given")
+    assert done.exit_code == 1, done.output
+    assert said in done.stderr
+    assert "given" in done.stderr
+    assert done.stdout == ""
+    assert not (tmp_path / "o.leo").exists()
 
 
 def test_nan_weights_through_the_command(tmp_path):

@@ -48,6 +48,10 @@ class TestEachLinearMapIsItsOwnDenseForm:
     def test_absolute(self, linear):
         assert (linear.absolute().matrix() == np.abs(linear.matrix())).all()
 
+    def test_support(self, linear):
+        assert (linear.support().matrix() == (linear.matrix() != 0)).all()
+        assert linear.support().dtype == np.float32
+
     def test_counts(self, linear):
         assert linear.nonzeros == np.count_nonzero(linear.matrix())
         assert linear.connections >= 0

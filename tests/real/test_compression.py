@@ -10,6 +10,7 @@ import pytest
 import leo_core
 from leo_core import Box
 from leo_core.api import read
+from leo_core.bounds.running import as_run
 from leo_core.options import OBJECTIVES
 from leo_core.rewrite import rewrite
 from leo_core.rewrite.noise import float_noise
@@ -57,6 +58,48 @@ def test_l1_trained_classifiers_shrink_and_no_prediction_changes(file, nets, ind
         single = images.astype(np.float32)
         classes = [net.evaluate(single, np.float32).argmax(axis=1) for net in (result.original, result.network)]
         assert (classes[0] == classes[1]).all()
+
+
+#: How many times what was seen the proved error of a run is at most; the share of test images whose class is certain.
+RUNS = {
+    "mnist_l1/mnist_800-800_0.0001.onnx": (2e3, 0.9998),
+    "mnist_l1/mnist_400-400_0.0002.onnx": (2e3, 0.9999),
+    "mnist_l1/mnist_100-100_0.0005.onnx": (1e3, 0.9999),
+    "mnist_l1/mnist_100-100-100-100-100_0.0001.onnx": (4e4, 0.999),
+    "sb3/sac_MountainCarContinuous.onnx": (200, None),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", RUNS)
+def test_the_proved_error_of_a_run_is_loose_but_classes_are_certain(file, nets, index):
+    model, domain = find(nets, index, file)
+    ratio, share = RUNS[file]
+    result = leo_core.compress(model, domain)
+    assert result.float_noise < result.running_error < ratio * result.float_noise
+    assert result.float_noise_after < result.running_error_after < ratio * result.float_noise_after
+    data = nets.parent / "data" / "mnist.npz"
+    if share is None:
+        assert result.certain(result.stability.box.center[None]) is None
+    elif data.exists():
+        assert result.certain(np.load(data)["test_images"].astype(np.float32) / np.float32(255)) >= share
+
+
+def test_runtimes_stay_within_what_is_proved_of_a_run(nets, index):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    for file in ("mnist_l1/mnist_100-100_0.0005.onnx", "sb3/dqn_MountainCar.onnx", "hello_world/hello_world.onnx"):
+        model, domain = find(nets, index, file)
+        network = read(model)[0].network
+        box = Box.of(str(domain), network.input_size)
+        points = box.sample(np.random.default_rng(0), 64).astype(np.float32)
+        lower, upper = as_run(network, points, np.float32)
+        session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        entry = session.get_inputs()[0].name
+        shape = network.signature.input_shape or (network.input_size,)
+        for batch in (1, 64):
+            parts = [points[at : at + batch].reshape(-1, *shape) for at in range(0, 64, batch)]
+            seen = np.vstack([session.run(None, {entry: part})[0].reshape(len(part), -1) for part in parts])
+            assert ((lower <= seen) & (seen <= upper)).all()
 
 
 @pytest.mark.parametrize("file", QUIET)

@@ -1,0 +1,67 @@
+"""Given inputs: from an array, or from a file that NumPy wrote. Nothing in such a file is run."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leo_core.errors import FormatError, first_line
+
+
+def inputs_of(values: Any, size: int, where: str = "the inputs") -> NDArray[Any]:
+    """Examples × … as a matrix (examples, ``size``) of finite numbers, in the dtype given.
+
+    Raises :class:`FormatError`, naming ``where`` and the example, for another shape and for what is no finite number.
+    """
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiu":
+        raise FormatError(f"{where}: holds {array.dtype} values; give numbers (float or integer)")
+    if not _fits(array, size):
+        raise FormatError(
+            f"{where}: of shape {array.shape}; the network takes {size} inputs, so give examples × inputs, "
+            f"such as (100, {size})"
+        )
+    flat = array.reshape(len(array), size)
+    bad = np.flatnonzero(~np.isfinite(flat).all(axis=1))
+    if len(bad):
+        raise FormatError(f"{where}: example {bad[0]} holds a value that is not finite")
+    return flat
+
+
+def read_inputs(path: str | Path, size: int) -> NDArray[Any]:
+    """:func:`inputs_of` a ``.npy`` file, or of the one array of an ``.npz`` file that has such a shape.
+
+    Raises :class:`FormatError`, naming the file.
+    """
+    content = _load(path)
+    if isinstance(content, np.ndarray):
+        return inputs_of(content, size, str(path))
+    fitting = [name for name, array in content.items() if _fits(array, size)]
+    if len(fitting) != 1:
+        listed = ", ".join(f"'{name}' {array.shape}" for name, array in content.items()) or "there are no arrays"
+        found = "several" if fitting else "none"
+        raise FormatError(
+            f"{path}: {found} of its arrays hold examples × {size} inputs ({listed}); save the right one as a .npy file"
+        )
+    return inputs_of(content[fitting[0]], size, f"{path}, '{fitting[0]}'")
+
+
+def _load(path: str | Path) -> NDArray[Any] | dict[str, NDArray[Any]]:
+    try:
+        with Path(path).open("rb") as file:
+            content = np.load(file, allow_pickle=False)
+            return content if isinstance(content, np.ndarray) else dict(content)
+    except FileNotFoundError:
+        raise FormatError(f"{path}: there is no such file") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file makes zipfile, zlib and the header's parser raise whatever they like
+        raise FormatError(f"{path}: cannot be read as numbers in a .npy or .npz file ({first_line(error)})") from None
+
+
+def _fits(array: NDArray[Any], size: int) -> bool:
+    return array.ndim > 0 and len(array) > 0 and math.prod(array.shape[1:]) == size and (array.ndim > 1 or size == 1)
