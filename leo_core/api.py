@@ -36,7 +36,7 @@ from leo_core.execution.events import Listener, Note, silent
 from leo_core.inputs import inputs_of
 from leo_core.milp.checked import CheckedSolver
 from leo_core.network import Network
-from leo_core.options import Options
+from leo_core.options import VERIFY_SECONDS, Options
 from leo_core.plugins import FrontendSpec, Imported, registry
 from leo_core.report.json import details_json, network_json, number_json, stability_json
 from leo_core.report.table import (
@@ -287,8 +287,7 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
     stability = _decide(original, box, settings, deciding, heard)
     evidence = None
     if settings.evidence:
-        solver = CheckedSolver(registry.solver(settings.solver), lambda text: heard(Note(text)))
-        evidence = gather(original, stability, solver, budget, heard, settings.seed)
+        evidence = gather(original, stability, _solver(settings, heard), budget, heard, settings.seed)
         stability = evidence.stability
     noise = 0.0
     interrupted = stability.interrupted
@@ -349,15 +348,27 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
 
 
 def verify(
-    first: Any, second: Any, domain: Any, *, time_limit: float | None = None, seed: int = 0, listener: Listener = silent
+    first: Any,
+    second: Any,
+    domain: Any,
+    *,
+    time_limit: float | None = VERIFY_SECONDS,
+    solver: str = "auto",
+    seed: int = 0,
+    listener: Listener = silent,
 ) -> Comparison:
-    """A proved bound on max |first − second| over a domain, for any two networks with the same inputs and outputs."""
-    settings = _options({"time_limit": time_limit, "seed": seed})
+    """A proved bound on max |first − second| over a domain, for any two networks with the same inputs and outputs.
+
+    More time narrows what is between the largest difference seen and the bound; None: until both meet or nothing helps.
+    """
+    settings = _options({"time_limit": time_limit, "solver": solver, "seed": seed})
     heard = _Heard(listener)
     shape = input_shape(domain)
     (left, _), (right, _) = read(first, heard, shape), read(second, heard, shape)
     box = _box(domain, left.network, heard)
-    found = compare(left.network, right.network, box, budget=Budget.of(settings.time_limit), seed=settings.seed)
+    checked = _solver(settings, heard)
+    budget = Budget.of(settings.time_limit)
+    found = compare(left.network, right.network, box, checked, budget=budget, seed=settings.seed, listener=heard)
     apart = 0.0
     for imported in (left, right):
         if imported.rounding:
@@ -545,6 +556,10 @@ def _running_error(network: Network, facts: Facts, stability: StabilityMap) -> f
     """At any output; what is known of the units counts only where no verdict rests on a solver's word."""
     region = bound_network(network, stability.box) if stability.trusted else facts.region(network)
     return float(running_error(network, region, network.dtype).max(initial=0.0))
+
+
+def _solver(settings: Options, listener: Listener) -> CheckedSolver:
+    return CheckedSolver(registry.solver(settings.solver), lambda text: listener(Note(text)))
 
 
 def _sum_up(*values: float) -> float:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from leo_core.errors import LeoError, UsageError
-from leo_core.options import OBJECTIVES, PASSES, STRATEGIES, TRUST, Options
+from leo_core.options import OBJECTIVES, PASSES, STRATEGIES, TRUST, VERIFY_SECONDS, Options
 
 if TYPE_CHECKING:
     from leo_core.api import CompressionResult
@@ -300,16 +300,24 @@ def _cross_check(source: str, domain: str, solvers: str, as_json: bool, quiet: b
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 @_domain_option
-@click.option("--time-limit", type=float, metavar="S", help="Seconds for everything; bounds stay wider after it.")
+@click.option(
+    "--time-limit",
+    type=float,
+    default=VERIFY_SECONDS,
+    show_default=True,
+    metavar="S",
+    help="Seconds for everything; more of them narrow what is open.",
+)
+@click.option("--solver", default=_DEFAULTS.solver, show_default=True, metavar="NAME", help="A MILP solver.")
 @_json_option
 @_quiet_option
-def verify(first: str, second: str, domain: str, time_limit: float | None, as_json: bool, quiet: bool) -> None:
+def verify(first: str, second: str, domain: str, time_limit: float, solver: str, as_json: bool, quiet: bool) -> None:
     """Bound the largest difference between the outputs of A and B on the domain."""
     from leo_core import api
     from leo_core.report.json import number_json
 
     with _progress(quiet, as_json) as listener:
-        found = api.verify(first, second, domain, time_limit=time_limit, listener=listener)
+        found = api.verify(first, second, domain, time_limit=time_limit, solver=solver, listener=listener)
     if as_json:
         _print_json(
             {

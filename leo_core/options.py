@@ -12,6 +12,8 @@ STRATEGIES = ("cascade", "isa", "paper")
 TRUST = ("proved", "solver")
 PASSES = ("all", "leo", "min-width")
 OBJECTIVES = ("connections", "units", "parameters")
+#: How long 'verify' works unless told otherwise.
+VERIFY_SECONDS = 30.0
 
 
 @final

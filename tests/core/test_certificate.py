@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 import subprocess
 import sys
-import zipfile
 from dataclasses import replace
 from fractions import Fraction
 from functools import cache
@@ -18,6 +16,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import networks_and_boxes
+from tampering import mutated
 from truth import extremes, largest_difference, state_of
 
 import leo_core
@@ -124,21 +123,6 @@ def test_the_deviation_is_about_what_the_engine_says(digits):
 
 
 # --- Tampering
-
-
-def mutated(path, change):
-    """The certificate at ``path``, changed by someone who mends the checksum."""
-    content, arrays = check.open_certificate(path)
-    arrays = {name: array.copy() for name, array in arrays.items()}
-    change(content, arrays)
-    header = {"format": "leo certificate", "version": 1, "sha256": archives.checksum(content, arrays)}
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("header.json", json.dumps({**header, "content": content}))
-        for name, array in arrays.items():
-            buffer = io.BytesIO()
-            np.lib.format.write_array(buffer, array, allow_pickle=False)
-            archive.writestr(f"{name}.npy", buffer.getvalue())
-    return content, arrays
 
 
 def layers_of(content):

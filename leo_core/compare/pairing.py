@@ -1,0 +1,160 @@
+"""Units that both networks have, found by what they compute on a sample, and what that proves.
+
+A guess at who is whose: the bound is the certificate checker's (:mod:`leo_core.certificate.check.difference`), which
+holds whatever is guessed. Tried with either network as the one whose units are known best.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leo_core.certificate.check.difference import Difference, Roles
+from leo_core.certificate.evidence import as_checked
+from leo_core.compare.joint import Shared
+from leo_core.domain import Box
+from leo_core.execution.budget import Budget
+from leo_core.milp.checked import CheckedSolver
+from leo_core.network import Network
+from leo_core.rewrite.facts import Facts
+from leo_core.stability import StabilityMap, decide
+from leo_core.stability.attack import scatter
+
+Array = NDArray[np.float64]
+
+_SAMPLES = 256
+#: Two units are taken for the same where, on the sample, they differ by at most this share of their length.
+_SAME = 0.02
+#: Two units are taken for multiples of each other where the angle between them on the sample is at most about this.
+_PARALLEL = 1e-3
+#: What may be nothing but rounding, relative to the outputs.
+DUST = 1e-9
+#: Exact arithmetic is tried where the networks have at most so many connections.
+_EXACT = 200_000
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Paired:
+    """A proved bound on max |old − new|, and the units of ``new`` proved to compute what those of ``old`` do."""
+
+    old: Network
+    new: Network
+    bound: float
+    shared: Shared
+
+
+def paired(
+    first: Network, second: Network, box: Box, solver: CheckedSolver, budget: Budget, seed: int, *, seen: float
+) -> Paired:
+    """The better of both ways to pair two networks; its bound is infinite where units tell nothing.
+
+    Where only rounding may be between it and ``seen``, the largest difference known, rationals are tried.
+    """
+    points = scatter(box, _SAMPLES, seed)
+    best: Paired | None = None
+    for old, new in sorted(((first, second), (second, first)), key=lambda pair: -pair[0].units):
+        half = budget.at_most(0.4 * budget.remaining) if np.isfinite(budget.remaining) else budget
+        stability = decide(old, box, strategy="cascade", solver=solver.solver, budget=half, seed=seed)
+        roles = guessed(old, new, stability, points)
+        nets = as_checked(old), as_checked(new)
+        known = Facts.of(old, stability).region(old)
+        region = {name: (low[None], high[None]) for name, (low, high) in known.intervals.items()}
+        region["input"] = (box.lower[None], box.upper[None])
+        found = Difference(*nets, region, roles)
+        bound = found.deviation()
+        dust = DUST * max(1.0, float(known.reach(old, old.output).max()))
+        if seen < bound <= dust and old.connections + new.connections <= _EXACT:
+            found = Difference(*nets, region, roles, exact=True)
+            bound = min(bound, found.deviation())
+        if best is None or bound < best.bound:
+            same = {
+                relu: (name, np.where(found.moved[relu] == 0, origin, -1))
+                for relu, (name, origin) in roles.kept.items()
+                if ((found.moved[relu] == 0) & (origin >= 0)).any()
+            }
+            best = Paired(old, new, bound, same)
+        if best.bound <= seen or budget.expired:
+            break
+    assert best is not None
+    return best
+
+
+def guessed(old: Network, new: Network, stability: StabilityMap, points: Array) -> Roles:
+    """Which unit of ``old`` each unit of ``new`` is, and what the others of ``old`` may be taken for."""
+    were, are = old.evaluate_nodes(points), new.evaluate_nodes(points)
+    kept: dict[str, tuple[str, NDArray[np.int64]]] = {}
+    taken: dict[str, set[int]] = {relu.name: set() for relu in old.relus}
+    for relu in new.relus:
+        name, origin = _partner(old, were, are[relu.source], taken)
+        if name and (old[name].slope[origin[origin >= 0]] == relu.slope[origin >= 0]).all():  # type: ignore[union-attr]
+            kept[relu.name] = (name, origin)
+            taken[name] |= set(origin[origin >= 0].tolist())
+    copies: dict[str, list[tuple[int, int, float]]] = {}
+    lines: dict[str, tuple[NDArray[np.int64], Array, Array]] = {}
+    for relu in old.relus:
+        layer = stability.layers[relu.name]
+        changes = (layer.lower < 0) & (layer.upper > 0)
+        gone = [unit for unit in np.flatnonzero(changes).tolist() if unit not in taken[relu.name]]
+        stays = [unit for unit in np.flatnonzero(changes).tolist() if unit in taken[relu.name]]
+        found = _multiples(were[relu.source], gone, stays, relu.slope)
+        copies[relu.name] = found
+        rest = np.array(sorted(set(gone) - {unit for unit, _, _ in found}), dtype=np.int64)
+        if len(rest) and np.isfinite(layer.upper[rest] - layer.lower[rest]).all():
+            low, high, slope = layer.lower[rest], layer.upper[rest], relu.slope[rest]
+            chord = (high - slope * low) / (high - low)
+            lines[relu.name] = (rest, chord, 0.5 * (chord - slope) * -low)
+    return Roles(kept, copies, lines)
+
+
+def _partner(
+    old: Network, were: Mapping[str, Array], values: Array, taken: Mapping[str, set[int]]
+) -> tuple[str, NDArray[np.int64]]:
+    """The ReLU of ``old`` that most of these units are in, and which of its units each is (−1: none)."""
+    best: tuple[str, NDArray[np.int64]] = ("", np.full(values.shape[1], -1))
+    for relu in old.relus:
+        if taken[relu.name]:
+            continue
+        distance = _distance(values, were[relu.source])
+        nearest = distance.argmin(axis=1)
+        same = distance[np.arange(len(nearest)), nearest] <= _SAME
+        count = Counter(nearest[same].tolist())
+        origin = np.where(same & np.array([count[n] <= 1 for n in nearest.tolist()], dtype=bool), nearest, -1)
+        for twin, number in count.items():  # the nearest of several
+            if number > 1:
+                rows = np.flatnonzero(same & (nearest == twin))
+                origin[rows[distance[rows, twin].argmin()]] = twin
+        if (origin >= 0).sum() > (best[1] >= 0).sum():
+            best = (relu.name, origin)
+    return best
+
+
+def _distance(values: Array, known: Array) -> Array:
+    """How far columns are apart, relative to the first's length; by one product, so to a few digits only."""
+    length = (values * values).sum(axis=0)[:, None]
+    square = length + (known * known).sum(axis=0) - 2.0 * values.T @ known
+    return np.asarray(np.sqrt(np.maximum(square, 0.0) / np.maximum(length, 1e-300)))
+
+
+def _multiples(values: Array, gone: list[int], stays: list[int], slope: Array) -> list[tuple[int, int, float]]:
+    """(unit, of, factor) for units that are multiples of one that stays."""
+    found: list[tuple[int, int, float]] = []
+    if not gone or not stays:
+        return found
+    length = np.sqrt((values * values).sum(axis=0))
+    for unit in gone:
+        cosine = values[:, stays].T @ values[:, unit] / np.maximum(length[stays] * length[unit], 1e-300)
+        at = int(np.argmax(np.abs(cosine)))
+        of = stays[at]
+        opposite = cosine[at] < 0
+        if 1.0 - abs(cosine[at]) <= 0.5 * _PARALLEL**2 and slope[unit] == slope[of] and not (opposite and slope[of]):
+            ratio = Fraction(float(values[:, unit] @ values[:, of])) / Fraction(float(length[of] ** 2) or 1.0)
+            near = ratio.limit_denominator(1 << 10)
+            found.append((unit, of, float(near if abs(near - ratio) < Fraction(1, 10**9) else ratio)))
+    return found
