@@ -77,7 +77,7 @@ def recipes(only: str | None, quick: bool) -> list[Recipe]:
     ]
     wide = [
         Recipe(f"wide {width} {strength:g}", width, strength, 20, 0.05, "proximal")
-        for width, strength in ((800, 5e-4), (800, 3e-4), (1600, 4e-4))
+        for width, strength in ((800, 5e-4), (800, 3e-4), (800, 2e-4), (1600, 2.5e-4))
     ]
     if quick:
         some = [paper[0], paper[2], ours[0]]
