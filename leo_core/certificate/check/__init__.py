@@ -97,7 +97,10 @@ def verdicts(
             tree = tree_of(described, arrays)
             region[node.name] = sharpened(region[node.name], tree, proved_bounds(net, node.name, region, tree))
             leaves += len(tree.closed)
-        low, high, state, method = (arrays[layer[what]] for what in ("lower", "upper", "state", "method"))
+        low, high = (arrays[layer[what]].astype(np.float64) for what in ("lower", "upper"))
+        state, method = arrays[layer["state"]], arrays[layer["method"]]
+        if any(array.shape != (node.size,) for array in (low, high, state, method)):
+            raise Refused(f"'{node.name}' has {node.size} units, the verdicts on it are more or fewer")
         for what, wrong in (
             ("lower bound", ~(low <= region[node.name][0][0])),
             ("upper bound", ~(high >= region[node.name][1][0])),
@@ -105,7 +108,7 @@ def verdicts(
             ("inactive", (state == INACTIVE) & (method != TRUSTED) & ~(high <= 0)),
             ("state", ~np.isin(state, (ACTIVE, INACTIVE, UNSTABLE, UNDECIDED))),
         ):
-            if wrong.any() or wrong.shape != (node.size,):
+            if wrong.any():
                 raise Refused(f"'{node.name}', unit {int(np.argmax(wrong))}: its {what} is not proved")
         witnessed(net, node.name, box, np.flatnonzero(state == UNSTABLE), arrays[layer["witnesses"]], arrays["points"])
         trusted = method == TRUSTED
@@ -163,7 +166,7 @@ def tree_of(described: Mapping[str, Any], arrays: Mapping[str, Array]) -> Tree:
         arrays[described[what]] for what in ("claims", "where", "unit", "closed", "row")
     )
     y = {node: arrays[name] for node, name in described["y"].items()}
-    return Tree(claims[:, 0], np.sign(claims[:, 1]), where, unit, closed, row, y, tilts)
+    return Tree(claims[:, 0], claims[:, 1], where, unit, closed, row, y, tilts)
 
 
 def roles_of(content: Mapping[str, Any], arrays: Mapping[str, Array]) -> Roles:
