@@ -82,7 +82,9 @@ def require_fitting(net: Net, target: str, tree: Tree) -> None:
         (tree.units, (claims,)), (tree.signs, (claims,)), (tree.where, (len(tree.where),)),
         (tree.unit, (len(tree.where),)), (tree.closed, (closings, 3)), (tree.row, (closings,)),
     ]  # fmt: skip
-    real = [(values, (len(values), net.by_name[name].size)) for name, values in tree.y.items()]
+    real: list[tuple[Array, tuple[int, ...]]] = [
+        (values, (len(values), net.by_name[name].size)) for name, values in tree.y.items()
+    ]
     for of_node in tree.tilts.values():
         for name, (units, share, slope) in of_node.items():
             columns = sum(matrix.shape[1] for matrix in net.by_name[name].matrices)
