@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, Context
 from typing import Any
 
 import numpy as np
@@ -179,12 +180,13 @@ def roles_of(content: Mapping[str, Any], arrays: Mapping[str, Array]) -> Roles:
 
 
 def lines(report: Report) -> list[str]:
-    """A report in words."""
+    """A report in words; the deviation to six digits, rounded up."""
+    most = float(Context(prec=6, rounding=ROUND_CEILING).create_decimal_from_float(report.deviation))
     found = [
         f"box of {len(report.lower)} inputs within [{report.lower.min():g}, {report.upper.max():g}]",
         f"proved: {report.active} active, {report.inactive} inactive, {report.unstable} unstable, "
         f"{report.undecided} undecided; {report.leaves} leaves",
-        f"no output differs by more than {report.deviation:.6g} on the box",
+        f"no output differs by more than {most:.6g} on the box",
     ]
     if report.trusted:
         found.append(f"NOT proved: {report.trusted} verdicts rest on a solver's word, and all of this on them")
