@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, Context
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,10 @@ def verdicts(
             tree = tree_of(described, arrays)
             region[node.name] = sharpened(region[node.name], tree, proved_bounds(net, node.name, region, tree))
             leaves += len(tree.closed)
-        low, high, state, method = (arrays[layer[what]] for what in ("lower", "upper", "state", "method"))
+        low, high = (arrays[layer[what]].astype(np.float64) for what in ("lower", "upper"))
+        state, method = arrays[layer["state"]], arrays[layer["method"]]
+        if any(array.shape != (node.size,) for array in (low, high, state, method)):
+            raise Refused(f"'{node.name}' has {node.size} units, the verdicts on it are more or fewer")
         for what, wrong in (
             ("lower bound", ~(low <= region[node.name][0][0])),
             ("upper bound", ~(high >= region[node.name][1][0])),
@@ -105,7 +109,7 @@ def verdicts(
             ("inactive", (state == INACTIVE) & (method != TRUSTED) & ~(high <= 0)),
             ("state", ~np.isin(state, (ACTIVE, INACTIVE, UNSTABLE, UNDECIDED))),
         ):
-            if wrong.any() or wrong.shape != (node.size,):
+            if wrong.any():
                 raise Refused(f"'{node.name}', unit {int(np.argmax(wrong))}: its {what} is not proved")
         witnessed(net, node.name, box, np.flatnonzero(state == UNSTABLE), arrays[layer["witnesses"]], arrays["points"])
         trusted = method == TRUSTED
@@ -163,7 +167,7 @@ def tree_of(described: Mapping[str, Any], arrays: Mapping[str, Array]) -> Tree:
         arrays[described[what]] for what in ("claims", "where", "unit", "closed", "row")
     )
     y = {node: arrays[name] for node, name in described["y"].items()}
-    return Tree(claims[:, 0], np.sign(claims[:, 1]), where, unit, closed, row, y, tilts)
+    return Tree(claims[:, 0], claims[:, 1], where, unit, closed, row, y, tilts)
 
 
 def roles_of(content: Mapping[str, Any], arrays: Mapping[str, Array]) -> Roles:
@@ -176,12 +180,13 @@ def roles_of(content: Mapping[str, Any], arrays: Mapping[str, Array]) -> Roles:
 
 
 def lines(report: Report) -> list[str]:
-    """A report in words."""
+    """A report in words; the deviation to six digits, rounded up."""
+    most = float(Context(prec=6, rounding=ROUND_CEILING).create_decimal_from_float(report.deviation))
     found = [
         f"box of {len(report.lower)} inputs within [{report.lower.min():g}, {report.upper.max():g}]",
         f"proved: {report.active} active, {report.inactive} inactive, {report.unstable} unstable, "
         f"{report.undecided} undecided; {report.leaves} leaves",
-        f"no output differs by more than {report.deviation:.6g} on the box",
+        f"no output differs by more than {most:.6g} on the box",
     ]
     if report.trusted:
         found.append(f"NOT proved: {report.trusted} verdicts rest on a solver's word, and all of this on them")

@@ -59,7 +59,7 @@ def interval(net: Net, node: Node, region: Region) -> tuple[Array, Array, Array]
             terms += matrix.shape[1]
         error = size * gamma(terms) + (terms + 8) * TINY
         low, high = np.nextafter(middle - spread - error, -np.inf), np.nextafter(middle + spread + error, np.inf)
-    return np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high), error
+    return np.where(low < np.inf, low, -np.inf), np.where(high > -np.inf, high, np.inf), error
 
 
 def upper_bound(
@@ -211,7 +211,7 @@ def bounded(net: Net, node: Node, region: Region) -> Region:
     """The one region with a node bounded; where rounding alone leaves a sign open, over the rationals."""
     low, high, error = (side[0] for side in interval(net, node, region))
     for sign, side in ((1, high), (-1, low)):
-        for unit in np.flatnonzero((sign * side > 0) & (sign * side <= 4 * error)).tolist():
+        for unit in np.flatnonzero((sign * side > 0) & (sign * side <= 4 * error) & (error < np.inf)).tolist():
             exact = upwards(np.array([exact_extreme(net, node, region, unit, sign)], dtype=object))[0]
             side[unit] = sign * min(sign * side[unit], exact)
     return tightened(net, node, {**region, node.name: (low[None], high[None])})

@@ -55,8 +55,8 @@ class Difference:
         self.copies: dict[str, list[tuple[int, int, float, float]]] = {}
         for node in original.nodes:
             for unit, of, factor in roles.copies.get(node.name, ()):
-                if unit == of:
-                    raise Refused(f"unit {unit} of '{node.name}' as a copy of itself")
+                if unit == of or not 0 <= unit < node.size or not 0 <= of < node.size:
+                    raise Refused(f"unit {unit} of '{node.name}' as a copy of unit {of}")
                 price = one_hot(np.array([unit]), node.size)
                 price[0, of] = -factor
                 apart = self.largest({node.sources[0]: self.number(price)}, {})[0]
@@ -119,7 +119,8 @@ class Difference:
                 region = {**self.own, node.name: (low[None], high[None])}
                 low[new] = np.fmax(low[new], -upwards(upper_bound(self.g, node.name, price, region, zero)))
             self.moved[relu.name] = moved
-            self.line_error[relu.name] = np.where(low < 0, np.nextafter(-(1 - relu.slope) * low, np.inf), 0.0)
+            drop = np.where(relu.slope == 0, 1.0, np.nextafter(1 - relu.slope, 2))
+            self.line_error[relu.name] = np.where(low < 0, np.nextafter(-drop * low, np.inf), 0.0)
         self.own[node.name] = (low[None], high[None])
 
     def largest(self, of_f: dict[str, Array], of_g: dict[str, Array]) -> Array:
@@ -168,7 +169,7 @@ class Difference:
             passed = price[:, kept] * self.number(np.where(moved > 0, middle, 0.0))
             uncertain = np.nextafter(np.nextafter(radius, 2) * moved, np.inf)
             trace.lose(np.abs(price[:, kept]), np.where((radius > 0) & (moved > 0), uncertain, 0.0))
-            trace.lose_rounding(np.abs(passed), np.where(np.isin(middle, (0.5, 1.0)), 0.0, gamma(4) * moved))
+            trace.lose_rounding(np.abs(price[:, kept]), gamma(4), np.where(middle == 1, 0.0, moved))
             own = own + spread(passed, kept, node.size)
             trace.add(self.f, self.region, of_f, before.sources[0], -spread(passed, old, before.size))
         trace.add(self.g, self.own, of_g, source, own)
@@ -181,7 +182,7 @@ class Difference:
             flow = price[:, unit] * self.number(abs(factor))
             size = np.abs(price[:, unit : unit + 1])
             trace.lose(size, np.array([apart]))
-            trace.lose_rounding(size, np.array([2 * gamma(4) * abs(factor) * (limit[of] + input_limit[of])]))
+            trace.lose_rounding(size, 2 * gamma(4) * abs(factor), np.array([limit[of] + input_limit[of]]))
             if factor < 0:  # relu(−z) = relu(z) − z
                 if node.slope[of] or node.slope[unit]:
                     raise Refused("a leaky unit as the opposite of another")
@@ -196,8 +197,8 @@ class Difference:
         line, gain, offset, error = self.lines[node.name]
         as_line = np.where(line, price, price * 0)
         trace.lose(np.abs(as_line), np.where(line, error, 0.0))
-        inexact = np.where(line & ~np.isin(gain, (0.0, 1.0)), gamma(4) * np.abs(gain) * input_limit, 0.0)
-        trace.lose_rounding(np.abs(as_line), inexact)
+        inexact = np.where(line & ~np.isin(gain, (0.0, 1.0)), input_limit, 0.0)
+        trace.lose_rounding(np.abs(as_line), gamma(4) * np.abs(gain), inexact)
         trace.add(self.f, self.region, of_f, source, as_line * self.number(np.where(line, gain, 0.0)))
         trace.shift(as_line, np.where(line, offset, 0.0))
         trace.end(np.where(line, price * 0, price), *values_of(self.f, self.region, node.name))
@@ -211,17 +212,22 @@ class _Trace:
         self.total = number(np.zeros(count))
         self.low, self.high, self.slack = self.total, self.total, self.total
         self.inputs: dict[str, Array] = {}
+        self.additions = 0
 
     def lose(self, size: Array, error: Array) -> None:
         """Prices of this size times an error, which is not negative."""
         used = np.flatnonzero(error != 0)
         if len(used):
-            self.slack = self.slack + (size[:, used] @ self.number(error[used])) * (1 + self._gamma(len(used)))
+            size = size[:, used]
+            self._widen((size @ self.number(error[used])) * (1 + self._gamma(len(used))))
+            self._underflow(size, np.ones(len(used)))
 
-    def lose_rounding(self, size: Array, error: Array) -> None:
-        """The same, of an error that rationals do not make."""
-        if self.rounded:
-            self.lose(size, error + np.where(error != 0, TINY, 0.0))
+    def lose_rounding(self, size: Array, part: Array | float, limit: Array) -> None:
+        """Prices of this size, rounded by such a part of them or by underflow, times what is at most the limit."""
+        used = np.flatnonzero(limit != 0)
+        if self.rounded and len(used):
+            self.lose(size[:, used], np.broadcast_to(part, limit.shape)[used] * limit[used] + TINY)
+            self._underflow(size[:, used], limit[used])
 
     def add(self, net: Net, region: Region, flows: dict[str, Array], name: str, flow: Array) -> None:
         """Add to what a node collects; what the sum rounds is known exactly."""
@@ -231,7 +237,7 @@ class _Trace:
         flows[name], error = two_sum(flows[name], flow)
         if self.rounded and error.any():
             terms = error.shape[1]
-            self.slack = self.slack + (error @ (reach(net, region, name) + TINY)) * (1 + gamma(terms)) + terms * TINY
+            self._widen((error @ (reach(net, region, name) + TINY)) * (1 + gamma(terms)) + terms * TINY)
 
     def through(self, net: Net, region: Region, node: Node, flows: dict[str, Array]) -> None:
         """An affine node: its price goes to its bias and, times its weights, to what it reads."""
@@ -242,7 +248,7 @@ class _Trace:
             terms = node.size + sum(matrix.shape[1] for matrix in node.matrices)
             weight, entering = rounding_weight(net, node, region)
             error = gamma(terms) * (np.abs(price) @ weight) + terms * TINY * (1 + entering)
-            self.slack = self.slack + np.where(copied(price), 0.0, error)
+            self._widen(np.where(copied(price), 0.0, error))
         self._shift(times(price, node.bias[:, None])[:, 0])
         for source, matrix in zip(node.sources, node.matrices, strict=True):
             self.add(net, region, flows, source, times(price, matrix))
@@ -252,7 +258,7 @@ class _Trace:
         used = np.flatnonzero(constants != 0)
         if len(used):
             size = np.abs(price[:, used])
-            self.lose_rounding(size, gamma(len(used)) * np.abs(constants[used]))
+            self.lose_rounding(size, gamma(len(used)), np.abs(constants[used]))
             self._shift(times(price[:, used], constants[used, None])[:, 0])
 
     def end(self, price: Array, low: Array, high: Array) -> None:
@@ -265,19 +271,28 @@ class _Trace:
         self.low = self.low + np.minimum(*ends).sum(axis=1)
         self.high = self.high + np.maximum(*ends).sum(axis=1)
         limit = np.maximum(np.abs(low), np.abs(high))[0, used]
-        self.lose_rounding(np.abs(price), gamma(len(used) + 64) * limit + TINY)
+        self.lose_rounding(np.abs(price), gamma(len(used) + 64), limit)
 
     def bound(self) -> Array:
         """Per row, the largest absolute value, rounded up."""
         top, bottom = self.total + self.high, self.total + self.low
         largest = np.maximum(np.abs(top), np.abs(bottom)) + self.slack
         if self.rounded:
-            return np.where(np.isnan(largest), np.inf, largest * (1 + 2.0**-40))
+            return np.where(np.isnan(largest), np.inf, largest * (1 + 2.0**-40 + gamma(self.additions)))
         return upwards(largest)
 
     def _shift(self, amount: Array) -> None:
         self.total, error = two_sum(self.total, amount)
-        self.slack = self.slack + error
+        self._widen(error)
+
+    def _widen(self, amount: Array) -> None:
+        self.slack = self.slack + amount
+        self.additions += 1
+
+    def _underflow(self, size: Array, limit: Array) -> None:
+        """What is lost where a product with a price that is not zero falls below all floats, times up to the limit."""
+        if self.rounded:
+            self._widen(np.where(size.any(axis=1), TINY * limit.sum(), 0.0))
 
     def _gamma(self, terms: int) -> Any:
         return gamma(terms) if self.rounded else 0

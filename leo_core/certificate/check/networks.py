@@ -15,6 +15,10 @@ import numpy as np
 
 Array = Any
 
+VERSION = 1  # of the files that networks are read from
+MOST = 2**32  # bytes that an archive may unpack to, and that the matrices of a network may take
+MOST_JSON = 2**27  # bytes of a header: as Python values it takes many times that
+
 
 class Refused(Exception):  # noqa: N818 - a verdict, not a fault
     """The certificate does not hold, or is none."""
@@ -74,14 +78,21 @@ class Net:
 def open_archive(path: Any) -> tuple[dict[str, Any], dict[str, Array]]:
     """(header, arrays) of a zip archive of JSON and .npy files, its checksum compared; nothing in it is code."""
     with zipfile.ZipFile(path) as archive:
-        if sum(entry.file_size for entry in archive.infolist()) > 2**32:
+        if sum(entry.file_size for entry in archive.infolist()) > MOST:
             raise Refused("the archive unpacks to more than 4 GiB")
+        if len(set(archive.namelist())) < len(archive.namelist()):
+            raise Refused("two entries of the archive have one name")
+        if archive.getinfo("header.json").file_size > MOST_JSON:
+            raise Refused("the archive's header is larger than 128 MiB")
         header = json.loads(archive.read("header.json"))
         arrays = {
             name.removesuffix(".npy"): np.load(io.BytesIO(archive.read(name)), allow_pickle=False)
             for name in archive.namelist()
             if name.endswith(".npy")
         }
+    for name, array in arrays.items():
+        if array.dtype.kind not in "iuf" or array.dtype.itemsize > 8:
+            raise Refused(f"array '{name}' is of type {array.dtype.str}, which is none that LEO writes")
     if checksum(header["content"], arrays) != header["sha256"]:
         raise Refused("the checksum does not fit: the file is damaged")
     return header, arrays
@@ -99,20 +110,27 @@ def checksum(content: Mapping[str, Any], arrays: Mapping[str, Array]) -> str:
 def read_network(path: Any) -> Net:
     """The network in a ``.leo`` file, and the digest over all that determines its function and storage."""
     header, arrays = open_archive(path)
+    if header.get("format") != "leo" or header.get("version") != VERSION:
+        raise Refused(f"a network in no LEO file of version {VERSION}")
     content = header["content"]
-    sizes = {"input": content["input_size"]}
+    sizes, entries = {"input": content["input_size"]}, 0
     digest = hashlib.sha256(json.dumps([content["input_size"], content["output"]]).encode())
     nodes: list[Node] = []
     affine: set[str] = set()
     for item in content["nodes"]:
+        if item["kind"] not in ("relu", "affine"):
+            raise Refused(f"a node of the unknown kind '{item['kind']}'")
         relu = item["kind"] == "relu"
         sources = [item["source"]] if relu else item["sources"]
         last = arrays[item["slope" if relu else "bias"]]
-        if item["name"] in sizes or any(source not in sizes for source in sources) or last.ndim != 1:
+        if item["name"] in sizes or not sources or any(source not in sizes for source in sources) or last.ndim != 1:
             raise Refused(f"node '{item['name']}' is out of order, or no list of units")
         digest.update(json.dumps(["Relu" if relu else "Affine", item["name"], *sources, len(last)]).encode())
         matrices = []
-        for source, linear in zip(sources, item.get("maps", ()), strict=not relu):
+        entries += len(last) * (1 + sum(sizes[source] for source in sources))
+        if 8 * entries > MOST:  # a map of few numbers may be a large matrix
+            raise Refused("the network's matrices take more than 4 GiB")
+        for source, linear in zip(sources, () if relu else item["maps"], strict=not relu):
             parts = {name: arrays[array] for name, array in linear["arrays"].items()}
             matrix = dense(linear["kind"], parts, sizes[source], len(last))
             matrices.append(matrix)
@@ -138,7 +156,6 @@ def read_network(path: Any) -> Net:
 
 def dense(kind: str, parts: Mapping[str, Array], columns: int, rows: int) -> Array:
     """A stored linear map as a float64 matrix."""
-    matrix = np.zeros((rows, columns))
     if kind == "dense":
         matrix = parts["matrix"].astype(np.float64)
     elif kind == "diagonal":
@@ -146,9 +163,13 @@ def dense(kind: str, parts: Mapping[str, Array], columns: int, rows: int) -> Arr
     elif kind in ("select", "sparse"):
         column = parts["indices"]
         row = np.arange(rows) if kind == "select" else np.repeat(np.arange(rows), np.diff(parts["indptr"]))
-        if (column < 0).any() or len(np.unique(row * columns + column)) < len(column):
+        data = np.ones(rows) if kind == "select" else parts["data"]
+        if not row.shape == column.shape == data.shape or (column < 0).any():
             raise Refused(f"a {kind} map with entries out of place")
-        matrix[row, column] = 1.0 if kind == "select" else parts["data"]
+        if len(np.unique(row * columns + column)) < len(column):
+            raise Refused(f"a {kind} map with two entries in one place")
+        matrix = np.zeros((rows, columns))
+        matrix[row, column] = data
     else:
         raise Refused(f"a linear map of the unknown kind '{kind}'")
     if matrix.shape != (rows, columns):

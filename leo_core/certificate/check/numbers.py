@@ -56,9 +56,9 @@ def whole(values: Array) -> tuple[Array, int]:
 
 
 def upwards(values: Array) -> Array:
-    """Floats not below the values; what is not a number counts as infinite."""
+    """Floats not below the values; what is not a number, or fell out of their range, counts as infinite."""
     if values.dtype != object:
-        return np.where(np.isnan(values), np.inf, np.nextafter(values, np.inf))
+        return np.where(values > -np.inf, np.nextafter(values, np.inf), np.inf)
     near = np.array([float(value) for value in values])
     return np.where([Fraction(n) < value for n, value in zip(near, values)], np.nextafter(near, np.inf), near)
 

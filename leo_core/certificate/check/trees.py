@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from leo_core.certificate.check.bounds import Region, chunk, interval, one_hot, tightened, upper_bound
-from leo_core.certificate.check.networks import Net, Node
+from leo_core.certificate.check.networks import Net, Node, Refused
 from leo_core.certificate.check.numbers import rational, times, upwards
 
 Array = Any
@@ -42,6 +42,7 @@ class Tree:
 
 def proved_bounds(net: Net, target: str, region: Region, tree: Tree) -> Array:
     """Per claim of a tree, the upper bound on sign·unit that its leaves prove on the one region; infinite for none."""
+    require_fitting(net, target, tree)
     plan = net.before([target])
     affine = [node for node in plan if not node.relu]
     cut = tree.where != LEAF
@@ -72,6 +73,28 @@ def proved_bounds(net: Net, target: str, region: Region, tree: Tree) -> Array:
         if len(going):
             waiting.append(halves(affine, tree, ids[going], first, take(regions, going), is_open[going]))
     return found
+
+
+def require_fitting(net: Net, target: str, tree: Tree) -> None:
+    """Raises :class:`Refused` where arrays of a tree do not fit the network or each other."""
+    size, claims, closings = net.by_name[target].size, len(tree.units), len(tree.closed)
+    whole = [
+        (tree.units, (claims,)), (tree.signs, (claims,)), (tree.where, (len(tree.where),)),
+        (tree.unit, (len(tree.where),)), (tree.closed, (closings, 3)), (tree.row, (closings,)),
+    ]  # fmt: skip
+    real: list[tuple[Array, tuple[int, ...]]] = [
+        (values, (len(values), net.by_name[name].size)) for name, values in tree.y.items()
+    ]
+    for of_node in tree.tilts.values():
+        for name, (units, share, slope) in of_node.items():
+            columns = sum(matrix.shape[1] for matrix in net.by_name[name].matrices)
+            whole.append((units, (len(units),)))
+            real += [(share, (len(units),)), (slope, (len(units), columns))]
+    for kinds, arrays in (("iu", whole), ("f", real)):
+        if any(array.dtype.kind not in kinds or array.shape != shape for array, shape in arrays):
+            raise Refused(f"a tree of '{target}' with arrays that do not fit")
+    if claims > 2 * size or not (np.abs(tree.signs) == 1).all():
+        raise Refused(f"a tree of '{target}' that claims nothing, or one thing twice")
 
 
 def take(regions: Region, rows: Any) -> Region:
