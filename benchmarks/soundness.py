@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rich.box import MARKDOWN
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -74,7 +75,9 @@ def main() -> None:
     figures = {"time_limit": arguments.time_limit, **summary(done)}
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
-    console = Console(width=180)
+    console = Console(width=300)
+    for trust in ("proved", "solver"):
+        console.print(run_table(figures, trust))
     console.print(proved_table(figures))
     console.print(trusted_table(figures))
     for line in figures["false"]:
@@ -209,11 +212,21 @@ def add(total: dict[str, Any], record: Record) -> None:
     total["seconds"] = round(total["seconds"] + record.get("seconds", 0.0), 3)
 
 
+def run_table(figures: dict[str, Any], trust: str) -> Table:
+    """By strategy and solver: how many verdicts, how many false."""
+    cells = figures["families"]["all"][trust]
+    claimed = ("false_stable", "false_unstable", "claims", "fooled", "infeasible")
+    keys = MISTAKES if trust == "proved" else claimed
+    shown = table(f"trust='{trust}'", "networks", "units", "open", *(heading(key) for key in keys))
+    for run, cell in sorted(cells.items()):
+        shown.add_row(run, str(cell["networks"]), str(cell["units"]), share(cell), *(str(cell[key]) for key in keys))
+    return shown
+
+
 def proved_table(figures: dict[str, Any]) -> Table:
-    """False verdicts of all proved runs together, and the units that each leaves undecided."""
-    runs = list(figures["families"]["all"]["proved"])
-    shown = _table("proved", "networks", "verdicts", "false stable", "false unstable", "false bounds",
-                   *(f"{run}: open" for run in runs))  # fmt: skip
+    """By family: mistakes of all proved runs together, and the units that each leaves open, of how many networks."""
+    runs = sorted(figures["families"]["all"]["proved"])
+    shown = table("trust='proved'", "networks", "verdicts", *(heading(kind) for kind in MISTAKES), *runs)
     for family, by_trust in figures["families"].items():
         cells = by_trust["proved"]
         sums = {key: sum(cell[key] for cell in cells.values()) for key in COUNTED}
@@ -222,31 +235,37 @@ def proved_table(figures: dict[str, Any]) -> Table:
             str(max(cell["networks"] for cell in cells.values())),
             str(sums["units"] - sums["undecided"]),
             *(str(sums[kind]) for kind in MISTAKES),
-            *(share(cells.get(run)) for run in runs),
+            *(f"{share(cells[run])} of {cells[run]['networks']}" if run in cells else "" for run in runs),
         )
     return shown
 
 
-def share(cell: dict[str, Any] | None) -> str:
-    return "" if cell is None else f"{100 * cell['undecided'] / cell['units']:.1f} %"
-
-
 def trusted_table(figures: dict[str, Any]) -> Table:
-    """Networks with a false verdict when the solver is believed."""
+    """By family: networks with a false verdict when the solver is believed."""
     runs = sorted(figures["families"]["all"]["solver"])
-    shown = _table("trust='solver'", *runs, "false verdicts", "claims", "'infeasible'")
+    shown = table("trust='solver'", *runs)
     for family, by_trust in figures["families"].items():
         cells = by_trust["solver"]
-        sums = {key: sum(cell[key] for cell in cells.values()) for key in COUNTED}
-        fooled = [f"{cells[run]['fooled']} of {cells[run]['networks']}" if run in cells else "" for run in runs]
-        shown.add_row(family, *fooled, *(str(sums[key]) for key in ("false_stable", "claims", "infeasible")))
+        shown.add_row(
+            family,
+            *(f"{cells[run]['fooled']} of {cells[run]['networks']}" if run in cells else "" for run in runs),
+        )
     return shown
 
 
-def _table(*headings: str) -> Table:
-    shown = Table(box=None, pad_edge=False)
-    for at, heading in enumerate(headings):
-        shown.add_column(heading, justify="right" if at else "left")
+def share(cell: dict[str, Any]) -> str:
+    return f"{100 * cell['undecided'] / cell['units']:.1f} %"
+
+
+def heading(key: str) -> str:
+    return {"fooled": "networks with a false verdict", "infeasible": "'infeasible'"}.get(key, key.replace("_", " "))
+
+
+def table(*headings: str) -> Table:
+    """In Markdown, for the page in docs/results."""
+    shown = Table(box=MARKDOWN)
+    for at, text in enumerate(headings):
+        shown.add_column(text, justify="right" if at else "left", no_wrap=True)
     return shown
 
 
