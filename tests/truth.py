@@ -15,12 +15,18 @@ from leo_core.stability import State
 
 Point = tuple[Fraction, ...]
 Form = list[tuple[Fraction, ...]]  # one row per unit: coefficients of the inputs, then the constant
+Extremes = dict[str, list[tuple[Fraction, Fraction]]]  # by node: (min, max) of each unit
 
 
-def extremes(network: Network, box: Box) -> dict[str, list[tuple[Fraction, Fraction]]]:
+def extremes(network: Network, box: Box) -> Extremes:
     """For every node, (min, max) of each unit over the box, exactly."""
-    found: dict[str, list[tuple[Fraction, Fraction]]] = {}
-    for corners, forms in pieces(network, box):
+    return extremes_within(network, corners_of(box))
+
+
+def extremes_within(network: Network, outline: list[Point]) -> Extremes:
+    """The same over the segment or the convex polygon with these corners, which need not be floats."""
+    found: Extremes = {}
+    for corners, forms in pieces(network, outline):
         for node in network.nodes:
             values = [[at(row, corner) for corner in corners] for row in forms[node.name]]
             seen = [(min(v), max(v)) for v in values]
@@ -51,16 +57,20 @@ def largest_difference(first: Network, second: Network, box: Box) -> Fraction:
     return max(max(abs(low), abs(high)) for low, high in extremes(joint, box)[joint.output])
 
 
-def pieces(network: Network, box: Box) -> Iterator[tuple[list[Point], dict[str, Form]]]:
-    """(corners, the affine form of every node on it) for each piece."""
+def corners_of(box: Box) -> list[Point]:
+    """The ends of a box with one input, or the corners of one with two, in order."""
     assert box.size <= 2, "the truth is known for one or two inputs"
     lower, upper = ([Fraction(float(v)) for v in side] for side in (box.lower, box.upper))
     if box.size == 1:
-        corners: list[Point] = [(lower[0],), (upper[0],)]
-    else:
-        corners = [(lower[0], lower[1]), (upper[0], lower[1]), (upper[0], upper[1]), (lower[0], upper[1])]
-    identity = [tuple(Fraction(i == j) for j in range(box.size)) + (Fraction(0),) for i in range(box.size)]
-    yield from _refine(network, 0, corners, {INPUT: identity})
+        return [(lower[0],), (upper[0],)]
+    return [(lower[0], lower[1]), (upper[0], lower[1]), (upper[0], upper[1]), (lower[0], upper[1])]
+
+
+def pieces(network: Network, outline: list[Point]) -> Iterator[tuple[list[Point], dict[str, Form]]]:
+    """(corners, the affine form of every node on it) for each piece of the set with these corners."""
+    size = network.input_size
+    identity = [tuple(Fraction(i == j) for j in range(size)) + (Fraction(0),) for i in range(size)]
+    yield from _refine(network, 0, outline, {INPUT: identity})
 
 
 def at(row: tuple[Fraction, ...], point: Point) -> Fraction:

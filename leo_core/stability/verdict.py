@@ -47,7 +47,8 @@ class LayerStability:
     state, method:
         One :class:`State` and one :class:`Method` per unit, as int8.
     lower, upper:
-        Proved bounds on the pre-activation over the box (under trust="solver" they rest on the solver's word as well).
+        Proved bounds on the pre-activation over the box; under trust="solver" they hold only if what the solver said of
+        earlier layers does.
     witnesses:
         For an unstable unit i, ``witnesses[i]`` of shape (2, inputs): a point where it is negative
         and one where it is positive.
