@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, final
 
 from leo_core.errors import UsageError
@@ -42,6 +43,8 @@ class Options:
         ``"proved"``: no verdict rests on a solver's word. ``"solver"``: as in the published papers.
     seed:
         For everything random, so that a run can be repeated.
+    checkpoint:
+        A file that keeps what was found, to go on from should the run be cut off; or None.
     """
 
     tolerance: str | float = "float"
@@ -54,6 +57,7 @@ class Options:
     jobs: int = 1
     trust: str = "proved"
     seed: int = 0
+    checkpoint: str | Path | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tolerance", _tolerance(self.tolerance))
