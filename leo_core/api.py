@@ -427,9 +427,9 @@ def _checkpoint(network: Network, box: Box, settings: Options, solver: str, list
         "seed": str(settings.seed),
     }
     checkpoint = Checkpoint.open(settings.checkpoint, about, lambda text: listener(Note(text)))
-    if len(checkpoint):
+    if checkpoint.count:
         listener(
-            Note(f"goes on from {settings.checkpoint}: {len(checkpoint)} findings of earlier work, each checked again")
+            Note(f"goes on from {settings.checkpoint}: {checkpoint.count} entries of earlier work, each checked again")
         )
     return checkpoint
 

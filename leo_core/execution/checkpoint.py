@@ -33,7 +33,7 @@ _DTYPES = ("<f8", "<i8", "<i4", "|i1")
 
 @final
 class Checkpoint:
-    """Keys are JSON lists; ``Checkpoint()`` keeps nothing. ``len`` is how many keys an earlier run left."""
+    """Keys are JSON lists; ``Checkpoint()`` keeps nothing."""
 
     def __init__(self, file: BinaryIO | None = None, report: Callable[[str], None] = lambda _text: None) -> None:
         self._file, self._report = file, report
@@ -61,7 +61,9 @@ class Checkpoint:
             raise
         return checkpoint
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
+        """How many keys it holds."""
         return len(self._at)
 
     def get(self, *key: Any) -> tuple[Any, dict[str, NDArray[Any]]] | None:
@@ -80,6 +82,9 @@ class Checkpoint:
         if self._file is None or self._full:
             return
         content = _packed({"key": key, "value": value}, arrays or {})
+        at = self._at.get(json.dumps(key))
+        if at is not None and at[1] == len(content) and os.pread(self._file.fileno(), at[1], at[0]) == content:
+            return  # it is there already
         if self._append(_framed(content)):
             self._at[json.dumps(key)] = self._end - len(content), len(content)
 
