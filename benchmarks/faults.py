@@ -130,9 +130,9 @@ def kill_command(run: Run, seconds: float, out: bytes, row: dict[str, Any], rng:
 
 
 def kill_worker(run: Run, seconds: float, _out: bytes, _row: dict[str, Any], rng: random.Random) -> int:
-    """Kill a random worker at a random moment from when there are some, and let the command finish."""
+    """Kill a random worker at a random moment of the first part of the run, and let the command finish."""
     process, kills = run.start(), 0
-    wait_until = time.monotonic() + rng.uniform(0.1, 0.9) * seconds
+    wait_until = time.monotonic() + rng.uniform(0.0, 0.4) * seconds
     while process.poll() is None:
         children = workers(process.pid)
         if children and time.monotonic() > wait_until and not kills:

@@ -352,6 +352,8 @@ def write(network: Network, path: str | Path) -> Path:
         temporary.replace(target)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
+    except OutputError as error:  # a frontend's own; it names the file it was given
+        raise OutputError(str(error).replace(str(temporary), str(path))) from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

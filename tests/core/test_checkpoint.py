@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 
 import numpy as np
 import pytest
@@ -126,7 +127,7 @@ def rarely_on(*widths: int, seed: int) -> Network:
     rng = np.random.default_rng(seed)
     nodes: list[Affine | Relu] = []
     h, at = rng.uniform(-1, 1, (2000, widths[0])), "input"
-    for k, (columns, rows) in enumerate(zip(widths[:-1], widths[1:], strict=True), 1):
+    for k, (columns, rows) in enumerate(itertools.pairwise(widths), 1):
         matrix = rng.integers(-64, 65, (rows, columns)) / 32
         a = h @ matrix.T
         bias = -np.round(np.median(a, axis=0) * 32) / 32
