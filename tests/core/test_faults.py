@@ -53,7 +53,8 @@ class Run:
         self.out, self.verdicts, self.checkpoint = folder / "out.leo", folder / "verdicts", folder / "checkpoint"
         self.right = [layer.state.tolist() for layer in undisturbed(network).layers.values()]
         self._command = [sys.executable, "-c", COMMAND, self.verdicts, "compress", self.model, self.out, "--domain",
-                         "-1,1", "--solver", "highs", "--checkpoint", self.checkpoint, "--jobs", str(jobs), "-q"]  # fmt: skip
+                         "-1,1", "--solver", "highs", "--checkpoint", self.checkpoint, "--jobs", str(jobs),
+                         "-q"]  # fmt: skip
 
     def start(self):
         return subprocess.Popen(list(map(str, self._command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
