@@ -6,6 +6,7 @@ Each is a straight line through the rooms: read, domain, stability, rewriting, w
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import os
 import secrets
@@ -19,6 +20,7 @@ from typing import Any, final
 
 import numpy as np
 
+import leo_core
 from leo_core import storage
 from leo_core.arithmetic import round_down, round_up
 from leo_core.bounds.interval import bound_network
@@ -32,6 +34,7 @@ from leo_core.compare import Comparison, compare
 from leo_core.domain import Box, input_shape
 from leo_core.errors import CertificateError, FormatError, OutputError, PluginError, UsageError
 from leo_core.execution.budget import Budget
+from leo_core.execution.checkpoint import Checkpoint
 from leo_core.execution.events import Listener, Note, silent
 from leo_core.inputs import inputs_of
 from leo_core.milp.checked import CheckedSolver
@@ -258,6 +261,8 @@ def cross_check(
         raise UsageError(f"a cross-check takes two different solvers, not {', '.join(solvers) or 'none'}")
     if "solver" in options:
         raise UsageError("a cross-check names its solvers itself; leave out the option solver")
+    if options.get("checkpoint") is not None:
+        raise UsageError("a cross-check decides twice, and a checkpoint is of one decision; leave out the checkpoint")
     settings = [_options({**options, "solver": name}) for name in solvers]
     heard = _Heard(listener)
     imported, _ = read(model, heard, input_shape(domain))
@@ -494,6 +499,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.replace(target)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
+    except OutputError as error:  # a frontend's own; it names the file it was given
+        raise OutputError(str(error).replace(str(temporary), str(path))) from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -538,18 +545,41 @@ def _decide(network: Network, box: Box, settings: Options, budget: Budget, liste
     if jobs > 1 and type(solver).__module__ == "__main__":
         listener(Note(f"the solver '{solver.name}' lives in the running script, where workers cannot see it: one job"))
         jobs = 1
-    return decide(
-        network,
-        box,
-        strategy=settings.strategy,
-        solver=solver,
-        trust=settings.trust,
-        budget=budget,
-        unit_seconds=math.inf if settings.unit_time_limit is None else settings.unit_time_limit,
-        jobs=jobs,
-        listener=listener,
-        seed=settings.seed,
-    )
+    with _checkpoint(network, box, settings, solver.name, listener) as checkpoint:
+        return decide(
+            network,
+            box,
+            strategy=settings.strategy,
+            solver=solver,
+            trust=settings.trust,
+            budget=budget,
+            unit_seconds=math.inf if settings.unit_time_limit is None else settings.unit_time_limit,
+            jobs=jobs,
+            listener=listener,
+            seed=settings.seed,
+            checkpoint=checkpoint,
+        )
+
+
+def _checkpoint(network: Network, box: Box, settings: Options, solver: str, listener: Listener) -> Checkpoint:
+    """What the options name, or one that keeps nothing; it is about all that verdicts may depend on."""
+    if settings.checkpoint is None:
+        return Checkpoint()
+    about = {
+        "LEO": leo_core.__version__,
+        "network": network.digest,
+        "domain": hashlib.sha256(box.lower.tobytes() + box.upper.tobytes()).hexdigest(),
+        "strategy": settings.strategy,
+        "solver": solver,
+        "trust": settings.trust,
+        "seed": str(settings.seed),
+    }
+    checkpoint = Checkpoint.open(settings.checkpoint, about, lambda text: listener(Note(text)))
+    if checkpoint.count:
+        listener(
+            Note(f"goes on from {settings.checkpoint}: {checkpoint.count} entries of earlier work, each checked again")
+        )
+    return checkpoint
 
 
 def _running_error(network: Network, facts: Facts, stability: StabilityMap) -> float:

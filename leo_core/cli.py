@@ -125,6 +125,11 @@ def _solving_options(command: Command) -> Command:
                 metavar="N",
                 help="For everything random.",
             ),
+            click.option(
+                "--checkpoint",
+                metavar="FILE",
+                help="Keep what is found in FILE, and go on from what is there, should a run have been cut off.",
+            ),
         )
     ):
         command = option(command)
@@ -194,6 +199,8 @@ def compress(
     Options(**options)
     if Path(source).exists() and Path(target).exists() and Path(source).samefile(target):
         raise UsageError(f"{target}: OUT is the same file as IN; choose another name")
+    if options["checkpoint"] is not None and Path(options["checkpoint"]).resolve() == Path(target).resolve():
+        raise UsageError(f"{target}: OUT is the same file as the checkpoint; choose another name")
     if certificate is not None:
         api.require_writable(certificate)
         if Path(certificate).resolve() in (Path(source).resolve(), Path(target).resolve()):

@@ -52,6 +52,10 @@ class OutputError(LeoError):
     """A result could not be written."""
 
 
+class CheckpointError(LeoError):
+    """A checkpoint is in use, is of other work, or is none; the file is left as it is."""
+
+
 class PluginError(LeoError):
     """A plug-in is unknown, broken, or clashes with another of the same name."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, final
 
 from leo_core.errors import UsageError
@@ -46,6 +47,8 @@ class Options:
         For everything random, so that a run can be repeated.
     evidence:
         Whether to keep what a certificate holds, and no verdict without it.
+    checkpoint:
+        A file that keeps what was found, to go on from should the run be cut off; or None.
     """
 
     tolerance: str | float = "float"
@@ -59,6 +62,7 @@ class Options:
     trust: str = "proved"
     seed: int = 0
     evidence: bool = False
+    checkpoint: str | Path | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tolerance", _tolerance(self.tolerance))

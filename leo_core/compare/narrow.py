@@ -73,12 +73,12 @@ def _settled(
     left = list(range(len(rows)))
     if int(np.count_nonzero(box.lower < box.upper)) <= FEW_INPUTS:
         share = budget.at_most(0.5 * budget.remaining) if np.isfinite(budget.remaining) else budget
-        cut = split_box(network, _CLAIMS, [(unit, 1) for unit in left], known, box, share, Pool(1))
-        for point in cut.refuted.values():
-            seen.look_at(point)
-        proved += [unit for unit, _ in cut.proved]
-        if cut.refuted:
-            return [rows[unit] for unit in proved]
+        for cut in split_box(network, _CLAIMS, [(unit, 1) for unit in left], known, box, share, Pool(1)):
+            proved += [unit for unit, _ in cut.proved]
+            for point in cut.refuted.values():
+                seen.look_at(point)
+            if cut.refuted:
+                return [rows[unit] for unit in proved]
         left = [unit for unit in left if unit not in proved]
     settler = Settler(network, _CLAIMS, known, solver.solver, "proved", seed)
     try:

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -45,7 +46,7 @@ class Handler(Protocol[Task, Result]):
 
 
 class _Lost:
-    """The task's worker died, twice, or was stopped because it overran its time."""
+    """The task's worker died, twice, ran out of memory, or was stopped because it overran its time."""
 
     def __repr__(self) -> str:
         return "LOST"
@@ -71,7 +72,7 @@ class Pool:
         be importable, ``arguments`` picklable. An exception in a handler is raised here.
         """
         if self.jobs == 1:
-            yield from _here(make(*arguments), draw, budget)
+            yield from _here((make, arguments), draw, budget)
         else:
             yield from self._spread((make, arguments), draw, budget)
 
@@ -126,12 +127,23 @@ class Pool:
         self._workers.remove(worker)
 
 
-def _here(handler: Handler[Any, Any], draw: Draw, budget: Budget) -> Iterator[tuple[Any, Any]]:
+def _here(setup: Setup, draw: Draw, budget: Budget) -> Iterator[tuple[Any, Any]]:
+    make, arguments = setup
+    handler: Handler[Any, Any] | None = None
     try:
         while not budget.expired and (task := draw()) is not None:
-            yield task, handler(task, budget)
+            handler = make(*arguments) if handler is None else handler
+            try:
+                result = handler(task, budget)
+            except MemoryError:
+                result = LOST
+            if result is LOST:  # it may be left in any state
+                handler.close()
+                handler = None
+            yield task, result
     finally:
-        handler.close()
+        if handler is not None:
+            handler.close()
 
 
 @final
@@ -212,9 +224,18 @@ def _bare_child() -> Iterator[None]:
             del os.environ[name]
 
 
+def _follow_parent() -> None:
+    """A parent that is killed says nothing: end with it, whatever is being solved."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
 def _serve(connection: Connection) -> None:
     """A worker's life: make a handler, do tasks; it ends when the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_follow_parent, daemon=True).start()
     np.seterr(all="ignore")  # as where the parent works: overflows are looked for where they matter
     handler: Handler[Any, Any] | None = None
     while True:

@@ -45,6 +45,8 @@ class CheckedSolver:
     def __init__(self, solver: Solver, report: Callable[[str], None] = _unheard) -> None:
         self.solver, self._report = solver, report
         self._told: set[str] = set()
+        #: How many solves failed.
+        self.failures = 0
         #: Whether a solve was given up; its session is still in use, and must not be closed.
         self.hung = False
         self.name = str(solver.name)
@@ -80,6 +82,7 @@ class CheckedSolver:
         self.hung = not call.stopped(stop)
 
     def failed(self, what: str) -> SolverResult:
+        self.failures += 1
         self._tell("failed", f"failed: {what}; what it leaves open is undecided")
         return SolverResult(Stop.FAILED, raw_status=what)
 

@@ -10,6 +10,7 @@ import numpy as np
 from leo_core.bounds.interval import bound_network
 from leo_core.domain import Box
 from leo_core.execution.budget import Budget
+from leo_core.execution.checkpoint import Checkpoint
 from leo_core.execution.events import Listener, silent
 from leo_core.execution.pool import Pool
 from leo_core.milp.checked import CheckedSolver
@@ -40,12 +41,13 @@ def decide(
     jobs: int = 1,
     listener: Listener = silent,
     seed: int = 0,
+    checkpoint: Checkpoint | None = None,
 ) -> StabilityMap:
     """Decide the state of every ReLU on a box.
 
-    Whatever ends the work early (the budget, Ctrl-C), the map returned is valid: what is not shown
+    Whatever ends the work early (the budget, Ctrl-C, the end of memory), the map returned is valid: what is not shown
     is undecided. ``strategy`` is one of ``leo_core.options.STRATEGIES``; one unit may take ``unit_seconds`` by itself;
-    ``jobs`` processes share the work where the strategy can.
+    ``jobs`` processes share the work where the strategy can; ``checkpoint`` holds what earlier runs found.
     """
     begun = time.monotonic()
     tally = Tally(network, listener)
@@ -55,10 +57,14 @@ def decide(
     try:
         with np.errstate(all="ignore"):  # an overflow makes a bound infinite or NaN, and the unit stays undecided
             _intervals(network, box, tally)
-            work = Work(network, box, checked, trust, budget or Budget(), unit_seconds, seed, pool)
+            kept = checkpoint or Checkpoint()
+            work = Work(network, box, checked, trust, budget or Budget(), unit_seconds, seed, pool, kept)
             _STRATEGIES[strategy](work, tally)
     except KeyboardInterrupt:
         interrupted = True
+    except MemoryError:
+        interrupted = True
+        tally.note("the memory was not enough; what was not decided by then is kept as it is")
     finally:
         pool.close()
     return StabilityMap(

@@ -3,11 +3,13 @@
 All boxes of a batch are bounded at once. On each, backward linear bounds go layer by layer (as in
 ReluVal and Neurify, Wang et al. 2018, which bisect the input too); a box drops out of a claim as soon as its
 bound is not positive there. The input along which the linear bounds vary most is halved. Bounds of a
-box hold for its halves, so they only get better on the way down.
+box hold for its halves, so they only get better on the way down. Work that was cut off goes on from the halvings it
+had made: they only say where to look, and every box is bounded again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import final
 
@@ -23,7 +25,7 @@ from leo_core.execution.budget import Budget
 from leo_core.execution.pool import LOST, Pool
 from leo_core.network import Network
 from leo_core.stability.attack import ascend
-from leo_core.stability.evidence import Bisection
+from leo_core.stability.evidence import WHOLE, Bisection
 from leo_core.stability.verdict import Claim
 from leo_core.stability.witness import sign_at
 
@@ -34,6 +36,8 @@ Indices = NDArray[np.int64]
 BATCH = 256
 #: So many boxes are worked on breadth first, to see where over the whole box a claim may fail; then depth first.
 BROAD = 8_192
+#: What is found is handed out whenever there are so many times the boxes of last time, from so many on.
+GROWTH, FIRST = 1.25, 1_024
 #: Batches that a worker does before it hands back what is left, for others to share.
 STEPS = 32
 #: Corners of each batch that a climb begins at, per claim, in either part; and its steps.
@@ -51,10 +55,15 @@ NEARLY_ZERO = 1e-9
 @final
 @dataclass(frozen=True, eq=False)
 class Cut:
-    """What came of the claims: evidence for some, a witness against others; the rest stays open."""
+    """What came of the claims since the last cut: evidence for some, a witness against others.
+
+    ``tree`` holds the halvings that claims proved or open needed so far, ``stuck`` the claims that more would not help.
+    """
 
     proved: dict[Claim, Bisection]
     refuted: dict[Claim, Array]
+    tree: Bisection
+    stuck: frozenset[Claim] = frozenset()
 
 
 @final
@@ -71,33 +80,51 @@ class _Boxes:
         return len(self.node)
 
     @staticmethod
-    def whole(network: Network, target: str, region: Region, claims: int) -> _Boxes:
-        """The whole box, with the intervals of all nodes before the target."""
+    def leaves(tree: Bisection, network: Network, target: str, region: Region, claims: int) -> _Boxes:
+        """The leaves of a tree, with the intervals that all nodes before the target have on the whole box."""
         intervals = {node.name: region.intervals[node.name] for node, _ in prefix(network, target)}
-        first = np.zeros(1, dtype=np.int64)
-        start = Region(region.lower, region.upper, intervals).take(first)
-        return _Boxes(start, np.ones((1, claims), dtype=bool), first, first)
+        node = np.flatnonzero(tree.axis < 0)
+        lower, upper = tree.boxes(region.lower, region.upper)
+        start = Region(lower, upper, Region(region.lower, region.upper, intervals).take(node).intervals)
+        return _Boxes(start, np.ones((len(node), claims), dtype=bool), node, tree.depths()[node])
 
     def take(self, rows: NDArray[np.int64]) -> _Boxes:
         return _Boxes(self.region.take(rows), self.open[rows], self.node[rows], self.depth[rows])
 
+    def rooted(self) -> _Boxes:
+        """The same boxes as the roots of a tree of their own."""
+        return _Boxes(self.region, self.open, np.arange(len(self)), self.depth)
+
 
 def split_box(
-    network: Network, target: str, claims: list[Claim], region: Region, box: Box, budget: Budget, pool: Pool
-) -> Cut:
+    network: Network,
+    target: str,
+    claims: list[Claim],
+    region: Region,
+    box: Box,
+    budget: Budget,
+    pool: Pool,
+    start: Bisection = WHOLE,
+) -> Iterator[Cut]:
     """Prove or refute claims about the units of one affine node, whose region holds intervals up to it.
 
-    The pool's workers share the boxes that are left when the search stops going broad.
+    What is found comes out now and then, and at the end. The pool's workers share the boxes that are left when the
+    search stops going broad. ``start`` is the tree of an earlier cut, to go on from.
     """
-    search = _Search(network, target, claims, box, _Boxes.whole(network, target, region, len(claims)))
+    leaves = _Boxes.leaves(start, network, target, region, len(claims))
+    search = _Search(network, target, claims, box, leaves, _Tree.of(start))
     while search.pending and search.broad and not budget.expired:
         search.step()
+        if search.grown:
+            yield search.cut()
     for part, result in pool.map(_Part, (network, target, claims, box), search.part, budget):
         if result is LOST:
             search.give_up(part)
         else:
             search.merge(part, result)
-    return search.result()
+        if search.grown:
+            yield search.cut()
+    yield search.cut()
 
 
 @final
@@ -123,7 +150,7 @@ class _Part:
         self._arguments = (network, target, claims, box)
 
     def __call__(self, part: _Boxes, budget: Budget) -> _Found:
-        search = _Search(*self._arguments, part, broad=0)
+        search = _Search(*self._arguments, part.rooted(), _Tree(len(part)), broad=0)
         for _ in range(STEPS):
             if not search.pending or budget.expired:
                 break
@@ -135,10 +162,17 @@ class _Part:
 
 
 class _Search:
-    """The frontier and the tree so far; the roots of the tree are the boxes begun with."""
+    """The frontier and the tree so far, of which the boxes begun with are nodes."""
 
     def __init__(
-        self, network: Network, target: str, claims: list[Claim], box: Box, start: _Boxes, broad: int = BROAD
+        self,
+        network: Network,
+        target: str,
+        claims: list[Claim],
+        box: Box,
+        start: _Boxes,
+        tree: _Tree,
+        broad: int = BROAD,
     ) -> None:
         self._network, self._target, self._claims, self._box = network, target, claims, box
         self._units = np.array([unit for unit, _ in claims], dtype=np.int64)
@@ -147,9 +181,9 @@ class _Search:
         self._names = {node.name for node, _ in plan} | {relu.name for _, relus in plan for relu in relus}
         self._broad = broad
         self._at_once = parts_at_once(network, target, BATCH)
-        roots = np.arange(len(start))
-        self.pending: list[_Boxes] = [_Boxes(start.region, start.open, roots, start.depth)]
-        self._tree = _Tree(len(start))
+        self.pending: list[_Boxes] = [start]
+        self._tree = tree
+        self._due = GROWTH * tree.count
         self._alive: NDArray[np.bool_] = np.asarray(start.open.any(axis=0))
         self._closed: list[list[Indices]] = [[] for _ in claims]
         self._left = start.open.sum(axis=0)  # boxes on which a claim is open
@@ -157,12 +191,19 @@ class _Search:
         self._reach = np.maximum(np.abs(lower), np.abs(upper)).max(axis=0)[self._units]
         self._share = np.zeros(len(claims))  # of the whole, the part on which a claim is closed
         self._refuted: dict[Claim, Array] = {}
+        self._told: set[Claim] = set()
+        self._lost = np.zeros(len(claims), dtype=bool)
         self._work = np.zeros(len(claims))
 
     @property
     def broad(self) -> bool:
         """Whether it still goes breadth first."""
         return self._tree.count < self._broad
+
+    @property
+    def grown(self) -> bool:
+        """Whether there is so much more than at the last cut that the next is due."""
+        return self._tree.count >= max(FIRST, self._due)
 
     def found(self) -> _Found:
         """All that came of the boxes begun with."""
@@ -186,7 +227,8 @@ class _Search:
 
     def give_up(self, part: _Boxes) -> None:
         """Leave open the claims of a part that was lost."""
-        self._alive &= ~part.open.any(axis=0)
+        self._lost |= part.open.any(axis=0)
+        self._alive &= ~self._lost
 
     def step(self) -> None:
         """Bound one batch of boxes, close what closes, and halve the rest."""
@@ -214,13 +256,24 @@ class _Search:
         still &= self._alive
         self._halve(_Boxes(region, still, boxes.node, boxes.depth), lean)
 
-    def result(self) -> Cut:
-        """What is shown so far."""
-        proved = {}
+    def cut(self) -> Cut:
+        """What was found since the last cut."""
+        self._due = GROWTH * self._tree.count
+        refuted = {claim: point for claim, point in self._refuted.items() if claim not in self._told}
+        proved, stuck, needed = {}, set(), []
+        for boxes in self.pending:
+            needed.append(boxes.node[(boxes.open & self._alive).any(axis=1)])
         for column, claim in enumerate(self._claims):
-            if self._left[column] == 0 and claim not in self._refuted:
-                proved[claim] = self._tree.pruned(np.concatenate(self._closed[column]))
-        return Cut(proved, dict(self._refuted))
+            if claim in self._refuted:
+                continue
+            if self._left[column] == 0 and claim not in self._told:
+                proved[claim] = self._tree.pruned(self._closed[column])
+            if self._left[column] and not self._alive[column] and not self._lost[column]:
+                stuck.add(claim)
+            else:
+                needed += self._closed[column]
+        self._told |= refuted.keys() | proved.keys()
+        return Cut(proved, refuted, self._tree.pruned(needed), frozenset(stuck))
 
     def part(self) -> _Boxes | None:
         """A batch of the boxes pending, with the claims that are worth more work; None without any."""
@@ -319,6 +372,17 @@ class _Tree:
         self._at: list[Array] = []
         self._child: list[Indices] = []
 
+    @staticmethod
+    def of(known: Bisection) -> _Tree:
+        """A tree to go on with."""
+        tree = _Tree(1)
+        inner = np.flatnonzero(known.axis >= 0)
+        if len(inner):
+            tree.count = len(known.axis)
+            tree._node, tree._axis = [inner], [known.axis[inner].astype(np.int64)]
+            tree._at, tree._child = [known.at[inner]], [known.child[inner]]
+        return tree
+
     def split(self, node: Indices, axis: Indices, at: Array) -> Indices:
         """Halve nodes; the first child of each."""
         child = self.count + 2 * np.arange(len(node))
@@ -337,23 +401,23 @@ class _Tree:
         self._child += [known[child] for child in other._child]
         return known
 
-    def pruned(self, leaves: Indices) -> Bisection:
-        """The part of the tree whose leaves are the given nodes."""
+    def pruned(self, nodes: list[Indices]) -> Bisection:
+        """The part of the tree that has no more than the given nodes, and what they and their siblings hang on."""
         axis, at = np.full(self.count, -1, dtype=np.int64), np.zeros(self.count)
         child, parent = np.zeros(self.count, dtype=np.int64), np.full(self.count, -1, dtype=np.int64)
         if self._node:
             node, first = np.concatenate(self._node), np.concatenate(self._child)
             axis[node], at[node], child[node] = np.concatenate(self._axis), np.concatenate(self._at), first
             parent[first] = parent[first + 1] = node
-        needed = np.zeros(self.count, dtype=bool)
-        level = np.unique(leaves)
+        halved = np.zeros(self.count, dtype=bool)
+        level = np.unique(np.concatenate([*nodes, np.zeros(0, dtype=np.int64)]))
         while len(level):
-            needed[level] = True
             level = np.unique(parent[level])
             level = level[level >= 0]
-            level = level[~needed[level]]
-        axis[leaves] = -1
-        kept = np.flatnonzero(needed)
+            level = level[~halved[level]]
+            halved[level] = True
+        axis[~halved] = -1
+        kept = np.unique(np.concatenate([[0], child[halved], child[halved] + 1]))
         inner = axis[kept] >= 0
         children = np.where(inner, np.searchsorted(kept, child[kept]), 0)
         return Bisection(axis[kept].astype(np.int32), np.where(inner, at[kept], 0.0), children)

@@ -23,6 +23,7 @@ from leo_core.stability.attack import ascend, scatter
 from leo_core.stability.boxes import split_box
 from leo_core.stability.evidence import Leaf
 from leo_core.stability.prover import NODES
+from leo_core.stability.recall import Recall
 from leo_core.stability.settle import Attempt, Finding, Settler
 from leo_core.stability.tally import Tally
 from leo_core.stability.verdict import Claim
@@ -106,6 +107,7 @@ class _Layer:
     def __init__(self, work: Work, target: str, region: Region, tally: Tally) -> None:
         self._work, self._network, self._box, self._budget = work, work.network, work.box, work.budget
         self._target, self._tally = target, tally
+        self._recall = Recall(work, target, tally.note)
         self.region = region
 
     def glance(self, sample: Sample) -> None:
@@ -119,6 +121,7 @@ class _Layer:
     def dig(self) -> None:
         """What takes longer, for the claims that are still open."""
         self._tally.begin(self._target, *self.region.intervals[self._target])
+        self._remember()
         if int(np.count_nonzero(self._box.lower < self._box.upper)) <= FEW_INPUTS:
             self._halve_the_box()
         spent: dict[int, float] = {}
@@ -176,15 +179,31 @@ class _Layer:
         units, signs = _columns([claims[row] for row in rows])
         self._attack(units, signs, corners[rows])
 
-    def _halve_the_box(self) -> None:
-        claims = self._claims()
-        if claims:
-            budget = self._budget.at_most(self._work.unit_seconds * len({unit for unit, _ in claims}))
-            cut = split_box(self._network, self._target, claims, self.region, self._box, budget, self._work.pool)
-            for (unit, sign), point in cut.refuted.items():
+    def _remember(self) -> None:
+        """What an earlier run found by what follows, where it still holds."""
+        for unit, sign in self._claims():
+            if (point := self._recall.witness((unit, sign))) is not None:
                 self._tally.refute(self._target, unit, sign, point)
-            for (unit, sign), tree in cut.proved.items():
+            elif (tree := self._recall.proof((unit, sign), self.region)) is not None:
                 self._tally.prove(self._target, unit, sign, tree)
+            elif self._recall.claimed((unit, sign)):
+                self._tally.trust(self._target, unit, sign)
+
+    def _halve_the_box(self) -> None:
+        claims = [claim for claim in self._claims() if not self._recall.tried(self.region, "boxes", *claim)]
+        if not claims:
+            return
+        budget = self._budget.at_most(self._work.unit_seconds * len({unit for unit, _ in claims}))
+        work, start = self._work, self._recall.halvings()
+        for cut in split_box(self._network, self._target, claims, self.region, self._box, budget, work.pool, start):
+            for claim, point in cut.refuted.items():
+                self._tally.refute(self._target, *claim, point)
+                self._recall.keep(claim, None, point)
+            for claim, tree in cut.proved.items():
+                self._tally.prove(self._target, *claim, tree)
+            for claim in cut.stuck:
+                self._recall.keep_tried(self.region, "boxes", *claim)
+            self._recall.keep_halvings(cut.tree)
 
     def _attempt(self, nodes: int, spent: dict[int, float], *, ask: bool) -> None:
         """Each claim by itself; ``spent`` holds the seconds that a unit took so far."""
@@ -196,7 +215,9 @@ class _Layer:
             while waiting:
                 unit, sign = waiting.pop()
                 left = self._work.unit_seconds - spent.get(unit, 0.0)
-                if left > 0 and (unit, sign) in self._tally.open_claims(self._target):  # its other claim may settle it
+                if left <= 0 or (unit, sign) not in self._tally.open_claims(self._target):  # its other claim settled it
+                    continue
+                if not self._recall.tried(self.region, nodes, ask, unit, sign):
                     return Attempt(unit, sign, nodes, ask, left)
             return None
 
@@ -205,7 +226,8 @@ class _Layer:
         for attempt, finding in work.pool.map(Settler, arguments, draw, self._budget):
             if finding is LOST:
                 self._tally.note(
-                    f"unit {attempt.unit} of '{self._target}' is undecided: its workers died, or overran the time limit"
+                    f"unit {attempt.unit} of '{self._target}' is undecided: "
+                    "its workers died, ran out of memory, or overran the time limit"
                 )
                 continue
             spent[attempt.unit] = spent.get(attempt.unit, 0.0) + finding.seconds
@@ -221,6 +243,10 @@ class _Layer:
             self._tally.prove(self._target, *claim, finding.tree)
         elif finding.claimed:
             self._tally.trust(self._target, *claim)
+            self._recall.keep_claimed(claim)
+        elif finding.ended:
+            self._recall.keep_tried(self.region, attempt.nodes, attempt.ask, *claim)
+        self._recall.keep(claim, finding.tree, finding.witness)
 
     def _objectives(self, units: Indices, signs: Array) -> Array:
         objectives = np.zeros((len(units), self._network.size(self._target)))

@@ -67,6 +67,34 @@ class Bisection:
         leaf = self.axis < 0
         return low[leaf], high[leaf]
 
+    def depths(self) -> NDArray[np.int64]:
+        """How often the box was cut to get each node."""
+        depth = np.zeros(len(self.axis), dtype=np.int64)
+        for k in np.flatnonzero(self.axis >= 0):
+            depth[self.child[k] : self.child[k] + 2] = depth[k] + 1
+        return depth
+
+    def parts(self, lower: NDArray[np.float64], upper: NDArray[np.float64]) -> bool:
+        """Whether the leaves are parts of the whole box given that make it up: to be asked of a tree from a file."""
+        count = len(self.axis)
+        inner = np.flatnonzero(self.axis >= 0)
+        child = self.child[inner]
+        once = np.sort(np.concatenate([[0], child, child + 1]))
+        if not (np.array_equal(once, np.arange(count)) and (child > inner).all() and (self.axis < len(lower)).all()):
+            return False
+        low, high = np.tile(lower, (count, 1)), np.tile(upper, (count, 1))
+        for k in inner:
+            j, first = self.axis[k], self.child[k]
+            if not low[k, j] < self.at[k] < high[k, j]:
+                return False
+            low[first : first + 2], high[first : first + 2] = low[k], high[k]
+            high[first, j] = low[first + 1, j] = self.at[k]
+        return True
+
+
+#: The box as it is.
+WHOLE = Bisection(np.full(1, -1, np.int32), np.zeros(1), np.zeros(1, np.int64))
+
 
 Tree: TypeAlias = "Leaf | Split | Bisection"
 

@@ -41,10 +41,11 @@ from leo_core.execution.budget import Budget
 from leo_core.linear import Sparse
 from leo_core.milp.encode import Encoding, encode
 from leo_core.milp.result import Stop
-from leo_core.milp.solver import Capability, LazyRow, Solver, SolverSession
+from leo_core.milp.solver import Capability, LazyRow, SolverSession
 from leo_core.network import Affine, Network
 from leo_core.stability.attack import ascend, scatter
 from leo_core.stability.prover import Prover
+from leo_core.stability.recall import Recall
 from leo_core.stability.tally import Tally
 from leo_core.stability.verdict import Claim
 from leo_core.stability.witness import signs_at
@@ -66,7 +67,7 @@ CLIMB = 20
 def decide_by_one_milp(work: Work, tally: Tally) -> None:
     """Decide every ReLU of a network, recording verdicts and bounds in ``tally`` as they are found."""
     try:
-        claimed = _Search(work.network, work.box, tally).run(work.solver, work.budget, work.seed)
+        claimed = _Search(work, tally).run()
     except EncodingError as error:
         tally.note(str(error))
         claimed = frozenset()
@@ -81,18 +82,25 @@ def decide_by_one_milp(work: Work, tally: Tally) -> None:
 class _Search:
     """Looks for inputs that show states not seen yet; each such state is recorded with its witness."""
 
-    def __init__(self, network: Network, box: Box, tally: Tally) -> None:
-        self._network, self._box, self._tally = network, box, tally
-        self._names = list(dict.fromkeys(relu.source for relu in network.relus))
+    def __init__(self, work: Work, tally: Tally) -> None:
+        self._work, self._network, self._box, self._tally = work, work.network, work.box, tally
+        self._names = list(dict.fromkeys(relu.source for relu in work.network.relus))
+        self._recall = {name: Recall(work, name, tally.note) for name in self._names}
 
-    def run(self, solver: Solver, budget: Budget, seed: int) -> frozenset[UnitState]:
+    def run(self) -> frozenset[UnitState]:
         """The states that, so the solver claims, no input shows."""
+        solver, budget, seed = self._work.solver, self._work.budget, self._work.seed
         if budget.expired:
             return frozenset()
         self._look(scatter(self._box, SAMPLES, seed))
+        for name, unit, sign in self._unseen():
+            if (point := self._recall[name].witness((unit, sign))) is not None:
+                self._tally.refute(name, unit, sign, point)
         wanted = self._unseen()
         if not wanted:
             return frozenset()
+        if (known := self._claimed_before()) is not None:
+            return known & wanted
         encoding = _encode_all(self._network, self._box)
         column = {state: _z_column(encoding, *state[:2]) for state in wanted}
         one_solve = Capability.LAZY_ROWS in solver.capabilities
@@ -101,9 +109,20 @@ class _Search:
         session = solver.load(encoding.problem, seed=seed)
         try:
             search = self._in_one_solve if one_solve else self._again_and_again
-            return search(session, encoding, column, wanted, budget)
+            claimed = search(session, encoding, column, wanted, budget)
         finally:
             session.close()
+        if claimed:
+            self._work.checkpoint.put("claimed", value=sorted(claimed))
+        return claimed
+
+    def _claimed_before(self) -> frozenset[UnitState] | None:
+        """What the solver claimed in an earlier run; it is a solver's word now as it was then."""
+        try:
+            kept = self._work.checkpoint.get("claimed")
+            return None if kept is None else frozenset((name, unit, sign) for name, unit, sign in kept[0])
+        except Exception:  # whoever edits the file can make reading raise anything
+            return None
 
     def _again_and_again(
         self, session: SolverSession, encoding: Encoding, column: Columns, wanted: frozenset[UnitState], budget: Budget
@@ -146,15 +165,17 @@ class _Search:
         on = point > 0.5
         promised = {state for state in wanted if on[column[state]] == (state[2] > 0)}
         inputs = np.clip(encoding.inputs_of(point), self._box.lower, self._box.upper)
-        self._look(self._climbed(inputs, promised))
+        for name, unit, sign, point in self._look(self._climbed(inputs, promised)):
+            self._recall[name].keep((unit, sign), None, point)
         return (wanted & self._unseen()) - promised
 
     def _unseen(self) -> frozenset[UnitState]:
         """The states of undecided units that no input has shown."""
         return frozenset((name, unit, sign) for name in self._names for unit, sign in self._tally.open_claims(name))
 
-    def _look(self, points: Array) -> None:
-        """Record the states not seen yet that the network shows, beyond doubt, at the given points."""
+    def _look(self, points: Array) -> list[tuple[str, int, int, Array]]:
+        """Record, and return, the states not seen yet that the network shows beyond doubt, each with its point."""
+        shown = []
         values = self._network.evaluate_nodes(points)
         for name in self._names:
             units, signs = _columns(self._tally.open_claims(name))
@@ -165,7 +186,10 @@ class _Search:
                 rows = likely[chunk]
                 found = signs_at(self._network, name, units[rows], points[best[rows]])
                 for row in rows[found == signs[rows]].tolist():
-                    self._tally.refute(name, int(units[row]), int(signs[row]), points[best[row]])
+                    shown.append((name, int(units[row]), int(signs[row]), points[best[row]]))
+        for name, unit, sign, point in shown:
+            self._tally.refute(name, unit, sign, point)
+        return shown
 
     def _climbed(self, point: Array, promised: set[UnitState]) -> Array:
         """A point, and for each state it promises one climbed from there."""
@@ -193,6 +217,7 @@ def _prove(work: Work, claimed: frozenset[UnitState], tally: Tally) -> None:
             region = region.tightened(name, *backward_interval(network, name, region))
             tally.bound(name, *region.intervals[name])
         prover = Prover(network, name, region, work.solver, work.seed)
+        recall = Recall(work, name, tally.note)
         try:
             for unit, sign in sorted(tally.open_claims(name), key=lambda claim: (name, *claim) not in claimed):
                 if budget.expired:
@@ -200,7 +225,8 @@ def _prove(work: Work, claimed: frozenset[UnitState], tally: Tally) -> None:
                 if (unit, sign) not in tally.open_claims(name):  # the unit's other claim has settled it
                     continue
                 try:
-                    outcome = prover.never_positive(unit, sign, budget.at_most(work.unit_seconds))
+                    own = budget.at_most(work.unit_seconds)
+                    outcome = recall.never_positive(prover, region, (unit, sign), own)
                 except EncodingError as error:
                     tally.note(str(error))
                     break

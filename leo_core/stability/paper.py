@@ -22,6 +22,7 @@ from leo_core.execution.budget import Budget
 from leo_core.network import Affine
 from leo_core.stability.oracle import Oracle
 from leo_core.stability.prover import Prover
+from leo_core.stability.recall import Recall
 from leo_core.stability.tally import Tally
 from leo_core.stability.work import Work
 
@@ -59,25 +60,27 @@ class _Layer:
         self.proved = proved
         lower, upper = claimed.intervals[target]
         self.claimed_lower, self.claimed_upper = lower.copy(), upper.copy()
+        self._claimed = claimed
         self._oracle = Oracle(work.network, target, claimed, work.solver, work.seed)
         self._prover: Prover | None = None
 
     def decide(self, tally: Tally) -> None:
         """Decide each unit whose sign the intervals leave open; one that may be inactive is not asked further."""
+        recall = Recall(self._work, self._target, tally.note)
         units = dict.fromkeys(unit for unit, _ in tally.open_claims(self._target))
         for unit in units:
             budget = self._work.budget.at_most(self._work.unit_seconds)
             for sign in (1, -1):
                 if self._work.budget.expired:
                     return
-                witness = self._witness_against(unit, sign, tally, budget)
+                witness = self._witness_against(unit, sign, tally, recall, budget)
                 if witness is None:
                     break
                 tally.refute(self._target, unit, sign, witness)
 
-    def _witness_against(self, unit: int, sign: int, tally: Tally, budget: Budget) -> Array | None:
+    def _witness_against(self, unit: int, sign: int, tally: Tally, recall: Recall, budget: Budget) -> Array | None:
         """An input at which sign·a is positive; without one, the claim is recorded if it is shown."""
-        hint = self._oracle.ask(unit, sign, budget)
+        hint = recall.ask(self._oracle, self._claimed, (unit, sign), budget)
         if hint.bound is not None:
             self._learn(unit, sign, hint.bound)
         if hint.witness is not None:
@@ -89,7 +92,7 @@ class _Layer:
         if self._prover is None:
             self._tighten()
             self._prover = Prover(self._work.network, self._target, self.proved, self._work.solver, self._work.seed)
-        outcome = self._prover.never_positive(unit, sign, budget)
+        outcome = recall.never_positive(self._prover, self.proved, (unit, sign), budget)
         if outcome.tree is not None:
             tally.prove(self._target, unit, sign, outcome.tree)
         return outcome.witness

@@ -38,12 +38,16 @@ class Attempt:
 @final
 @dataclass(frozen=True, eq=False)
 class Finding:
-    """A proof, or a witness, or a solver's claim alone, or nothing; ``notes`` are for the user."""
+    """A proof, or a witness, or a solver's claim alone, or nothing; ``notes`` are for the user.
+
+    ``ended`` says that the attempt came to its own end, neither cut off by time nor by a failure.
+    """
 
     tree: Tree | None = None
     witness: NDArray[np.float64] | None = None
     claimed: bool = False
     seconds: float = 0.0
+    ended: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -52,21 +56,23 @@ class Settler:
 
     def __init__(self, network: Network, target: str, region: Region, solver: Solver, trust: str, seed: int) -> None:
         self._notes: list[str] = []
-        checked = CheckedSolver(solver, self._notes.append)
+        self._solver = checked = CheckedSolver(solver, self._notes.append)
         self._trust = trust
         self._prover = Prover(network, target, region, checked, seed)
         self._oracle = Oracle(network, target, region, checked, seed)
 
     def __call__(self, attempt: Attempt, budget: Budget) -> Finding:
-        begun = time.monotonic()
+        begun, failures = time.monotonic(), self._solver.failures
+        budget = budget.at_most(attempt.seconds)
         try:
-            tree, witness, claimed = self._settle(attempt, budget.at_most(attempt.seconds))
+            tree, witness, claimed = self._settle(attempt, budget)
+            ended = not budget.expired and self._solver.failures == failures
         except EncodingError as error:
             self._notes.append(str(error))
-            tree, witness, claimed = None, None, False
+            tree, witness, claimed, ended = None, None, False, False
         notes = tuple(self._notes)
         self._notes.clear()
-        return Finding(tree, witness, claimed, time.monotonic() - begun, notes)
+        return Finding(tree, witness, claimed, time.monotonic() - begun, ended, notes)
 
     def close(self) -> None:
         """Free the solver's sessions."""

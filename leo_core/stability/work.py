@@ -8,6 +8,7 @@ from typing import final
 
 from leo_core.domain import Box
 from leo_core.execution.budget import Budget
+from leo_core.execution.checkpoint import Checkpoint
 from leo_core.execution.pool import Pool
 from leo_core.milp.checked import CheckedSolver
 from leo_core.network import Network
@@ -18,7 +19,8 @@ from leo_core.network import Network
 class Work:
     """Decide every ReLU of ``network`` on ``box``.
 
-    ``unit_seconds`` is how long one unit may take by itself, ``trust`` one of ``leo_core.options.TRUST``.
+    ``unit_seconds`` is how long one unit may take by itself, ``trust`` one of ``leo_core.options.TRUST``;
+    ``checkpoint`` holds what earlier runs found, and takes what this one does.
     """
 
     network: Network
@@ -29,3 +31,4 @@ class Work:
     unit_seconds: float = math.inf
     seed: int = 0
     pool: Pool = field(default_factory=Pool)
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
