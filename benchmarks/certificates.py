@@ -2,7 +2,7 @@
 
     python benchmarks/certificates.py [--nets ../shared/nets] [--time-limit 120] [--json FILE] [NAME…]
 
-Per network: what was decided, the deviation claimed and re-proved, the certificate's size, what re-checking it takes as a
+Per network: what was decided, the deviation claimed and re-proved, the size, what re-checking it takes as a
 multiple of the time to decide (same run, one thread), and how many of eight false claims (two where a check takes
 long), an unstable unit called stable each, the checker refuses. The checker runs in a virtual environment made for it.
 """
