@@ -88,8 +88,8 @@ def gather(
                 continue
             relus = [relu.name for relu in net.rectified[node.name]]
             work = _Layer(network, net, node.name, region, stability.layers[relus[0]], solver, budget, seed)
-            listener(Note(f"evidence for '{relus[0]}'", passing=True))
             try:
+                listener(Note(f"evidence for '{relus[0]}'", passing=True))
                 if node is not rectified[-1]:
                     work.tighten()
                 work.prove()

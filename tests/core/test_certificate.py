@@ -28,7 +28,7 @@ from leo_core.certificate.write import Account, write
 from leo_core.cli import main
 from leo_core.errors import CertificateError, OutputError, UsageError
 from leo_core.execution.budget import Budget
-from leo_core.execution.events import silent
+from leo_core.execution.events import Note, silent
 from leo_core.rewrite import rewrite
 from leo_core.stability import Method, decide
 from leo_core.testing.networks import chain, leaky, residual, skip
@@ -437,6 +437,19 @@ def test_without_evidence_nothing_is_certified(tmp_path):
         result.certify(tmp_path / "c.cert", tmp_path / "other.leo")
     with pytest.raises(CertificateError, match="no such file"):
         leo_core.check(tmp_path / "none.cert", result.original, result.network)
+
+
+def test_ctrl_c_while_evidence_is_gathered_keeps_what_there_is(tmp_path):
+    network = chain(3, 8, 8, 2, seed=2)
+
+    def listener(event):
+        if isinstance(event, Note) and "evidence" in event.text:
+            raise KeyboardInterrupt
+
+    result = leo_core.compress(network, (-1, 1), evidence=True, listener=listener)
+    assert result.interrupted
+    result.certify(tmp_path / "c.cert")
+    leo_core.check(tmp_path / "c.cert", network, result.network)
 
 
 def test_out_of_time_means_undecided_and_still_a_certificate(tmp_path):

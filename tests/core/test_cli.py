@@ -247,12 +247,12 @@ def test_a_time_limit_of_zero_writes_a_valid_file(net, tmp_path):
     assert (tmp_path / "o.onnx").exists()
 
 
-@pytest.mark.slow
 def heed_ctrl_c():
     """A job that a shell put into the background would ignore it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.mark.slow
 def test_ctrl_c_writes_a_valid_partial_result(tmp_path):
     # dense and unstable: minutes of work, so that the signal falls into it
     net = leo_core.convert(chain(20, 40, 40, 40, 2, seed=1), tmp_path / "net.onnx")
