@@ -27,7 +27,7 @@ from rich.table import Table
 
 import leo_core
 from leo_core import Box, Network, State, storage
-from leo_core.api import read
+from leo_core.files import read
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))

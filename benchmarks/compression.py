@@ -26,8 +26,8 @@ import numpy as np
 
 import leo_core
 from leo_core import Box, Network, State
-from leo_core.api import read, write
 from leo_core.bounds.running import running_error
+from leo_core.files import read, write
 from leo_core.options import PASSES
 from leo_core.rewrite import rewrite
 from leo_core.rewrite.facts import Facts

@@ -30,11 +30,11 @@ from stability import made
 
 import leo_core
 from leo_core import Affine, Box, Network, StabilityMap, State
-from leo_core.api import read
 from leo_core.bounds.crown import backward_interval
 from leo_core.bounds.interval import bound_affine
 from leo_core.bounds.region import Region
 from leo_core.execution.budget import Budget
+from leo_core.files import read
 from leo_core.milp.checked import CheckedSolver
 from leo_core.plugins import registry
 from leo_core.stability.attack import scatter

@@ -191,7 +191,7 @@ def compress(
 
     Ctrl-C stops early and still writes a valid result: what is not decided is kept.
     """
-    from leo_core import api
+    from leo_core import api, files
     from leo_core.domain import input_shape
     from leo_core.inputs import read_inputs
     from leo_core.report.table import certain_line
@@ -202,15 +202,15 @@ def compress(
     if options["checkpoint"] is not None and Path(options["checkpoint"]).resolve() == Path(target).resolve():
         raise UsageError(f"{target}: OUT is the same file as the checkpoint; choose another name")
     if certificate is not None:
-        api.require_writable(certificate)
+        files.require_writable(certificate)
         if Path(certificate).resolve() in (Path(source).resolve(), Path(target).resolve()):
             raise UsageError(f"{certificate}: the certificate needs a file of its own; choose another name")
-    api.output_frontend(target)
+    files.output_frontend(target)
     claimed = None
     with _progress(quiet, as_json) as listener:
         points = None
         if inputs is not None:  # before the work, so that a bad file costs none
-            network = api.read(source, shape=input_shape(domain))[0].network
+            network = files.read(source, shape=input_shape(domain))[0].network
             points = read_inputs(inputs, network.input_size)
         result = api.compress(source, domain, listener=listener, evidence=certificate is not None, **options)
         result.export(target)

@@ -15,8 +15,8 @@ if find_spec("keras") is None:
     pytest.skip("keras is not installed", allow_module_level=True)
 
 import leo_core
-from leo_core.api import read
 from leo_core.errors import LeoError, UnsupportedModelError
+from leo_core.files import read
 from leo_core.testing.networks import NETWORKS
 from leo_frontends.keras import (
     import_keras,

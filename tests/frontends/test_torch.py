@@ -14,8 +14,8 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 import leo_core  # noqa: E402
-from leo_core.api import read  # noqa: E402
 from leo_core.errors import FormatError, LeoError, UnsupportedModelError  # noqa: E402
+from leo_core.files import read  # noqa: E402
 from leo_core.testing.networks import NETWORKS, chain  # noqa: E402
 from leo_frontends.torch import read_file, read_live_model, write_file, write_live_model  # noqa: E402
 

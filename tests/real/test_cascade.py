@@ -8,9 +8,9 @@ import pytest
 import leo_core
 from leo_backends.highs import HighsSolver
 from leo_core import Affine, Box, State
-from leo_core.api import read
 from leo_core.bounds.interval import bound_network
 from leo_core.execution.budget import Budget
+from leo_core.files import read
 from leo_core.stability.prover import Prover
 
 pytestmark = pytest.mark.real

@@ -10,8 +10,8 @@ import pytest
 
 import leo_core
 from leo_core import State, storage
-from leo_core.api import read
 from leo_core.certificate import check
+from leo_core.files import read
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 

@@ -9,8 +9,8 @@ import pytest
 
 import leo_core
 from leo_core import Box
-from leo_core.api import read
 from leo_core.bounds.running import as_run
+from leo_core.files import read
 from leo_core.options import OBJECTIVES
 from leo_core.rewrite import rewrite
 from leo_core.rewrite.noise import float_noise

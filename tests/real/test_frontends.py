@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import leo_core
-from leo_core.api import read
+from leo_core.files import read
 
 pytestmark = [pytest.mark.real, pytest.mark.filterwarnings("ignore")]
 

@@ -11,8 +11,8 @@ import pytest
 
 import leo_core
 from leo_core import Box, State
-from leo_core.api import read
 from leo_core.errors import LeoError
+from leo_core.files import read
 
 pytestmark = pytest.mark.real
 
