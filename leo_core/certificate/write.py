@@ -61,7 +61,7 @@ class Account:
             proved = Difference(*nets, self.evidence.region, known).deviation()
             if claimed < proved < math.inf:
                 exact = Difference(*nets, self.evidence.region, known, exact=True).deviation()
-                proved = exact if exact <= claimed else proved
+                proved = min(proved, exact)
         deviation = claimed if proved <= claimed else proved * (1 + _SPARE)
         return Certificate(self.original, compressed, self.evidence, known, deviation)
 
