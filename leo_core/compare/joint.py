@@ -20,7 +20,7 @@ from leo_core.bounds.region import Region
 from leo_core.domain import Box
 from leo_core.execution.budget import Budget
 from leo_core.execution.events import Listener, Note
-from leo_core.linear import Diagonal, Select, Sparse
+from leo_core.linear import Dense, Diagonal, Select, Sparse
 from leo_core.network import INPUT, Affine, Network, Node, Relu, reachable
 from leo_core.rewrite.maps import restrict
 from leo_core.stability.attack import ascend, scatter
@@ -30,10 +30,11 @@ Array = NDArray[np.float64]
 _SAMPLES = 1024
 #: Points that a climb begins at, per output and sign, and its steps; points evaluated exactly.
 _STARTS, _CLIMB, _EXACT = 4, 12, 3
-#: The name of the joint network's output.
-DIFFERENCE = "difference"
+#: The names of the joint network's output, and of what it is above a threshold.
+DIFFERENCE, EXCESS = "difference", "excess"
 
-
+#: (output, sign): sign·output.
+Side: TypeAlias = tuple[int, float]
 #: By ReLU of the second network: a ReLU of the first and, per unit, which of its units computes the same (−1: none).
 Shared: TypeAlias = Mapping[str, tuple[str, NDArray[np.int64]]]
 
@@ -114,6 +115,20 @@ def favoured_corners(joint: Network, region: Region) -> Array:
     return np.where(bound.slope_at_input > 0, region.upper, region.lower)
 
 
+def sides(joint: Network) -> list[Side]:
+    """Every output, with either sign."""
+    return [(unit, sign) for unit in range(joint.output_size) for sign in (1.0, -1.0)]
+
+
+def exceeding(joint: Network, rows: list[Side], threshold: float) -> Network:
+    """The joint network with sign·output − threshold, per row, for its output."""
+    matrix = np.zeros((len(rows), joint.output_size))
+    for row, (unit, sign) in enumerate(rows):
+        matrix[row, unit] = sign
+    excess = Affine(EXCESS, (DIFFERENCE,), (Dense(matrix),), np.full(len(rows), -threshold))
+    return replace(joint, nodes=(*joint.nodes, excess), output=EXCESS)
+
+
 class Seen:
     """The largest difference seen so far, exactly evaluated: ``largest`` at ``witness``."""
 
@@ -125,26 +140,28 @@ class Seen:
     def look_around(self, seed: int) -> None:
         """At the centre, corners and samples, and where a climb from the best of them leads."""
         points = scatter(self._box, _SAMPLES, seed)
-        self.look_at(points)
-        apart = np.nan_to_num(self._first.evaluate(points) - self._second.evaluate(points))
-        starts, units, signs = [], [], []
-        for unit in range(self._joint.output_size):
-            for sign in (1.0, -1.0):
-                best = np.argsort(-sign * apart[:, unit], kind="stable")[:_STARTS]
-                starts.append(points[best])
-                units += [unit] * len(best)
-                signs += [sign] * len(best)
-        # a climb ends at the first positive value: so they climb the difference less what is seen already
-        self.look_at(
-            ascend(self._lowered(), DIFFERENCE, np.array(units), np.array(signs), np.vstack(starts), self._box, _CLIMB)
-        )
+        apart = self._apart(points)
+        self._look_at(points, apart)
+        asked = sides(self._joint)
+        best = [np.argsort(-sign * apart[:, unit], kind="stable")[:_STARTS] for unit, sign in asked]
+        rows = np.repeat(np.arange(len(asked)), [len(starts) for starts in best])
+        # a climb ends at the first positive value: so it climbs the difference less a few times what is seen
+        excess = exceeding(self._joint, asked, 4.0 * float(np.abs(apart).max()) or 1.0)
+        starts = points[np.concatenate(best)]
+        self.look_at(ascend(excess, EXCESS, rows, np.ones(len(rows)), starts, self._box, _CLIMB))
 
     def look_at(self, points: Array) -> None:
         """Evaluate points in floats, and the best of them exactly."""
         points = self._box.clip(np.atleast_2d(points))
-        apart = np.nan_to_num(np.abs(self._first.evaluate(points) - self._second.evaluate(points)).max(axis=1))
-        for at in np.argsort(-apart, kind="stable")[:_EXACT]:
-            if apart[at] > 0.5 * self.largest:
+        self._look_at(points, self._apart(points))
+
+    def _apart(self, points: Array) -> Array:
+        return np.asarray(np.nan_to_num(self._first.evaluate(points) - self._second.evaluate(points)))
+
+    def _look_at(self, points: Array, apart: Array) -> None:
+        largest = np.abs(apart).max(axis=1)
+        for at in np.argsort(-largest, kind="stable")[:_EXACT]:
+            if largest[at] > 0.5 * self.largest:
                 self._look_closely(points[at])
 
     def _look_closely(self, x: Array) -> None:
@@ -154,9 +171,3 @@ class Seen:
             if apart > 1.5 * self.largest:
                 self._listener(Note(f"they differ by at least {apart:.3g}", passing=True))
             self.largest, self.witness = apart, x
-
-    def _lowered(self) -> Network:
-        nodes = self._joint.nodes
-        last = self._joint.affine(DIFFERENCE)
-        far = Affine(last.name, last.sources, last.maps, np.full(last.size, -1e30))
-        return replace(self._joint, nodes=(*nodes[:-1], far))

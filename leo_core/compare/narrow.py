@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.bounds.interval import bound_affine
 from leo_core.bounds.region import Region
-from leo_core.compare.joint import DIFFERENCE, Seen, favoured_corners
+from leo_core.compare.joint import DIFFERENCE, EXCESS, Seen, Side, exceeding, favoured_corners, sides
 from leo_core.domain import Box
 from leo_core.execution.budget import Budget
 from leo_core.execution.pool import Pool
-from leo_core.linear import Dense
 from leo_core.milp.checked import CheckedSolver
-from leo_core.network import Affine, Network
+from leo_core.network import Network
 from leo_core.stability.boxes import split_box
 from leo_core.stability.cascade import FEW_INPUTS
 from leo_core.stability.settle import Attempt, Settler
@@ -26,7 +23,6 @@ Array = NDArray[np.float64]
 _NEAR = 1.01
 #: Thresholds tried, at most; and the nodes that the prover gets for one output.
 _TRIES, _NODES = 40, 20_000
-_CLAIMS = "claims"
 
 
 def narrowed(
@@ -38,12 +34,12 @@ def narrowed(
     """
     seen.look_at(favoured_corners(joint, region))
     low, high = region.intervals[DIFFERENCE]
-    rows = [(unit, sign) for unit in range(joint.output_size) for sign in (1.0, -1.0)]
+    rows = sides(joint)
     bounds = {row: min(upper, float(high[row[0]] if row[1] > 0 else -low[row[0]])) for row in rows}
     stuck = 0.0  # no threshold below this can be settled
     for _ in range(_TRIES):
         top, bottom = max(bounds.values()), max(seen.largest, stuck)
-        if budget.expired or top <= _NEAR * max(seen.largest, bottom) or top <= 0:
+        if budget.expired or top <= _NEAR * bottom or top <= 0:
             break
         threshold = 0.5 * (top + bottom) if bottom > 0 else 0.25 * top
         asked = [row for row in rows if bounds[row] > threshold]
@@ -58,29 +54,29 @@ def narrowed(
 def _settled(
     joint: Network,
     region: Region,
-    rows: list[tuple[int, float]],
+    rows: list[Side],
     threshold: float,
     solver: CheckedSolver,
     budget: Budget,
     seen: Seen,
     seed: int,
-) -> list[tuple[int, float]]:
+) -> list[Side]:
     """The (output, sign) whose sign·output is proved never to be above the threshold; stops at a point where one is."""
-    network = _asked(joint, rows, threshold)
-    known = region.tightened(_CLAIMS, *bound_affine(network, network.affine(_CLAIMS), region))
+    network = exceeding(joint, rows, threshold)
+    known = region.tightened(EXCESS, *bound_affine(network, network.affine(EXCESS), region))
     box = Box(region.lower, region.upper)
     proved: list[int] = []
     left = list(range(len(rows)))
     if int(np.count_nonzero(box.lower < box.upper)) <= FEW_INPUTS:
         share = budget.at_most(0.5 * budget.remaining) if np.isfinite(budget.remaining) else budget
-        for cut in split_box(network, _CLAIMS, [(unit, 1) for unit in left], known, box, share, Pool(1)):
+        for cut in split_box(network, EXCESS, [(unit, 1) for unit in left], known, box, share, Pool(1)):
             proved += [unit for unit, _ in cut.proved]
             for point in cut.refuted.values():
                 seen.look_at(point)
             if cut.refuted:
                 return [rows[unit] for unit in proved]
         left = [unit for unit in left if unit not in proved]
-    settler = Settler(network, _CLAIMS, known, solver.solver, "proved", seed)
+    settler = Settler(network, EXCESS, known, solver.solver, "proved", seed)
     try:
         for unit in left:
             if budget.expired:
@@ -94,12 +90,3 @@ def _settled(
     finally:
         settler.close()
     return [rows[unit] for unit in proved]
-
-
-def _asked(joint: Network, rows: list[tuple[int, float]], threshold: float) -> Network:
-    """The joint network with sign·output − threshold for its output."""
-    matrix = np.zeros((len(rows), joint.output_size))
-    for row, (unit, sign) in enumerate(rows):
-        matrix[row, unit] = sign
-    asked = Affine(_CLAIMS, (DIFFERENCE,), (Dense(matrix),), np.full(len(rows), -threshold))
-    return replace(joint, nodes=(*joint.nodes, asked), output=_CLAIMS)

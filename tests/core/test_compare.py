@@ -15,6 +15,7 @@ from truth import largest_difference
 import leo_core
 from leo_core import Affine, Box, Dense, Network, Relu
 from leo_core.compare import side_by_side
+from leo_core.compare.joint import Seen
 from leo_core.network import INPUT
 from leo_core.rewrite import rewrite
 from leo_core.stability import decide
@@ -133,6 +134,16 @@ def test_unrelated_networks_are_told_apart_at_once():
     assert any("differ by at least" in event.text for event in heard)
     assert np.isfinite(found.upper)
     assert "is open" in found.verdict
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_largest_difference_is_climbed_to_from_samples(sign):
+    rng = np.random.default_rng(0)
+    slopes = rng.standard_normal((1, 60))
+    pair = [Network(60, (Affine("o", (INPUT,), (Dense(w),), np.zeros(1)),), "o") for w in (sign * slopes, 0 * slopes)]
+    seen = Seen(*pair, Box.uniform(-1, 1, 60), lambda event: None)
+    seen.look_around(0)
+    assert seen.largest == pytest.approx(np.abs(slopes).sum())  # at one corner of 2**60
 
 
 def test_both_sides_meet_where_there_is_time():
