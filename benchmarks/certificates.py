@@ -17,21 +17,20 @@ import sys
 import tempfile
 import time
 import venv
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from solvers import networks
 
 import leo_core
 from leo_core import Box, Network, State, storage
-from leo_core.files import read
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
-from tampering import mutated  # noqa: E402 - the tests' own tampering
+from tampering import call_stable, mutated  # noqa: E402 - the tests' own tampering
 
 #: False claims per network; and where a check takes more seconds than that.
 FALSE_CLAIMS, FEWER, LONG = 8, 2, 20.0
@@ -66,16 +65,6 @@ def numpy_alone(folder: Path) -> Path:
     python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
     subprocess.run([python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", "numpy"], check=True)
     return python
-
-
-def networks(nets: Path, names: list[str]) -> Iterator[tuple[str, Network, Box]]:
-    """(name, network, box) of every real network and domain."""
-    for entry in json.loads((nets / "INDEX.json").read_text())["networks"]:
-        name = entry["domain"].removesuffix(".domain.json")
-        twin = entry["file"].endswith(".pt") and (nets / entry["file"]).with_suffix(".onnx").exists()
-        if entry["widths"] and not twin and (not names or any(part in name for part in names)):
-            network = read(nets / entry["file"])[0].network
-            yield name, network, Box.of(nets / entry["domain"], network.input_size)
 
 
 def measured(name: str, network: Network, box: Box, python: Path, folder: Path, limit: float) -> dict[str, Any]:
@@ -124,22 +113,10 @@ def false_claims(python: Path, paths: list[Path], count: int) -> tuple[int, int]
     """(unstable units called stable one at a time, how many of those the checker refuses)."""
     whole, rng, made, refused = paths[0].read_bytes(), np.random.default_rng(0), 0, 0
     for _ in range(count):
-
-        def claim(content: Any, arrays: Any) -> None:
-            nonlocal made
-            layers = [layer for layer in content["layers"].values() if (arrays[layer["state"]] == 0).any()]
-            if layers:
-                layer = layers[rng.integers(len(layers))]
-                units = np.flatnonzero(arrays[layer["state"]] == 0)
-                at = rng.integers(len(units))
-                side, state = (("lower", 1), ("upper", -1))[rng.integers(2)]
-                arrays[layer[side]][units[at]], arrays[layer["state"]][units[at]] = 0.0, state
-                arrays[layer["witnesses"]] = np.delete(arrays[layer["witnesses"]], at, axis=0)
-                made += 1
-
-        before = made
-        mutated(paths[0], claim)
-        if made > before:
+        done: list[bool] = []
+        mutated(paths[0], lambda content, arrays, done=done: done.append(call_stable(content, arrays, rng)))
+        if done[0]:
+            made += 1
             refused += not checked(python, paths)
         paths[0].write_bytes(whole)
     return made, refused

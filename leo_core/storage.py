@@ -50,14 +50,24 @@ def save(network: Network, path: str | Path) -> None:
     }
     header = {"format": "leo", "version": VERSION, "sha256": _checksum(content, arrays), "content": content}
     try:
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr(zipfile.ZipInfo(_HEADER, _EPOCH), json.dumps(header, indent=1))
-            for name, array in arrays.items():
-                buffer = io.BytesIO()
-                np.lib.format.write_array(buffer, array, version=(1, 0), allow_pickle=False)
-                archive.writestr(zipfile.ZipInfo(f"{name}.npy", _EPOCH), buffer.getvalue())
+        write_archive(path, header, arrays)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+def write_archive(
+    path: str | Path,
+    header: Mapping[str, Any],
+    arrays: Mapping[str, NDArray[Any]],
+    compression: int = zipfile.ZIP_STORED,
+) -> None:
+    """Write what every file of ours is: a header in JSON and plain arrays; equal contents give equal files."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(zipfile.ZipInfo(_HEADER, _EPOCH), json.dumps(header, indent=1), compression)
+        for name, array in arrays.items():
+            buffer = io.BytesIO()
+            np.lib.format.write_array(buffer, array, version=(1, 0), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy", _EPOCH), buffer.getvalue(), compression)
 
 
 def load(path: str | Path) -> Network:

@@ -99,7 +99,9 @@ def gather(
                 listener(Note(f"{lost} unit(s) of '{relus[0]}' are left undecided: no proof that can be written down"))
             found = work.evidence()
             layers[node.name] = found
-            region = {**work.region, node.name: _believed(found.stability)}
+            layer = found.stability
+            believed = check.believed(layer.lower, layer.upper, layer.state, layer.method)
+            region = {**work.region, node.name: believed}
             verdicts |= {relu: replace(found.stability, relu=relu) for relu in relus}
     order = {relu.name: verdicts[relu.name] for relu in network.relus}
     return Evidence(layers, region, replace(stability, layers=order, interrupted=interrupted))
@@ -215,14 +217,6 @@ class _Layer:
         """The checker's bounds as the engine takes them."""
         intervals = {name: (self.region[name][0][0], self.region[name][1][0]) for name in self._affine}
         return Region(self.region["input"][0][0], self.region["input"][1][0], intervals)
-
-
-def _believed(layer: LayerStability) -> tuple[Array, Array]:
-    """The bounds that the checker goes on with."""
-    trusted = layer.method == Method.SOLVER
-    lower = np.where(trusted & (layer.state == State.ACTIVE), np.maximum(layer.lower, 0.0), layer.lower)
-    upper = np.where(trusted & (layer.state == State.INACTIVE), np.minimum(layer.upper, 0.0), layer.upper)
-    return lower[None], upper[None]
 
 
 def _root(claims: Sequence[Claim], y: Mapping[str, NDArray[Any]]) -> trees.Tree:

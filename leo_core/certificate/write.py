@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import zipfile
@@ -21,6 +20,7 @@ from leo_core.certificate.evidence import Evidence, as_checked
 from leo_core.errors import OutputError
 from leo_core.network import Network
 from leo_core.rewrite import Rewritten
+from leo_core.storage import write_archive
 
 #: A claimed deviation is this much larger than proved: another machine rounds differently.
 _SPARE = 2.0**-30
@@ -134,12 +134,7 @@ def write(path: Path, certificate: Certificate, told: Mapping[str, Any]) -> None
         "sha256": networks.checksum(content, arrays),
         "content": content,
     }
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("header.json", json.dumps(header, indent=1))
-        for name, array in arrays.items():
-            buffer = io.BytesIO()
-            np.lib.format.write_array(buffer, array, allow_pickle=False)
-            archive.writestr(f"{name}.npy", buffer.getvalue())
+    write_archive(path, header, arrays, zipfile.ZIP_DEFLATED)
 
 
 def _described(tree: trees.Tree, keep: Any) -> dict[str, Any]:

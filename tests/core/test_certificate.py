@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import networks_and_boxes
-from tampering import mutated
+from tampering import call_stable, mutated
 from truth import extremes, largest_difference, state_of
 
 import leo_core
@@ -150,17 +150,6 @@ def tighten_bound(content, arrays, rng):
     bounds[rng.integers(len(bounds))] += (1 if side == "lower" else -1) * 10.0 ** rng.integers(-6, 1)
 
 
-def claim_sign(content, arrays, rng):
-    """An unstable unit is called stable, with bounds to match."""
-    layer = pick(rng, layers_of(content))
-    open_units = np.flatnonzero(arrays[layer["state"]] == 0)
-    if len(open_units):
-        at = pick(rng, open_units)
-        arrays[layer["state"]][at], arrays[layer["lower"]][at] = 1, 0.0
-        rows = np.flatnonzero(open_units != at)
-        arrays[layer["witnesses"]] = arrays[layer["witnesses"]][rows]
-
-
 def change_multiplier(content, arrays, rng):
     tree = pick(rng, [tree for tree in trees_of(content) if tree["y"]])
     if tree is not None:
@@ -229,11 +218,11 @@ def add_line(content, arrays, rng):
 
 
 MUTATIONS = (
-    flip_verdict, tighten_bound, claim_sign, change_multiplier, change_split, drop_leaf, call_empty, move_witness,
+    flip_verdict, tighten_bound, call_stable, change_multiplier, change_split, drop_leaf, call_empty, move_witness,
     widen_box, claim_less, remove_copies, remove_lines, change_origin, add_copy, add_line,
 )  # fmt: skip
 #: What is never harmless.
-ALWAYS_FALSE = {claim_sign}
+ALWAYS_FALSE = {call_stable}
 
 
 #: The ReLUs of the sample networks.

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from tampering import call_stable, mutated
 
 import leo_core
 from leo_core import State, storage
@@ -68,8 +69,6 @@ def test_no_verdict_is_given_up_for_want_of_evidence(nets, index):
 def test_an_unstable_unit_is_never_accepted_as_stable(file, nets, index, tmp_path):
     if file not in index:
         pytest.skip(f"{file} is not in INDEX.json")
-    from tampering import mutated
-
     original = read(nets / file)[0].network
     result = leo_core.compress(original, nets / index[file]["domain"], evidence=True)
     paths = [tmp_path / name for name in ("c.cert", "a.leo", "b.leo")]
@@ -80,18 +79,7 @@ def test_an_unstable_unit_is_never_accepted_as_stable(file, nets, index, tmp_pat
     rng = np.random.default_rng(0)
     for _ in range(8):
         paths[0].write_bytes(whole)
-
-        def claim(content, arrays):
-            layers = [layer for layer in content["layers"].values() if (arrays[layer["state"]] == 0).any()]
-            layer = layers[rng.integers(len(layers))]
-            open_units = np.flatnonzero(arrays[layer["state"]] == 0)
-            at = rng.integers(len(open_units))
-            side, state = (("lower", 1), ("upper", -1))[rng.integers(2)]
-            arrays[layer[side]][open_units[at]] = 0.0
-            arrays[layer["state"]][open_units[at]] = state
-            arrays[layer["witnesses"]] = np.delete(arrays[layer["witnesses"]], at, axis=0)
-
-        mutated(paths[0], claim)
+        mutated(paths[0], lambda content, arrays: call_stable(content, arrays, rng))
         with pytest.raises(check.Refused, match="is not proved"):
             check.check(*paths)
 

@@ -113,13 +113,19 @@ def verdicts(
                 raise Refused(f"'{node.name}', unit {int(np.argmax(wrong))}: its {what} is not proved")
         witnessed(net, node.name, box, np.flatnonzero(state == UNSTABLE), arrays[layer["witnesses"]], arrays["points"])
         trusted = method == TRUSTED
-        low = np.where(trusted & (state == ACTIVE), np.maximum(low, 0.0), low)
-        high = np.where(trusted & (state == INACTIVE), np.minimum(high, 0.0), high)
-        region[node.name] = (low[None], high[None])
+        region[node.name] = believed(low, high, state, method)
         counts["trusted"] += int(trusted.sum())
         for kind in (ACTIVE, INACTIVE, UNSTABLE, UNDECIDED):
             counts[kind] += int(((state == kind) & ~trusted).sum())
     return region, counts, leaves
+
+
+def believed(low: Array, high: Array, state: Array, method: Array) -> tuple[Array, Array]:
+    """Claimed bounds as further work takes them: cut at 0 where a solver's word says so."""
+    trusted = method == TRUSTED
+    low = np.where(trusted & (state == ACTIVE), np.maximum(low, 0.0), low)
+    high = np.where(trusted & (state == INACTIVE), np.minimum(high, 0.0), high)
+    return low[None], high[None]
 
 
 def sharpened(bounds: tuple[Array, Array], tree: Tree, found: Array) -> tuple[Array, Array]:
