@@ -101,9 +101,10 @@ def upper_bound(
                     slack += (
                         gamma(terms) * (share * weight[unit] + 2 * np.abs(like(slope, price)) @ ends) + terms * TINY
                     )
-            own = multipliers(
-                passed, low, high, None if y is None else y.get(node.name, np.full((1, node.size), np.nan))
-            )
+            if y is None:
+                own = adaptive(passed, *region[node.name], of)
+            else:
+                own = multipliers(passed, low, y.get(node.name, np.full((1, node.size), np.nan)))
             ends = np.maximum(passed * np.maximum(low, 0) - own * low, passed * np.maximum(high, 0) - own * high)
             total = total + np.where((low < 0) & (high > 0), np.maximum(ends, 0), ends).sum(axis=1)
             nu = own if nu is None else nu + own
@@ -132,16 +133,21 @@ def most(slope: Array | None, region: Region, of: Array, total: Array) -> Array:
     return highest + gamma(terms) * ((np.abs(slope) * limit).sum(axis=1) + np.abs(total)) + terms * TINY
 
 
-def multipliers(passed: Array, low: Array, high: Array, y: Array | None) -> Array:
-    """The given y, where it is NaN the one that makes a unit of known sign exact; without any, adaptive slopes."""
+def multipliers(passed: Array, low: Array, y: Array) -> Array:
+    """The given y, where it is NaN the one that makes a unit of known sign exact."""
+    known = ~np.isnan(y)
     natural = np.where(low >= 0, passed, passed * 0)
-    if y is not None:
-        known = ~np.isnan(y)
-        return np.where(known, like(np.where(known, y, 0.0).astype(np.float64), passed), natural)
+    return np.where(known, like(np.where(known, y, 0.0).astype(np.float64), passed), natural)
+
+
+def adaptive(passed: Array, low: Array, high: Array, of: Array) -> Array:
+    """y of adaptive slopes: the chord where a line from above is asked for, else the nearer of the two branches."""
     crossing = (low < 0) & (high > 0) & (high - low < np.inf)
+    settled = (low >= 0).astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
-        chord = np.where(crossing, high, 0) / np.where(crossing, high - low, 1)
-    return np.where(crossing, np.where(passed > 0, passed * chord, np.where(high > -low, passed, 0)), natural)
+        chord = np.where(crossing, high / np.where(crossing, high - low, 1), settled)
+    branch = np.where(crossing, high > -low, settled)
+    return passed * np.where(passed > 0, like(chord[of], passed), like(branch[of], passed))
 
 
 def tilted(
