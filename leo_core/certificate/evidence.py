@@ -28,6 +28,7 @@ from leo_core.stability.verdict import Claim, LayerStability, Method, StabilityM
 
 Array = NDArray[np.float64]
 
+NO_PROOF = "no proof that can be written down"
 #: Steps of descent on slopes for bounds that later layers rest on, and the share of a unit's range one must gain.
 _SLOPES, _GAIN = 30, 0.02
 #: Claimed bounds are this much wider than proved, relative to the unit's range: another machine rounds differently.
@@ -96,7 +97,7 @@ def gather(
             except KeyboardInterrupt:
                 budget, interrupted = Budget.of(0.0), True
             if lost := work.give_up():
-                listener(Note(f"{lost} unit(s) of '{relus[0]}' are left undecided: no proof that can be written down"))
+                listener(Note(f"{lost} unit(s) of '{relus[0]}' are left undecided: {NO_PROOF}"))
             found = work.evidence()
             layers[node.name] = found
             layer = found.stability
