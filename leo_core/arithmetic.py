@@ -63,6 +63,33 @@ def sum_up(values: Array, axis: int = -1) -> Array:
     return round_up(np.sum(values, axis=axis) + product_error(np.sum(np.abs(values), axis=axis), values.shape[axis]))
 
 
+def minus_multiple(values: Array, factor: Array, others: Array) -> tuple[Array, Array]:
+    """values − factor · others, and how far each may be off: not at all, where the two are the same number.
+
+    What the product loses by rounding is itself a float64, found and taken away too (Dekker 1971), unless it
+    falls out of the range of normal numbers.
+    """
+    with np.errstate(invalid="ignore", over="ignore", under="ignore"):
+        product = factor * others
+        (f_high, f_low), (o_high, o_low) = _halves(factor), _halves(others)
+        lost = f_low * o_low - (((product - f_high * o_high) - f_low * o_high) - f_high * o_low)
+        sizes = (np.abs(product), np.abs(factor), np.abs(others))
+        safe = np.logical_and.reduce([np.broadcast_to(size < 2.0**900, product.shape) for size in sizes])
+        safe &= (sizes[0] > 2.0**-900) | (factor == 0) | (others == 0)
+        rough = values - product
+        result = rough - np.where(safe, lost, 0.0)
+        error = 2 * UNIT_ROUNDOFF * (np.abs(rough) + np.abs(result))
+        error += np.where(safe, 0.0, 2 * UNIT_ROUNDOFF * sizes[0] + TINY)
+    return result, np.where(np.isnan(error), np.inf, error)
+
+
+def _halves(values: Array) -> tuple[Array, Array]:
+    """Floats as the sum of two with 26 bits each (Veltkamp)."""
+    shifted = (2.0**27 + 1) * values
+    high = shifted - (shifted - values)
+    return high, values - high
+
+
 def to_integers(values: NDArray[Any]) -> tuple[NDArray[np.object_], int]:
     """Finite floats as exact integers: ``values == integers * 2.0**-shift``, with ``shift >= 0``."""
     flat = np.asarray(values, dtype=np.float64)

@@ -6,19 +6,17 @@ If z_j = a z_i, then M_j relu(z_j) = (a M_j) relu(z_i): unit j goes, and M_i bec
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.arithmetic import Array, product_error, round_up
+from leo_core.arithmetic import Array, minus_multiple, product_error, round_up
 from leo_core.bounds.region import leak
 from leo_core.network import Network
 from leo_core.rewrite.block import fewest
-from leo_core.rewrite.deviation import Change, Form, best_constants, change
+from leo_core.rewrite.deviation import Change, Form, affine_error, best_constants, change
 from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.layer import ReluLayer, Rows, incoming, layer_of
 from leo_core.rewrite.step import Fits, Refusal, Rewrite
@@ -79,49 +77,48 @@ def pairs_of(network: Network, facts: Facts, layer: ReluLayer, *, sign: int) -> 
         usable &= np.isfinite(length) & (length > 1e-150)
         directions = rows[usable] / length[usable, None]
     at = np.flatnonzero(usable)
-    near: dict[int, list[int]] = defaultdict(list)
-    for i, j in _near(directions, sign):
-        if slope[at[i]] == slope[at[j]]:
-            near[int(at[i])].append(int(at[j]))
-            near[int(at[j])].append(int(at[i]))
+    near = _Near(directions)
+    free = np.ones(len(at), dtype=bool)
     found: dict[int, int] = {}
-    kept: set[int] = set()
-    for unit in sorted(near, key=lambda unit: (-length[unit], unit)):
-        fresh = [other for other in near[unit] if other not in found and other not in kept]
-        if unit not in found and fresh:
-            kept.add(unit)
-            found.update(dict.fromkeys(fresh, unit))
+    for k in np.argsort(-length[at], kind="stable"):
+        if free[k] and len(others := near(k, sign, free & (slope[at] == slope[at[k]]))):
+            free[k] = free[others] = False
+            found.update(dict.fromkeys(at[others].tolist(), int(at[k])))
     goes, stays = np.array(list(found), np.int64), np.array(list(found.values()), np.int64)
     full = np.column_stack([weights, bias])
     factor = np.array([_factor(full[j], full[i], rows[j], rows[i]) for j, i in found.items()])
-    nothing = np.zeros(len(goes))
-    error = change(
-        Form(np.eye(len(goes)), weights[goes], bias[goes], nothing),
-        Form(np.diag(factor), weights[stays], bias[stays], nothing),
-        lower,
-        upper,
-    ).most
+    error = _apart(full[goes], factor, full[stays], lower, upper)
     harm = np.abs(layer.outgoing[:, goes]).max(axis=0, initial=0.0) * error
     order = np.argsort(harm, kind="stable")
     return Pairs(goes[order], stays[order], factor[order], error[order])
 
 
-def _near(directions: Array, sign: int) -> Iterator[tuple[int, int]]:
-    """Pairs (i, j) of rows of length 1 with |row_i − sign · row_j| ≤ _NEAR."""
-    random = np.random.default_rng(0).standard_normal((directions.shape[1], _PROJECTIONS))
-    shadow = directions @ (random / np.sqrt((random * random).sum(axis=0)))
-    # opposite directions meet when both are turned to where their first projection is positive
-    turned = np.where(shadow[:, :1] < 0, -1.0, 1.0)
-    order = np.argsort((shadow * turned)[:, 0], kind="stable")
-    sorted_shadow = (shadow * turned)[order]
-    for step in range(1, len(order)):
-        gap = np.abs(sorted_shadow[step:] - sorted_shadow[:-step])
-        if not (gap[:, 0] <= _NEAR).any():
-            break
-        for k in np.flatnonzero((gap <= _NEAR).all(axis=1)):
-            i, j = int(order[k]), int(order[k + step])
-            if np.linalg.norm(directions[i] - sign * directions[j]) <= _NEAR:
-                yield i, j
+class _Near:
+    """Finds the rows (of length 1) that are within ``_NEAR`` of one of them, or of its opposite."""
+
+    def __init__(self, directions: Array) -> None:
+        random = np.random.default_rng(0).standard_normal((directions.shape[1], _PROJECTIONS))
+        self._directions = directions
+        self._shadows = directions @ (random / np.sqrt((random * random).sum(axis=0)))  # these are no further apart
+        self._order = np.argsort(self._shadows[:, 0], kind="stable")
+        self._sorted = self._shadows[self._order, 0]
+
+    def __call__(self, row: int, sign: int, among: NDArray[np.bool_]) -> Indices:
+        """Other rows among some with |other − sign · row| ≤ _NEAR."""
+        shadow = sign * self._shadows[row]
+        first, end = np.searchsorted(self._sorted, shadow[0] + np.array([-_NEAR, _NEAR]), side="right")
+        others = np.sort(self._order[first:end])
+        others = others[among[others] & (others != row)]
+        others = others[(np.abs(self._shadows[others] - shadow) <= _NEAR).all(axis=1)]
+        apart = np.linalg.norm(self._directions[others] - sign * self._directions[row], axis=1)
+        return np.asarray(others[apart <= _NEAR])
+
+
+def _apart(goes: Array, factor: Array, stays: Array, lower: Array, upper: Array) -> Array:
+    """Per pair of rows (weights and a bias), the most that goes − factor · stays can be on a box."""
+    rest, slack = minus_multiple(goes, factor[:, None], stays)
+    error = affine_error(rest[:, :-1], slack[:, :-1], rest[:, -1], slack[:, -1], lower, upper)
+    return np.where((rest == 0).all(axis=1) & (slack == 0).all(axis=1), 0.0, error)
 
 
 def _factor(goes: Array, stays: Array, goes_scaled: Array, stays_scaled: Array) -> float:

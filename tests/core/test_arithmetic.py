@@ -48,6 +48,23 @@ def test_sum_up_is_above_the_sum(values):
     assert sum(map(Fraction, values)) <= Fraction(float(ar.sum_up(np.array(values))))
 
 
+ANY = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(ANY, ANY, ANY, st.booleans())
+def test_what_is_left_of_a_multiple_is_known_to_its_last_bits(value, factor, other, near):
+    ordinary = near and all(1e-200 < abs(number) < 1e200 for number in (factor, other, factor * other))
+    if ordinary:
+        value = factor * other
+    left, error = (float(x[0]) for x in ar.minus_multiple(*(np.array([x]) for x in (value, factor, other))))
+    exact = Fraction(value) - Fraction(factor) * Fraction(other)
+    if error < np.inf:
+        assert abs(Fraction(left) - exact) <= Fraction(error)
+    if ordinary:
+        assert error <= abs(value) * 2.0**-100
+        assert (error == 0) == (exact == 0)
+
+
 @pytest.mark.parametrize("flint", [False, True])
 def test_integer_products_with_and_without_flint(flint, monkeypatch):
     if flint:

@@ -131,6 +131,22 @@ def test_nearly_dependent_units_merge_only_within_the_tolerance():
     assert 0 < loose.deviation <= 1e-3
 
 
+def test_unstable_multiples_merge_exactly_and_opposites_stay():
+    rng = np.random.default_rng(0)
+    rows = np.array([[1, -2, 0.7, 0.1], [0.3, 1, -1, 0.0]])[rng.integers(0, 2, 300)]  # the last column is the bias
+    rows *= rng.choice([0.5, 1.0, 2.0], (300, 1)) * np.where(np.arange(300) < 2, -1, 1)[:, None]
+    network = Network(3, (dense("z", INPUT, rows[:, :3], rows[:, 3]), relu("h", "z", 300),
+                          dense("out", "h", rng.integers(-8, 9, (2, 300)), [0, 0])), "out")  # fmt: skip
+    box = Box.uniform(-1, 1, 3)
+    result = compressed(network, box)
+    assert result.deviation == 0
+    kinds = len(np.unique(np.round(rows / np.linalg.norm(rows, axis=1)[:, None], 9), axis=0))
+    assert result.network["h"].size == kinds in (3, 4)
+    for x in box.sample(np.random.default_rng(1), 10):
+        was = network.evaluate_exact(x)[network.output].fractions()
+        assert result.network.evaluate_exact(x)[result.network.output].fractions() == was
+
+
 def test_a_fully_active_layer_folds():
     network = Network(2, (dense("z", INPUT, [[1, 2], [2, -1], [0.5, 1], [1, 1]], [9] * 4), relu("h", "z", 4),
                           dense("z2", "h", [[1, -1, 0, 2], [1, 0, 0, -1]], [0, 0.25]), relu("h2", "z2", 2),
