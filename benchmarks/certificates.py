@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from listing import NETS, Case, real
 from rich.console import Console
 from rich.table import Table
-from solvers import networks
 
 import leo_core
 from leo_core import Box, Network, State, storage
@@ -40,7 +40,7 @@ FALSE_CLAIMS, FEWER, LONG = 8, 2, 20.0
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nets", type=Path, default=ROOT.parent / "shared" / "nets")
+    parser.add_argument("--nets", type=Path, default=NETS)
     parser.add_argument("--time-limit", type=float, default=120.0, help="seconds per network, before it is checked")
     parser.add_argument("--json", type=Path, help="write the figures there; networks that are in it are not done again")
     parser.add_argument("names", nargs="*")
@@ -51,7 +51,7 @@ def main() -> None:
     done = {row["name"] for row in rows}
     with tempfile.TemporaryDirectory() as folder:
         python = numpy_alone(Path(folder) / "venv")
-        for name, network, box in networks(arguments.nets, arguments.names):
+        for name, network, box in map(Case.loaded, real(arguments.nets, arguments.names)):
             if name in done:
                 continue
             rows.append(measured(name, network, box, python, Path(folder), arguments.time_limit))

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from listing import NETS, Case, picked, real
 
 import leo_core
 from leo_core import Box, Network, State
@@ -40,15 +41,13 @@ ROOT = Path(__file__).parents[1]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nets", type=Path, default=ROOT.parent / "shared" / "nets")
+    parser.add_argument("--nets", type=Path, default=NETS)
     parser.add_argument("--time-limit", type=float, default=60.0, help="seconds to decide a network")
     parser.add_argument("--json", type=Path, help="write the figures there")
     parser.add_argument("names", nargs="*")
     arguments = parser.parse_args()
     rows = []
-    for name, model, domain in networks(arguments.nets):
-        if arguments.names and not any(part in name for part in arguments.names):
-            continue
+    for name, model, domain, _ in cases(arguments.nets, arguments.names):
         rows.append(measure(name, model, domain, arguments.time_limit, arguments.nets.parent / "data" / "mnist.npz"))
         print(f"{name}: {rows[-1]['results']['all']['float']['widths']}", file=sys.stderr, flush=True)
     show(rows)
@@ -56,15 +55,11 @@ def main() -> None:
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 
-def networks(nets: Path) -> Iterator[tuple[str, Path, Path]]:
+def cases(nets: Path, names: list[str]) -> Iterator[Case]:
     digits = ROOT / "docs" / "examples" / "digits"
-    yield "digits (ships with LEO)", digits / "digits.onnx", digits / "digits.domain.json"
-    if not (nets / "INDEX.json").exists():
-        print(f"no real networks at {nets}", file=sys.stderr)
-        return
-    for entry in json.loads((nets / "INDEX.json").read_text())["networks"]:
-        if entry["file"].endswith((".onnx", ".nnet")) and entry["widths"]:
-            yield Path(entry["domain"]).name.removesuffix(".domain.json"), nets / entry["file"], nets / entry["domain"]
+    demo = Case("digits (ships with LEO)", digits / "digits.onnx", digits / "digits.domain.json", {})
+    yield from picked([demo], names)
+    yield from real(nets, names)
 
 
 def measure(name: str, model: Path, domain: Path, time_limit: float, mnist: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from listing import NETS
 from rich.console import Console
 from rich.table import Table
 
@@ -55,7 +56,7 @@ cli.main(prog_name="leo")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nets", type=Path, default=Path(__file__).parents[2] / "shared" / "nets")
+    parser.add_argument("--nets", type=Path, default=NETS)
     parser.add_argument("--points", type=int, default=50, help="kill points per network")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the figures there, beside those of other networks")

@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from listing import NETS, Case, made, real
 from rich.console import Console
 from rich.table import Table
-from stability import made
 
 import leo_core
 from leo_core import Affine, Box, Network, StabilityMap, State
@@ -34,7 +34,6 @@ from leo_core.bounds.crown import backward_interval
 from leo_core.bounds.interval import bound_affine
 from leo_core.bounds.region import Region
 from leo_core.execution.budget import Budget
-from leo_core.files import read
 from leo_core.milp.checked import CheckedSolver
 from leo_core.plugins import registry
 from leo_core.stability.attack import scatter
@@ -55,7 +54,7 @@ ASKED = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nets", type=Path, default=Path(__file__).parents[2] / "shared" / "nets")
+    parser.add_argument("--nets", type=Path, default=NETS)
     parser.add_argument("--solvers", default="highs,scip,scipy")
     parser.add_argument("--time-limit", type=float, default=60.0, help="seconds per network for the cascade")
     parser.add_argument(
@@ -90,7 +89,7 @@ def main() -> None:
 
 def whole_networks(arguments: argparse.Namespace, solvers: list[str]) -> Iterator[dict[str, Any]]:
     limits = {"cascade": arguments.time_limit, "paper": arguments.paper_limit}
-    for name, network, box in networks(arguments.nets, arguments.names):
+    for name, network, box in map(Case.loaded, real(arguments.nets, arguments.names)):
         if network.units > LARGEST:
             continue
         for strategy, limit in limits.items():
@@ -120,7 +119,7 @@ def whole_networks(arguments: argparse.Namespace, solvers: list[str]) -> Iterato
 def hard_questions(arguments: argparse.Namespace, solvers: list[str]) -> Iterator[dict[str, Any]]:
     found = [
         (name, network, box, layers)
-        for name, network, box in networks(arguments.nets, arguments.names)
+        for name, network, box in map(Case.loaded, real(arguments.nets, arguments.names))
         for part, layers in ASKED.items()
         if part in name
     ]
@@ -181,19 +180,6 @@ def questions(
             "total": round(sum(seconds for _, seconds in answers), 3),
         }
     return row
-
-
-def networks(nets: Path, names: list[str]) -> Iterator[tuple[str, Network, Box]]:
-    """(name, network, box) of every real network and domain."""
-    if not (nets / "INDEX.json").exists():
-        print(f"no real networks at {nets}", file=sys.stderr)
-        return
-    for entry in json.loads((nets / "INDEX.json").read_text())["networks"]:
-        name = entry["domain"].removesuffix(".domain.json")
-        twin = entry["file"].endswith(".pt") and (nets / entry["file"]).with_suffix(".onnx").exists()
-        if entry["widths"] and not twin and (not names or any(part in name for part in names)):
-            network = read(nets / entry["file"])[0].network
-            yield name, network, Box.of(nets / entry["domain"], network.input_size)
 
 
 def network_table(rows: list[dict[str, Any]], solvers: list[str]) -> Table:

@@ -19,12 +19,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from listing import NETS, Case, made, picked, real
 from rich.console import Console
 from rich.table import Table
 
 import leo_core
-from leo_core import Affine, Dense, Network, Relu, StabilityMap, State
+from leo_core import StabilityMap, State
 from leo_core.stability.cross_check import cross_checked
 
 BASELINES = ("paper", "isa")
@@ -32,7 +32,7 @@ BASELINES = ("paper", "isa")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nets", type=Path, default=Path(__file__).parents[2] / "shared" / "nets")
+    parser.add_argument("--nets", type=Path, default=NETS)
     parser.add_argument("--solver", default="highs")
     parser.add_argument("--time-limit", type=float, default=60.0, help="seconds per network and strategy")
     parser.add_argument("--baselines", default=",".join(BASELINES), help="of these, by commas; may be empty")
@@ -42,9 +42,7 @@ def main() -> None:
     arguments = parser.parse_args()
     baselines = [name for name in arguments.baselines.split(",") if name]
     rows = []
-    for name, model, domain, known in networks(arguments.nets):
-        if arguments.names and not any(part in name for part in arguments.names):
-            continue
+    for name, model, domain, known in cases(arguments.nets, arguments.names):
         options = {"solver": arguments.solver, "time_limit": arguments.time_limit}
         rows.append(measure(name, model, domain, known, baselines, options, arguments.jobs))
         print(f"{name}: {rows[-1]['cascade']['seconds']:.2f} s", file=sys.stderr, flush=True)
@@ -106,33 +104,10 @@ def ratio(baseline: dict[str, Any], mine: dict[str, Any]) -> str:
     return f"> {factor} ({baseline['undecided']} undecided)" if baseline["undecided"] else factor
 
 
-def networks(nets: Path) -> Iterator[tuple[str, Any, Any, dict[str, Any]]]:
-    """(name, model, domain, what is known of its counts)."""
-    for widths in ((10, 20, 20, 1), (4, 40, 40, 40, 1), (784, 100, 100, 10)):
-        yield "made " + "-".join(map(str, widths)), made(widths), "0,1", {}
-    if not (nets / "INDEX.json").exists():
-        print(f"no real networks at {nets}: only those made here", file=sys.stderr)
-        return
-    for entry in json.loads((nets / "INDEX.json").read_text())["networks"]:
-        if entry["file"].endswith((".onnx", ".nnet")) and entry["widths"]:
-            name = entry["domain"].removesuffix(".domain.json")
-            yield name, nets / entry["file"], nets / entry["domain"], entry["expect"]
-
-
-def made(widths: tuple[int, ...], seed: int = 0) -> Network:
-    """A network as it is before training (He et al. 2015), with biases as large as its values."""
-    rng = np.random.default_rng(seed)
-    nodes: list[Affine | Relu] = []
-    at, columns = "input", widths[0]
-    for number, rows in enumerate(widths[1:], 1):
-        weights = rng.standard_normal((rows, columns)) * np.sqrt(2.0 / columns)
-        bias = rng.standard_normal(rows).astype(np.float32)
-        nodes.append(Affine(f"dense{number}", (at,), (Dense(weights.astype(np.float32)),), bias))
-        at, columns = nodes[-1].name, rows
-        if number < len(widths) - 1:
-            nodes.append(Relu(f"relu{number}", at, np.zeros(rows)))
-            at = nodes[-1].name
-    return Network(widths[0], tuple(nodes), at)
+def cases(nets: Path, names: list[str]) -> Iterator[Case]:
+    widths = ((10, 20, 20, 1), (4, 40, 40, 40, 1), (784, 100, 100, 10))
+    yield from picked([Case("made " + "-".join(map(str, each)), made(each), "0,1", {}) for each in widths], names)
+    yield from real(nets, names)
 
 
 if __name__ == "__main__":
