@@ -22,7 +22,7 @@ from leo_core.execution.budget import Budget
 from leo_core.execution.events import Listener, Note
 from leo_core.milp.solver import Solver
 from leo_core.network import INPUT, Network, Relu, sources_of
-from leo_core.stability.evidence import Bisection, Leaf, Split, Tree
+from leo_core.stability.evidence import Bisection, Flat, Tree
 from leo_core.stability.prover import Prover
 from leo_core.stability.verdict import Claim, LayerStability, Method, StabilityMap, State
 
@@ -229,38 +229,28 @@ def _root(claims: Sequence[Claim], y: Mapping[str, NDArray[Any]]) -> trees.Tree:
 
 
 def _split_tree(claim: Claim, tree: Tree, affine: Sequence[str], dtype: Any) -> trees.Tree:
-    """A tree of splits on ReLU phases, in level order."""
-    where, unit, leaves = [], [], list[tuple[int, Leaf]]()
-    level: list[Tree] = [tree]
-    for number, at in enumerate(level):  # it grows on the way
-        if isinstance(at, Split):
-            where.append(affine.index(at.node) + 1)
-            unit.append(at.unit)
-            level += [at.on, at.off]
-        else:
-            assert isinstance(at, Leaf)
-            where.append(trees.LEAF)
-            unit.append(0)
-            leaves.append((number, at))
-    names = sorted({name for _, leaf in leaves for name in leaf.multipliers})
-    kinds = {True: trees.EXACT, False: trees.PLAIN}
-    closed = [[number, 0, trees.EMPTY if leaf.infeasible else kinds[leaf.exact]] for number, leaf in leaves]
-    with_y = [leaf for _, leaf in leaves if leaf.multipliers]
-    rows = np.cumsum([bool(leaf.multipliers) for _, leaf in leaves]) - 1
-    row = np.where([bool(leaf.multipliers) for _, leaf in leaves], rows, -1)
-    sizes = {name: len(leaf.multipliers[name]) for leaf in with_y for name in leaf.multipliers}
-    kind = np.float64 if any(leaf.exact for _, leaf in leaves) else dtype
-    y = {
-        name: np.array([leaf.multipliers.get(name, np.full(sizes[name], np.nan)) for leaf in with_y], dtype=kind)
-        for name in names
-    }
-    tilts = {
-        k: {name: (t.units, t.share.astype(kind), t.slope.astype(kind)) for name, t in leaf.tilts.items()}
-        for k, (_, leaf) in enumerate(leaves)
-        if leaf.tilts
-    }
-    return trees.Tree(np.array([claim[0]]), np.array([claim[1]]), np.array(where), np.array(unit), np.array(closed),
-                      row, y, tilts)  # fmt: skip
+    """A tree of splits on ReLU phases, for one claim."""
+    flat = Flat.of(tree)
+    index = np.array([trees.LEAF] + [affine.index(name) + 1 for name in flat.nodes])
+    number = np.flatnonzero(flat.where < 0)
+    how = np.where(flat.infeasible, trees.EMPTY, np.where(flat.exact, trees.EXACT, trees.PLAIN))
+    priced = np.zeros(len(number), dtype=bool)
+    for values in flat.multipliers.values():
+        priced |= ~np.isnan(values).all(axis=1)
+    kind = np.float64 if flat.exact.any() else dtype
+    return trees.Tree(
+        np.array([claim[0]]),
+        np.array([claim[1]]),
+        index[flat.where + 1],
+        flat.unit,
+        np.stack([number, 0 * number, how], axis=1),
+        np.where(priced, np.cumsum(priced) - 1, -1),
+        {name: values[priced].astype(kind) for name, values in flat.multipliers.items()},
+        {
+            leaf: {name: (tilt.units, tilt.share.astype(kind), tilt.slope.astype(kind)) for name, tilt in tilts.items()}
+            for leaf, tilts in flat.tilts.items()
+        },
+    )
 
 
 def _together(bisections: Sequence[tuple[Claim, Bisection]]) -> list[list[tuple[Claim, Bisection]]]:

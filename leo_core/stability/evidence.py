@@ -9,7 +9,7 @@ show the part empty. A bisection of the box holds none: see that no leaf's own b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias, final
 
@@ -109,6 +109,80 @@ def grown(nodes: Mapping[int, Leaf | tuple[str, int, int]]) -> Tree:
         at = nodes[number]
         built[number] = at if isinstance(at, Leaf) else Split(at[0], at[1], built.pop(at[2]), built.pop(at[2] + 1))
     return built[0]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Flat:
+    """A tree of phases as arrays, for files.
+
+    Attributes
+    ----------
+    nodes:
+        The affine nodes that are meant.
+    where, unit:
+        Per node of the tree, in level order, what is split: ``nodes[where]`` and the unit, or a leaf (−1). The
+        m-th one that is split has the halves 2m + 1 ('on') and 2m + 2.
+    infeasible, exact:
+        Per leaf, in the same order.
+    multipliers:
+        By affine node, (leaves × units); NaN where there are none.
+    tilts:
+        By the number of a leaf.
+    """
+
+    nodes: Sequence[str]
+    where: NDArray[np.int64]
+    unit: NDArray[np.int64]
+    infeasible: NDArray[np.int8]
+    exact: NDArray[np.int8]
+    multipliers: Mapping[str, NDArray[np.float64]]
+    tilts: Mapping[int, Tilts]
+
+    @staticmethod
+    def of(tree: Tree) -> Flat:
+        """Of a tree of phases."""
+        level, splits, leaves = [tree], list[tuple[str, int] | None](), list[Leaf]()
+        for at in level:  # it grows on the way
+            if isinstance(at, Split):
+                splits.append((at.node, at.unit))
+                level += [at.on, at.off]
+            else:
+                assert isinstance(at, Leaf)
+                splits.append(None)
+                leaves.append(at)
+        nodes = sorted({split[0] for split in splits if split})
+        sizes = {name: values.size for leaf in leaves for name, values in leaf.multipliers.items()}
+        multipliers = {name: np.full((len(leaves), size), np.nan) for name, size in sorted(sizes.items())}
+        for row, leaf in enumerate(leaves):
+            for name, values in leaf.multipliers.items():
+                multipliers[name][row] = values
+        return Flat(
+            nodes,
+            np.array([nodes.index(split[0]) if split else -1 for split in splits]),
+            np.array([split[1] if split else 0 for split in splits]),
+            np.array([leaf.infeasible for leaf in leaves], dtype=np.int8),
+            np.array([leaf.exact for leaf in leaves], dtype=np.int8),
+            multipliers,
+            {number: leaf.tilts for number, leaf in enumerate(leaves) if leaf.tilts},
+        )
+
+    def tree(self) -> Tree:
+        """The tree; arrays that make none raise what they raise."""
+        leaves = [
+            Leaf(
+                {name: values[k] for name, values in self.multipliers.items()},
+                self.tilts.get(k, {}),
+                bool(self.infeasible[k]),
+                bool(self.exact[k]),
+            )
+            for k in range(np.count_nonzero(self.where < 0))
+        ]
+        first, leaf = 2 * np.cumsum(self.where >= 0) - 1, np.cumsum(self.where < 0) - 1
+        return grown({
+            k: leaves[leaf[k]] if at < 0 else (self.nodes[at], int(self.unit[k]), int(first[k]))
+            for k, at in enumerate(self.where.tolist())
+        })  # fmt: skip
 
 
 def leaves(tree: Tree) -> int:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from leo_core.bounds.dual import Tilt
 from leo_core.bounds.region import Region
 from leo_core.execution.budget import Budget
-from leo_core.stability.evidence import WHOLE, Bisection, Leaf, Split, Tree
+from leo_core.stability.evidence import WHOLE, Bisection, Flat, Leaf, Split, Tree
 from leo_core.stability.oracle import Hint, Oracle
 from leo_core.stability.prover import Outcome, Prover
 from leo_core.stability.recheck import proves
@@ -159,49 +159,22 @@ def _digest(region: Region) -> str:
     return digest.hexdigest()
 
 
-def _of_phases(tree: Leaf | Split) -> tuple[dict[str, Any], Arrays]:
-    """A tree as its nodes in the order of a walk, [node, unit] or a leaf's number, and its leaves as arrays."""
-    walk: list[Any] = []
-    leaves: list[Leaf] = []
-    stack: list[Tree] = [tree]
-    while stack:
-        at = stack.pop()
-        if isinstance(at, Split):
-            walk.append([at.node, at.unit])
-            stack += [at.off, at.on]
-        else:
-            assert isinstance(at, Leaf)
-            walk.append(len(leaves))
-            leaves.append(at)
-    names = sorted({name for leaf in leaves for name in leaf.multipliers})
-    arrays: Arrays = {
-        "infeasible": np.array([leaf.infeasible for leaf in leaves], dtype=np.int8),
-        "exact": np.array([leaf.exact for leaf in leaves], dtype=np.int8),
-    }
-    for k, name in enumerate(names):
-        size = next(leaf.multipliers[name].size for leaf in leaves if name in leaf.multipliers)
-        arrays[f"multipliers {k}"] = np.full((len(leaves), size), np.nan)  # NaN and none mean the same
-        for row, leaf in enumerate(leaves):
-            if name in leaf.multipliers:
-                arrays[f"multipliers {k}"][row] = leaf.multipliers[name]
-    tilts = [(row, name, tilt) for row, leaf in enumerate(leaves) for name, tilt in leaf.tilts.items()]
+def _of_phases(tree: Tree) -> tuple[dict[str, Any], Arrays]:
+    """A tree of phases as a value and arrays."""
+    flat = Flat.of(tree)
+    arrays: Arrays = {"where": flat.where, "unit": flat.unit, "infeasible": flat.infeasible, "exact": flat.exact}
+    arrays |= {f"multipliers {k}": values for k, values in enumerate(flat.multipliers.values())}
+    tilts = [(leaf, name, tilt) for leaf, by_node in flat.tilts.items() for name, tilt in by_node.items()]
     for k, (_, _, tilt) in enumerate(tilts):
         arrays |= {f"units {k}": tilt.units, f"share {k}": tilt.share, f"slope {k}": tilt.slope}
-    return {"walk": walk, "names": names, "tilts": [[row, name] for row, name, _ in tilts]}, arrays
+    value = {"nodes": flat.nodes, "priced": list(flat.multipliers), "tilts": [[leaf, name] for leaf, name, _ in tilts]}
+    return value, arrays
 
 
 def _phases(value: Any, arrays: Arrays) -> Tree:
     tilts: dict[int, dict[str, Tilt]] = {}
-    for k, (row, name) in enumerate(value["tilts"]):
-        tilts.setdefault(row, {})[name] = Tilt(arrays[f"units {k}"], arrays[f"share {k}"], arrays[f"slope {k}"])
-    stack: list[Tree] = []
-    for at in reversed(value["walk"]):
-        if isinstance(at, list):
-            node, unit = at
-            stack.append(Split(node, unit, stack.pop(), stack.pop()))
-        else:
-            multipliers = {name: arrays[f"multipliers {k}"][at] for k, name in enumerate(value["names"])}
-            infeasible, exact = bool(arrays["infeasible"][at]), bool(arrays["exact"][at])
-            stack.append(Leaf(multipliers, tilts.get(at, {}), infeasible, exact))
-    (tree,) = stack
-    return tree
+    for k, (leaf, name) in enumerate(value["tilts"]):
+        tilts.setdefault(leaf, {})[name] = Tilt(arrays[f"units {k}"], arrays[f"share {k}"], arrays[f"slope {k}"])
+    multipliers = {name: arrays[f"multipliers {k}"] for k, name in enumerate(value["priced"])}
+    where, unit, infeasible, exact = (arrays[name] for name in ("where", "unit", "infeasible", "exact"))
+    return Flat(value["nodes"], where, unit, infeasible, exact, multipliers, tilts).tree()
