@@ -404,7 +404,9 @@ def check(
         for network, path in zip(networks, paths, strict=True):
             storage.save(network, path)
         try:
-            report = certificate_check.check(Path(certificate), *paths)
+            report = certificate_check.check(
+                Path(certificate), *paths, note=lambda text: listener(Note(text, passing=True))
+            )
         except FileNotFoundError:
             raise CertificateError(f"{certificate}: there is no such file") from None
         except OSError as error:

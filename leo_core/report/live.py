@@ -1,9 +1,10 @@
-"""The live line on stderr: which layer, how many units are decided, time passed and left."""
+"""The live line on stderr: what is being done, time passed and, while units are decided, how many are and time left."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TextIO
 
 from leo_core.execution.events import Event, Listener, Note
@@ -13,24 +14,24 @@ from leo_core.execution.events import Event, Listener, Note
 def live(stream: TextIO) -> Iterator[Listener]:
     """A listener that shows events on a stream: a moving line on a terminal, else one line per layer."""
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+    from rich.text import Text
+
+    class Decided(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            if task.total is None:
+                return Text()
+            left = task.time_remaining
+            decided = f"{task.completed:.0f}/{task.total:.0f} units decided"
+            words = decided if left is None else f"{decided}, {timedelta(seconds=int(left))} left"
+            return Text(words, no_wrap=True)
 
     console = Console(file=stream, highlight=False, markup=False, soft_wrap=True)
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("units decided"),
+        BarColumn(bar_width=16),
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        Decided(),
     )
     bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     task = bar.add_task("starting", total=None)

@@ -7,7 +7,7 @@ A wrong number in a certificate can only make a bound weaker (:mod:`.bounds`, :m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Context
 from typing import Any
@@ -20,6 +20,7 @@ from leo_core.certificate.check.networks import Net, Refused, open_archive, read
 from leo_core.certificate.check.trees import BATCH, Tree, proved_bounds, signs_at
 
 Array = Any
+Note = Callable[[str], None]
 
 __all__ = ["Refused", "Report", "check", "lines"]
 
@@ -44,8 +45,11 @@ class Report:
     upper: Array
 
 
-def check(certificate: Any, original: Any, compressed: Any) -> Report:
-    """Re-check a certificate (path) of two ``.leo`` files; raises :class:`Refused`, saying what does not hold."""
+def check(certificate: Any, original: Any, compressed: Any, *, note: Note = lambda _text: None) -> Report:
+    """Re-check a certificate (path) of two ``.leo`` files; raises :class:`Refused`, saying what does not hold.
+
+    ``note`` is told how far the work is.
+    """
     try:
         content, arrays = open_certificate(certificate)
         f, g = read_network(original), read_network(compressed)
@@ -58,7 +62,8 @@ def check(certificate: Any, original: Any, compressed: Any) -> Report:
         if not (np.isfinite(lower).all() and np.isfinite(upper).all()):
             raise Refused("its box is not bounded")
         with np.errstate(all="ignore"):
-            region, counts, leaves = verdicts(f, (lower[None], upper[None]), content, arrays)
+            region, counts, leaves = verdicts(f, (lower[None], upper[None]), content, arrays, note)
+            note("comparing the networks")
             deviation = deviates(f, g, region, roles_of(content, arrays), content["deviation"])
         return Report(
             active=counts[ACTIVE], inactive=counts[INACTIVE], unstable=counts[UNSTABLE], undecided=counts[UNDECIDED],
@@ -81,7 +86,7 @@ def open_certificate(path: Any) -> tuple[dict[str, Any], dict[str, Array]]:
 
 
 def verdicts(
-    net: Net, box: tuple[Array, Array], content: Mapping[str, Any], arrays: Mapping[str, Array]
+    net: Net, box: tuple[Array, Array], content: Mapping[str, Any], arrays: Mapping[str, Array], note: Note
 ) -> tuple[Region, dict[Any, int], int]:
     """The region of a network in which all that is claimed of its units holds; raises :class:`Refused`."""
     region: Region = {"input": box}
@@ -94,6 +99,7 @@ def verdicts(
         if node.name not in net.rectified:
             continue
         layer = content["layers"][node.name]
+        note(f"checking '{node.name}', {node.size} units")
         for described in layer["trees"]:
             tree = tree_of(described, arrays)
             region[node.name] = sharpened(region[node.name], tree, proved_bounds(net, node.name, region, tree))

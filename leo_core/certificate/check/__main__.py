@@ -13,13 +13,20 @@ def main(arguments: Sequence[str]) -> int:
     if len(arguments) != 3:
         print("use: python -m leo_core.certificate.check CERTIFICATE ORIGINAL.leo COMPRESSED.leo", file=sys.stderr)
         return 2
+    certificate, original, compressed = arguments
     try:
-        report = check(*arguments)
+        report = check(certificate, original, compressed, note=note)
     except (Refused, OSError) as error:
-        print(f"{arguments[0]}: {error}", file=sys.stderr)
+        print(f"{certificate}: {error}", file=sys.stderr)
         return 1
     print("\n".join(lines(report)))
     return 1 if report.trusted else 0
+
+
+def note(text: str) -> None:
+    """How far the work is, for who is watching."""
+    if sys.stderr.isatty():
+        print(text, file=sys.stderr)
 
 
 if __name__ == "__main__":
