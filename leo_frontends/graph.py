@@ -7,6 +7,8 @@ axis, where there is one, is carried with size one.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, final
 
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 
 from leo_core.errors import UnsupportedModelError
 from leo_core.linear import Dense, Diagonal, LinearMap, Select, Sparse
-from leo_core.network import INPUT, Affine, Network, Node, Origin, Relu, Signature, free_name, reachable
+from leo_core.network import INPUT, Affine, Network, Node, Origin, Relu, Signature, free_name, reachable, sources_of
 from leo_core.plugins import Imported, Rounding
 
 Array = NDArray[Any]
@@ -40,20 +42,11 @@ class Refused(Exception):  # noqa: N818 - it is an answer, not an error
 class Graph:
     """Nodes made so far, and what rounding some of them took.
 
-    ``batch`` is the batch size the model fixed; ``uses`` says how often each of its tensors is read, by name;
-    ``dtype`` is what it runs in, ``output`` the tensor that is its output.
+    ``batch`` is the batch size the model fixed; ``dtype`` is what it runs in, ``output`` the tensor that is its output.
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        batch: int = 1,
-        uses: dict[str, int] | None = None,
-        dtype: str = "float32",
-        output: str = "",
-    ) -> None:
-        self.input_size, self.batch, self._uses, self.dtype = input_size, batch, uses or {}, np.dtype(dtype)
-        self.output = output
+    def __init__(self, input_size: int, batch: int = 1, dtype: str = "float32", output: str = "") -> None:
+        self.input_size, self.batch, self.dtype, self.output = input_size, batch, np.dtype(dtype), output
         self.nodes: list[Node] = []
         self.rounding: dict[str, Rounding] = {}
         #: How many ReLUs stand for layers that are none: clips, absolute values, maxima.
@@ -105,11 +98,12 @@ class Graph:
 
     def matrix(self, origin: Origin, value: Value, columns: Array, weight: Array, bias: Array, shape: Any) -> Value:
         """weight (rows × k) applied to each row of ``columns`` (groups × k), results one after the other."""
+        if (np.diff(np.sort(columns, axis=1), axis=1) == 0).any():  # one value is used twice
+            value = self.pick(origin, Value(value.node, columns))
+            columns = value.index
         size = self.size(value.node)
         groups, _ = columns.shape
         rows = weight.shape[0]
-        if (np.diff(np.sort(columns, axis=1), axis=1) == 0).any():
-            raise Refused("one value is used twice by one matrix")
         if groups == 1:
             linear: LinearMap = Dense(_scatter(weight, columns[0], size))
         else:
@@ -117,25 +111,6 @@ class Graph:
             pointers = np.arange(0, groups * rows * weight.shape[1] + 1, max(1, weight.shape[1]))
             linear = Sparse(np.tile(weight, (groups, 1)).ravel(), index, pointers, columns=size)
         return self.affine(origin, [value], [linear], bias, shape)
-
-    def add_bias(self, name: str, value: Value, bias: Array) -> Value | None:
-        """Put a constant into the bias of the affine node just made, if no other reads it and its bias is zero."""
-        last = self.nodes[-1] if self.nodes else None
-        if (
-            not isinstance(last, Affine)
-            or last.name != value.node
-            or last.bias.any()
-            or last.name in self.rounding
-            or self._uses.get(name, 0) != 1
-            or not is_identity(value.index, last.size)
-        ):
-            return None
-        try:
-            spread = np.broadcast_to(bias, value.index.shape)
-        except ValueError:
-            return None
-        self.nodes[-1] = Affine(last.name, last.sources, last.maps, spread.ravel(), last.origin)
-        return value
 
     def constant(self, origin: Origin, array: Array) -> Value:
         """A node that is the same for every input."""
@@ -168,7 +143,7 @@ class Graph:
             if value is not result:
                 raise UnsupportedModelError(where, [_only_at_the_end(tail)])
         name = self.whole(origin, result)
-        nodes = reachable(self.nodes, name)
+        nodes, name = biased(reachable(self.nodes, name), name, self.rounding)
         network = Network(self.input_size, nodes, name, replace(signature, tail=tail))
         rounding = {node.name: self.rounding[node.name] for node in nodes if node.name in self.rounding}
         return Imported(network, (*notes, *self._notes()), rounding)
@@ -192,6 +167,43 @@ class Graph:
     def _name(self, origin: Origin) -> str:
         base = origin.layer or origin.kind
         return free_name(base, {node.name for node in self.nodes} | {INPUT})
+
+
+def biased(nodes: Sequence[Node], output: str, rounding: Container[str]) -> tuple[tuple[Node, ...], str]:
+    """Nodes and the output's name, with A x and a constant added to it (MatMul and Add) as one node.
+
+    Only where nothing else reads A x, and neither was rounded.
+    """
+    readers = Counter([output, *(source for node in nodes for source in sources_of(node))])
+    made: dict[str, Node] = {}
+    renamed: dict[str, str] = {}
+    for node in nodes:
+        node = reading(node, renamed)
+        first = made.get(sources_of(node)[0])
+        if (
+            isinstance(node, Affine)
+            and isinstance(first, Affine)
+            and len(node.sources) == 1
+            and isinstance(node.maps[0], Select)
+            and node.maps[0].is_identity
+            and not first.bias.any()
+            and readers[first.name] == 1
+            and first.name not in rounding
+            and node.name not in rounding
+        ):
+            made[first.name] = Affine(first.name, first.sources, first.maps, node.bias, first.origin)
+            readers[first.name] = readers[node.name]
+            renamed[node.name] = first.name
+        else:
+            made[node.name] = node
+    return tuple(made.values()), renamed.get(output, output)
+
+
+def reading(node: Node, renamed: Mapping[str, str]) -> Node:
+    """The node with other names for what it reads."""
+    if isinstance(node, Relu):
+        return replace(node, source=renamed.get(node.source, node.source))
+    return replace(node, sources=tuple(renamed.get(source, source) for source in node.sources))
 
 
 def _only_at_the_end(name: str) -> str:

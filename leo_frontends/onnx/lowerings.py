@@ -164,6 +164,8 @@ def _expand(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
 
 def _gemm(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
     attributes = _attributes(node)
+    if isinstance(inputs[1], Value):
+        raise Refused("its matrix is computed, or on the left")
     value, weight = computed(inputs[0]), weights(inputs[1], "the matrix")
     if attributes.get("transA"):
         raise Refused("transA is not read")
@@ -176,7 +178,10 @@ def _gemm(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
         raise Refused(f"the matrix takes {weight.shape[1]} values, its input has {value.index.shape[1]}")
     groups, rows = value.index.shape[0], weight.shape[0]
     given = inputs[2] if len(inputs) > 2 and inputs[2] is not None else np.zeros(rows, weight.dtype)
-    bias = np.broadcast_to(weights(given, "the bias"), (groups, rows)).ravel()
+    try:
+        bias = np.broadcast_to(weights(given, "the bias"), (groups, rows)).ravel()
+    except ValueError:
+        raise Refused(f"a bias of shape {np.shape(given)} is not the same for every example") from None
     alpha, beta = float(attributes.get("alpha", 1.0)), float(attributes.get("beta", 1.0))
     scaled = weight if alpha == 1 else alpha * weight.astype(np.float64)
     shifted = bias if beta == 1 else beta * bias.astype(np.float64)
@@ -208,14 +213,7 @@ def _matmul(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
 
 
 def _add(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
-    left, right = inputs
-    signs = (1.0, -1.0 if node.op_type == "Sub" else 1.0)
-    for name, value, shift, sign in ((node.input[0], left, right, signs[1]), (node.input[1], right, left, 1.0)):
-        if isinstance(value, Value) and isinstance(shift, np.ndarray) and (value is left or signs[1] > 0):
-            fused = graph.add_bias(name, value, sign * weights(shift, "the constant"))
-            if fused is not None:
-                return fused
-    return lowering.add(graph, _origin(node), left, right, signs)
+    return lowering.add(graph, _origin(node), *inputs, (1.0, -1.0 if node.op_type == "Sub" else 1.0))
 
 
 def _sum(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:

@@ -15,6 +15,11 @@ from leo_frontends.graph import Graph, Refused, Tensor, Value
 from leo_frontends.lowering import number_array
 from leo_frontends.onnx.lowerings import LOWERINGS, TAIL_OPERATORS
 
+#: ONNX's number for float16.
+HALF = 10
+#: Operators that may take the batch axis to another place, or away.
+MOVING = ("Flatten", "Gather", "Slice", "Squeeze", "Transpose", "Unsqueeze")
+
 
 def read_model(model: Any, where: str) -> Imported:
     """Lower a loaded ``onnx.ModelProto``.
@@ -47,19 +52,27 @@ class _Reader:
             if isinstance(array, np.ndarray) and array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise FormatError(f"{where}: the weights '{name}' hold NaN or infinity; LEO needs finite weights")
         self._lost: set[str] = set()
-        self._uses: dict[str, int] = {}
-        for node in self._graph.node:
-            for name in node.input:
-                self._uses[name] = self._uses.get(name, 0) + 1
-        for output in self._graph.output:
-            self._uses[output.name] = self._uses.get(output.name, 0) + 1
-        self._batch = 1
+        self._batch, self._single = 1, False
+        self._half = any(initializer.data_type == HALF for initializer in self._graph.initializer)
+        # what no output needs may be anything
+        needed = {item.name for item in self._graph.output}
+        used = []
+        for position, node in reversed(list(enumerate(self._graph.node))):
+            if needed.intersection(node.output):
+                needed.update(node.input)
+                used.append((position, node))
+        self._nodes = used[::-1]
 
     def read(self) -> Imported:
         """The whole lowering."""
+        if not self._graph.input and not self._graph.output:
+            raise FormatError(
+                f"{self._where}: there is no graph in it; is the file empty or truncated? Export it again"
+            )
         problems = [
-            f"node {position} '{node.name or node.output[0]}': {node.op_type}"
-            for position, node in enumerate(self._graph.node)
+            f"node {position} '{node.name or node.output[0]}': "
+            + (node.op_type if node.domain in ("", "ai.onnx") else f"{node.op_type} of the domain '{node.domain}'")
+            for position, node in self._nodes
             if node.op_type not in LOWERINGS
             or node.domain not in ("", "ai.onnx")
             or (
@@ -75,8 +88,9 @@ class _Reader:
         if problems:
             raise UnsupportedModelError(self._where, problems)
         signature = self._begin(inputs[0])
-        graph = Graph(signature.size, self._batch, self._uses, output=self._graph.output[0].name)
-        for position, node in enumerate(self._graph.node):
+        self._many = signature.batched and not self._single
+        graph = Graph(signature.size, self._batch, output=self._graph.output[0].name)
+        for position, node in self._nodes:
             problem = self._lower(graph, position, node)
             if problem:
                 problems.append(problem)
@@ -89,18 +103,32 @@ class _Reader:
         last = Origin(f"{output}_values", "Identity")
         if not isinstance(result, Value):
             result = graph.constant(last, result.astype(np.float64) if result.dtype.kind != "f" else result)
-        shape = tuple(result.index.shape[1:]) if signature.batched else tuple(result.index.shape)
-        outside = Signature(inputs[0].name, signature.shape, output, shape, signature.dtype)
-        return graph.imported(self._where, result, last, outside, self._notes(signature))
+        # without an axis for the batch, all of the shape is one example's
+        shape = result.index.shape[1:] if signature.batched and result.index.shape[:1] == (1,) else result.index.shape
+        outside = Signature(inputs[0].name, signature.shape, output, tuple(shape), signature.dtype)
+        return graph.imported(self._where, result, last, outside, self._notes(signature, result))
 
-    def _notes(self, signature: _InputShape) -> tuple[str, ...]:
+    def _notes(self, signature: _InputShape, result: Value) -> tuple[str, ...]:
+        notes = []
         if self._batch != 1:
-            return (f"the model's batch size was fixed at {self._batch}; LEO's result takes any",)
-        return () if signature.batched else ("the model's input has no batch axis; LEO's result takes one",)
+            notes.append(f"the model's batch size was fixed at {self._batch}; LEO's result takes any")
+        if not signature.batched:
+            notes.append("the model's input has no batch axis; LEO's result takes one")
+        elif result.index.ndim == 1:
+            notes.append("the model's output has one axis; that of LEO's result has two, batch × values")
+        elif result.index.shape[0] != 1:
+            notes.append("the model's output has no batch axis; that of LEO's result has one")
+        if self._half:
+            notes.append(
+                "the model computes in half precision; LEO takes its numbers as they are, and its result runs in "
+                "float32: the noise shown is that of float32"
+            )
+        return tuple(notes)
 
     def _begin(self, item: Any) -> _InputShape:
         tensor = item.type.tensor_type
-        dtypes = {1: "float32", 11: "float64", 10: "float32"}
+        dtypes = {1: "float32", 11: "float64", HALF: "float32"}
+        self._half |= tensor.elem_type == HALF
         if tensor.elem_type not in dtypes:
             raise UnsupportedModelError(self._where, [f"the input '{item.name}' is not of a float type"])
         dims = [d.dim_value if d.HasField("dim_value") else 0 for d in tensor.shape.dim]
@@ -108,6 +136,7 @@ class _Reader:
             raise UnsupportedModelError(self._where, [f"the input '{item.name}' has no shape"])
         batched = len(dims) > 1
         if batched:
+            self._single = dims[0] == 1
             self._batch = dims[0] or 1
             dims[0] = 1
             # [784, 1]: a column, not 784 examples of one value
@@ -138,11 +167,32 @@ class _Reader:
         inputs = [self._tensors[name] if name else None for name in node.input]
         try:
             result = LOWERINGS[node.op_type](graph, node, inputs)
+            self._half |= casts_to_half(node)
+            if self._many and mixes_examples(node, inputs, result):
+                raise Refused("it does not do the same for every example of a batch")
         except Refused as reason:
             self._lost.update(node.output)
             return f"{label}: {reason}"
         self._tensors[node.output[0]] = result
         return None
+
+
+def mixes_examples(node: Any, inputs: list[Any], result: Tensor) -> bool:
+    """Whether an operator makes more, or less, than one row of each example of a batch of any size.
+
+    The batch axis has size one here; an operator that moves axes takes it elsewhere, and what follows is not looked at.
+    """
+    if node.op_type in MOVING or not isinstance(result, Value):
+        return False
+    if node.op_type == "Reshape" and inputs[1] is not None and np.ravel(inputs[1])[:1] != -1:
+        return False  # a shape for one example alone
+    rows = {value.index.shape[:1] for value in inputs if isinstance(value, Value)}
+    return rows == {(1,)} and result.index.shape[:1] != (1,)
+
+
+def casts_to_half(node: Any) -> bool:
+    """Whether a node rounds to half precision."""
+    return node.op_type == "Cast" and any(item.name == "to" and item.i == HALF for item in node.attribute)
 
 
 @final

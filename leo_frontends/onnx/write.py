@@ -1,7 +1,7 @@
 """A network as an ONNX model: opset 18, weights inline, batch axis free, names and shapes as in the original.
 
-Each affine node is computed in the dtype its weights are stored in (double where any is float64), with casts
-between; so stored weights keep their bits, and a float32 model stays one outside.
+A model in double computes in double. In one in float32, each affine node is computed in the dtype its weights are
+stored in (double where any is float64), with casts between: stored weights keep their bits.
 """
 
 from __future__ import annotations
@@ -46,6 +46,9 @@ class _Writer:
         self._initializers: list[Any] = []
         signature = network.signature
         self._taken = {signature.input_name, signature.output_name}
+        self._output = signature.output_name
+        if self._output == signature.input_name:  # of a model that does nothing
+            self._output = self._unique("output")
         self._shape_in = signature.input_shape or (network.input_size,)
         self._shape_out = signature.output_shape or (network.output_size,)
         self._dtype = np.dtype(network.dtype)
@@ -57,7 +60,7 @@ class _Writer:
     def affine(self, node: Affine) -> None:
         """Σ maps · sources + bias."""
         arrays = [a for linear in node.maps for a in linear.arrays().values() if a.dtype.kind == "f"]
-        dtype = np.result_type(np.float32, node.bias, *arrays)
+        dtype = np.result_type(self._dtype, node.bias, *arrays)
         live = [(s, m) for s, m in zip(node.sources, node.maps, strict=True) if m.nonzeros and m.columns]
         bias: Array | None = node.bias.astype(dtype)
         terms = []
@@ -100,17 +103,17 @@ class _Writer:
             at = self._emit(TAIL_OPERATORS[signature.tail], [at], signature.tail, **axis)
         if len(self._shape_out) != 1:
             shape = self._constant(np.array([-1, *self._shape_out]), "output_shape")
-            self._emit("Reshape", [at, shape], "", output=signature.output_name)
+            self._emit("Reshape", [at, shape], "", output=self._output)
         elif self._nodes and list(self._nodes[-1].output) == [at] and not any(at in node.input for node in self._nodes):
-            self._nodes[-1].output[0] = signature.output_name
+            self._nodes[-1].output[0] = self._output
         else:
-            self._emit("Identity", [at], "", output=signature.output_name)
+            self._emit("Identity", [at], "", output=self._output)
         kind = helper.np_dtype_to_tensor_dtype(self._dtype)
         return helper.make_graph(
             self._nodes,
             "leo",
             [helper.make_tensor_value_info(signature.input_name, kind, ["batch", *self._shape_in])],
-            [helper.make_tensor_value_info(signature.output_name, kind, ["batch", *self._shape_out])],
+            [helper.make_tensor_value_info(self._output, kind, ["batch", *self._shape_out])],
             self._initializers,
         )
 

@@ -273,7 +273,124 @@ def test_any_network_written_runs_the_same(network):
     assert np.allclose(run(made, x), network.evaluate(x, network.dtype), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("seed", range(200))
+def test_graphs_in_which_any_tensor_may_be_read_again(seed):
+    rng = np.random.default_rng(seed)
+    nodes, names, constants = [], ["x"], {}
+
+    def constant(*shape):
+        constants[f"c{len(constants)}"] = (rng.integers(-32, 33, shape) / 16).astype(np.float32)
+        return list(constants)[-1]
+
+    def some():
+        return names[-int(rng.integers(1, 1 + min(3, len(names))))]
+
+    for k in range(12):
+        kind = str(rng.choice(["MatMul", "MatMul", "Gemm", "Add", "Add", "Add", "Sub", "from", "Mul", "Relu", "Clip", "both",
+                               "Identity", "Dropout", "Flatten", "Cast", "Reshape"]))  # fmt: skip
+        if kind in ("MatMul", "Gemm"):
+            made = node(kind, f"{some()} {constant(3, 3)}", f"t{k}")
+        elif kind in ("Add", "Sub", "Mul"):
+            made = node(kind, f"{some()} {constant(3)}", f"t{k}")
+        elif kind == "from":
+            made = node("Sub", f"{constant(3)} {some()}", f"t{k}")
+        elif kind == "both":
+            made = node("Add", f"{some()} {some()}", f"t{k}")
+        elif kind == "Clip":
+            constants |= {"low": np.float32(-0.5), "high": np.float32(1.5)}
+            made = node(kind, f"{some()} low high", f"t{k}")
+        elif kind == "Reshape":
+            constants["shape"] = np.array([0, 3])
+            made = node(kind, f"{some()} shape", f"t{k}")
+        else:
+            made = node(kind, some(), f"t{k}", **({"to": TensorProto.FLOAT} if kind == "Cast" else {}))
+        nodes.append(made)
+        names.append(f"t{k}")
+    nodes.append(node("Sum", " ".join(names[-3:]), "y"))
+    assert_same(model(nodes, constants, ["n", 3], ["n", 3]), (2, 3))
+
+
+def test_a_matrix_read_again_behind_an_alias_does_not_get_the_bias():
+    nodes = [node("MatMul", "x W", "a"), node("Dropout", "a", "d"), node("Add", "d b", "s"), node("Relu", "s", "h"),
+             node("Add", "h a", "y")]  # fmt: skip
+    network = assert_same(model(nodes, {"W": weight(3, 4), "b": weight(4)}, ["n", 3], ["n", 4]), (2, 3))
+    assert [type(n).__name__ for n in network.nodes] == ["Affine", "Affine", "Relu", "Affine"]
+
+
+def test_one_value_read_twice_by_a_matrix():
+    nodes = [node("Gather", "x i", "g", axis=1), node("MatMul", "g V", "y")]
+    assert_same(model(nodes, {"V": DENSE["V"], "i": np.array([0, 0, 2, 2])}, ["n", 3], ["n", 2]), (2, 3))
+
+
+def test_what_nothing_reads_may_be_anything():
+    nodes = [node("Sigmoid", "x", "u"), node("Relu", "x", "y")]
+    assert_same(model(nodes, {}, ["n", 3], ["n", 3]), (2, 3))
+
+
+def test_a_model_that_does_nothing(tmp_path):
+    network = read_live_model(model([node("Identity", "x", "y")], {}, ["n", 3], ["n", 3])).network
+    same = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])
+    graph = helper.make_graph([], "g", [same], [same])
+    nothing = read_live_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])).network
+    for one in (network, nothing):
+        made = write_live_model(one)
+        onnx.checker.check_model(made, full_check=True)
+        assert run(made, np.ones((2, 3), np.float32)).tolist() == np.ones((2, 3)).tolist()
+
+
+def test_a_network_in_double_is_written_in_double():
+    constants = {"W": 1000 * weight(3, 4, dtype=np.float64), "low": np.float64(-0.5), "high": np.float64(1)}
+    nodes = [node("MatMul", "x W", "a"), node("Clip", "a low high", "y")]
+    made = model(nodes, constants, ["n", 3], ["n", 4], np.float64)
+    again = write_live_model(read_live_model(made).network)
+    assert not any(item.op_type == "Cast" for item in again.graph.node)
+    x = RNG.standard_normal((50, 3)) / 1000
+    assert np.allclose(run(again, x), run(made, x), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("nodes", "shape", "said"), [
+    ([node("Relu", "x", "h"), node("Squeeze", "h last", "y")], ["n", 1], "one axis"),
+    ([node("Reshape", "x flat", "h"), node("Relu", "h", "y")], [1, 3], "one axis"),
+    ([node("Add", "x rows", "y")], [1, 3], "no batch axis"),
+    ([node("Cast", "x", "h", to=TensorProto.FLOAT16), node("Cast", "h", "y", to=TensorProto.FLOAT)], ["n", 3], "half"),
+])  # fmt: skip
+def test_what_a_result_cannot_keep_is_noted(nodes, shape, said):
+    constants = {"last": np.array([1]), "flat": np.array([-1]), "rows": weight(2, 3)}
+    used = {name: constants[name] for item in nodes for name in item.input if name in constants}
+    read = read_live_model(model(nodes, used, shape, ["m"]))
+    assert said in read.notes[0]
+    onnx.checker.check_model(write_live_model(read.network), full_check=True)
+
+
 class TestRefused:
+    @pytest.mark.parametrize(
+        "nodes",
+        [
+            [node("Add", "x rows", "y")],
+            [node("Gemm", "x W rows4", "y")],
+            [node("MatMul", "x W", "a"), node("Reshape", "a pairs", "y")],
+            [node("Expand", "x pairs3", "y")],
+        ],
+    )
+    @pytest.mark.parametrize("batch", ["n", 2])
+    def test_what_differs_between_the_examples_of_a_batch(self, nodes, batch):
+        constants = {"rows": weight(2, 3), "rows4": weight(2, 4), "W": weight(3, 4), "pairs": np.array([-1, 2]),
+                     "pairs3": np.array([2, 3])}  # fmt: skip
+        used = {name: constants[name] for item in nodes for name in item.input if name in constants}
+        with pytest.raises(UnsupportedModelError, match="every example"):
+            read_live_model(model(nodes, used, [batch, 3], ["m"]))
+
+    def test_an_empty_file(self, tmp_path):
+        (tmp_path / "empty.onnx").write_bytes(b"")
+        with pytest.raises(FormatError, match=r"empty\.onnx: .*empty or truncated"):
+            read_file(tmp_path / "empty.onnx")
+
+    def test_operators_of_other_domains(self):
+        made = model([node("Relu", "x", "y")], {}, ["n", 3], ["n", 3])
+        made.graph.node[0].domain = "com.example"
+        with pytest.raises(UnsupportedModelError, match=r"Relu of the domain 'com\.example'"):
+            read_live_model(made)
+
     def test_every_unsupported_node_is_listed(self):
         nodes = [node("Sigmoid", "x", "a"), node("Gemm", "a W b", "z"), node("Cos", "z", "h"), node("Sign", "h", "y")]
         with pytest.raises(UnsupportedModelError) as caught:
