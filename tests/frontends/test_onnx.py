@@ -286,8 +286,8 @@ def test_graphs_in_which_any_tensor_may_be_read_again(seed):
         return names[-int(rng.integers(1, 1 + min(3, len(names))))]
 
     for k in range(12):
-        kind = str(rng.choice(["MatMul", "MatMul", "Gemm", "Add", "Add", "Add", "Sub", "from", "Mul", "Relu", "Clip", "both",
-                               "Identity", "Dropout", "Flatten", "Cast", "Reshape"]))  # fmt: skip
+        kind = str(rng.choice(["MatMul", "MatMul", "Gemm", "Add", "Add", "Add", "Sub", "from", "Mul", "both", "Relu",
+                               "Clip", "Identity", "Dropout", "Flatten", "Cast", "Reshape"]))  # fmt: skip
         if kind in ("MatMul", "Gemm"):
             made = node(kind, f"{some()} {constant(3, 3)}", f"t{k}")
         elif kind in ("Add", "Sub", "Mul"):
