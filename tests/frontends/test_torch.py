@@ -205,6 +205,10 @@ def test_state_dicts(tmp_path):
         (lambda: nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Linear(2, 2)).state_dict(), "plain"),
         (lambda: nn.Sequential(nn.Conv2d(1, 2, 3)).state_dict(), "Linear"),
         (lambda: {"a.weight": torch.zeros(2, 2)}, "Sequential"),
+        (lambda: {"fc1.weight": torch.zeros(2, 2), "fc2.weight": torch.zeros(2, 2)}, "what is between its layers"),
+        (lambda: {"fc0.weight": torch.zeros(2, 2), "fc2.weight": torch.zeros(2, 2)}, "what is between its layers"),
+        (lambda: {f"layers.{i}.weight": torch.zeros(2, 2) for i in range(3)}, "no layer stands between 0 and 1"),
+        (lambda: {"0.weight": torch.zeros(2, 3), "0.bias": torch.zeros(3)}, "damaged"),
         (lambda: {"0.weight": torch.zeros(2, 3), "2.weight": torch.zeros(2, 3)}, "inputs"),
         (lambda: {"0.weight": torch.zeros(2, 3), "5.weight": torch.zeros(2, 2)}, "more than one layer"),
         (lambda: {"0.weight": torch.zeros(2, 3), "epoch": 3}, "tensor"),
@@ -215,8 +219,9 @@ def test_state_dicts(tmp_path):
 )
 def test_state_dicts_of_other_models_are_refused(content, says, tmp_path):
     torch.save(content(), tmp_path / "other.pt")
-    with pytest.raises(LeoError, match=says):
+    with pytest.raises(LeoError, match=says) as refused:
         read_file(tmp_path / "other.pt")
+    assert "other.pt" in str(refused.value)
 
 
 class _Bomb:
