@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from leo_core.errors import FormatError, NetworkError, UnsupportedModelError, first_line
+from leo_core.errors import FormatError, NetworkError, UnsupportedModelError
 from leo_core.linear import Dense
 from leo_core.network import INPUT, Affine, Network, Node, Origin, Relu, Signature
 from leo_core.plugins import Imported
@@ -42,9 +42,10 @@ def read_state_dict(path: Path) -> Imported:
     except FileNotFoundError:
         raise FormatError(f"{path}: there is no such file") from None
     except Exception as error:  # what torch.load raises on damaged files has no common type
+        # its text is left out: it advises to load without weights_only, which could run code
         raise FormatError(
-            f"{path}: not a readable state dict ({type(error).__name__}: {first_line(error)}); a whole pickled module "
-            "is not opened, as it could run code: pass the live module, or its .pt2 export"
+            f"{path}: not a readable state dict ({type(error).__name__}); a whole pickled module is not opened, "
+            "as it could run code: pass the live module, or its .pt2 export"
         ) from None
     try:
         return _chain(_tensors(content, str(path)), str(path))
