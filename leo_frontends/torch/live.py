@@ -81,7 +81,10 @@ def _program(exported: Any, notes: tuple[str, ...]) -> Program:
             calls.append(_call(node))
     if not dtype or not shape:
         raise UnsupportedModelError("the model", ["its input is no batch of float vectors or arrays"])
-    return Program(signature.user_inputs[0], shape, dtype, constants, calls, signature.user_outputs[0], notes, batch)
+    returned = exported.call_spec.out_spec
+    container = "" if returned is None or returned.is_leaf() else returned.type.__name__
+    output = signature.user_outputs[0]
+    return Program(signature.user_inputs[0], shape, dtype, constants, calls, output, notes, batch, container)
 
 
 def _call(node: Any) -> Call:

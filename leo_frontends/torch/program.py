@@ -43,7 +43,10 @@ class Call:
 @final
 @dataclass(frozen=True, eq=False)
 class Program:
-    """``shape`` is that of one example of the input, without the batch axis; ``batch`` its size, where it is fixed."""
+    """``shape`` is that of one example of the input, without the batch axis; ``batch`` its size, where it is fixed.
+
+    ``container`` is what the output is returned in ("tuple", "dict"), empty for a tensor as such.
+    """
 
     input: str
     shape: tuple[int, ...]
@@ -53,6 +56,7 @@ class Program:
     output: str
     notes: tuple[str, ...] = ()
     batch: int = 1
+    container: str = ""
 
 
 def lower(program: Program, where: str) -> Imported:
@@ -103,10 +107,14 @@ def lower(program: Program, where: str) -> Imported:
         raise UnsupportedModelError(where, [f"the output of shape {result.index.shape} has lost its batch axis"])
     shape = tuple(result.index.shape[1:]) or (1,)
     signature = Signature(program.input, program.shape, program.output, shape, program.dtype)
-    fixed = (
-        (f"the model's batch size was fixed at {program.batch}; LEO's result takes any",) if program.batch > 1 else ()
-    )
-    return graph.imported(where, result, last, signature, (*program.notes, *fixed))
+    notes = list(program.notes)
+    if program.batch > 1:
+        notes.append(f"the model's batch size was fixed at {program.batch}; LEO's result takes any")
+    if program.container:
+        notes.append(f"the model returns its output in a {program.container}; LEO's result returns the tensor itself")
+    if result.index.ndim == 1:
+        notes.append("the model's output has the shape (batch,); that of LEO's result has (batch, 1)")
+    return graph.imported(where, result, last, signature, tuple(notes))
 
 
 def source_line(trace: str | None) -> str:

@@ -144,6 +144,38 @@ def test_compressed_and_written_back(name, tmp_path):
     assert read(path)[0].network.output_size == result.network.output_size
 
 
+class Returning(nn.Module):
+    """A regressor that returns what ``finish`` makes of its column."""
+
+    def __init__(self, finish):
+        super().__init__()
+        self.a, self.finish = nn.Linear(3, 1), finish
+
+    def forward(self, x):
+        return self.finish(self.a(x))
+
+
+@pytest.mark.parametrize(
+    ("finish", "says"),
+    [
+        (lambda y: y, None),
+        (lambda y: y.squeeze(-1), "(batch, 1)"),
+        (lambda y: y[..., 0], "(batch, 1)"),
+        (lambda y: y.flatten(), "(batch, 1)"),
+        (lambda y: {"o": y}, "in a dict"),
+        (lambda y: (y,), "in a tuple"),
+    ],
+)
+def test_an_output_that_comes_back_in_another_form_is_noted(finish, says, tmp_path):
+    module = Returning(finish)
+    torch.export.save(torch.export.export(module, (torch.zeros(1, 3),)), tmp_path / "model.pt2")
+    live, stored = read_live_model(module), read_file(tmp_path / "model.pt2")
+    assert live.notes == stored.notes
+    assert len(live.notes) == (says is not None)
+    assert says is None or says in live.notes[0]
+    assert write_live_model(live.network)(torch.zeros(5, 3)).shape == (5, 1)
+
+
 def write_and_read(module, shape, folder):
     exported = torch.export.export(module, (torch.zeros(2, *shape),))
     torch.export.save(exported, folder / "in.pt2")
