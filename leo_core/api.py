@@ -113,11 +113,14 @@ class CompressionResult:
     def to(self, framework: str) -> Any:
         """The smaller network as a live model of a framework, by its frontend's name (``"onnx"``).
 
-        Raises :class:`PluginError` when the frontend has no live models.
+        Raises :class:`PluginError` when the frontend cannot write live models.
         """
         spec = registry.frontend(framework)
         if spec.write_model is None:
-            raise PluginError(f"'{framework}' has files only, no live models; use export(path) or .network")
+            what = f"'{framework}' has files only, no live models"
+            if spec.read_model is not None:
+                what = f"LEO reads models of '{framework}' but cannot write them"
+            raise PluginError(f'{what}; use .to("torch"), .export(path) or .network')
         return spec.write_model(self.network)
 
     def export(self, path: str | Path) -> Path:
