@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import zipfile
 
@@ -330,6 +331,22 @@ def test_control_flow_and_unknown_shapes_are_refused():
         read_live_model(nn.Sequential(nn.ReLU()), None)
     with pytest.raises(UnsupportedModelError, match="Module"):
         read_live_model(torch.zeros(3), None)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4, 2)), nn.Identity, Branching]
+)
+def test_where_export_fails_the_error_says_how_to_give_a_shape_and_torch_says_nothing(make, caplog, capsys):
+    logger = logging.getLogger("torch._subclasses.fake_tensor")  # torch's loggers do not hand on what they get
+    logger.addHandler(caplog.handler)
+    try:
+        with pytest.raises(UnsupportedModelError, match=r"bounds of the shape of one example.*input_shape"):
+            leo_core.compress(make(), (0, 1))
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert capsys.readouterr().err == ""
+    assert logging.root.manager.disable == logging.NOTSET
 
 
 def test_half_precision_and_training_mode(capsys):
