@@ -322,6 +322,13 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
         budget=budget,
         listener=heard,
     )
+    if rewritten.network.exact_dtype > original.dtype:
+        heard(
+            Note(
+                f"some numbers of the result (a batch norm's, say) have no exact {original.dtype}: written as a model, "
+                f"it computes in {rewritten.network.exact_dtype} and casts its input and output"
+            )
+        )
     noise_after = noise
     running = running_after = math.inf
     try:

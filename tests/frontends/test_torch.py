@@ -189,6 +189,16 @@ def test_a_residual_module_keeps_its_skip():
     assert isinstance(result.model, torch.fx.GraphModule)
     assert any("add" in str(node.target) for node in result.model.graph.nodes)
     assert result.import_deviation > 0  # batch norm has no exact floats
+    assert any("computes in float64" in note for note in result.notes)
+    assert next(result.model.parameters()).dtype == torch.float64
+    assert result.model(torch.zeros(1, 6)).dtype == torch.float32
+
+
+def test_a_module_of_float32_numbers_stays_one_without_a_note():
+    module, _ = made("sequential")
+    result = leo_core.compress(module, (-1, 1))
+    assert not result.notes
+    assert next(result.model.parameters()).dtype == torch.float32
 
 
 def test_chains_become_a_sequential_with_the_same_bits():
