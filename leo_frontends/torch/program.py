@@ -323,8 +323,29 @@ def _select(array: Array, given: Arguments) -> Array:
     return np.take(array, given["index"], axis=given["dim"])
 
 
+def _flip(array: Array, given: Arguments) -> Array:
+    dims = [d % array.ndim for d in given["dims"]]
+    if 0 in dims:
+        raise Refused("it reorders the examples of the batch")
+    return np.flip(array, dims)
+
+
+def _roll(array: Array, given: Arguments) -> Array:
+    dims = [d % array.ndim for d in given.get("dims") or [0]]  # none: over all elements, those of other examples too
+    if 0 in dims:
+        raise Refused("it reorders the examples of the batch")
+    return np.roll(array, given["shifts"], dims)
+
+
 def _cat(graph: Graph, origin: Origin, given: Arguments) -> Tensor:
     return lowering.concatenate(graph, origin, given["tensors"], given.get("dim", 0))
+
+
+def _stack(graph: Graph, origin: Origin, given: Arguments) -> Tensor:
+    dim = given.get("dim", 0)
+    apart = _shaped(lambda array, _given: np.expand_dims(array, dim))
+    parts = [apart(graph, origin, {"self": tensor}) for tensor in given["tensors"]]
+    return lowering.concatenate(graph, origin, parts, dim)
 
 
 def _tail(name: str) -> Lowering:
@@ -350,6 +371,7 @@ OPERATORS: dict[str, Lowering] = {
     "clamp": _clamp(-math.inf, math.inf),
     "clamp_max": _clamp(-math.inf, math.inf),
     "clamp_min": _clamp(-math.inf, math.inf),
+    "clip": _clamp(-math.inf, math.inf),
     "clone": _same,
     "concat": _cat,
     "contiguous": _same,
@@ -359,6 +381,7 @@ OPERATORS: dict[str, Lowering] = {
     "expand": _shaped(_expand),
     "feature_dropout": _dropout,
     "flatten": _shaped(_flatten),
+    "flip": _shaped(_flip),
     "hardtanh": _clamp(-1.0, 1.0),
     "index_select": _shaped(_index_select),
     "leaky_relu": _leaky_relu,
@@ -371,6 +394,7 @@ OPERATORS: dict[str, Lowering] = {
     "min": _extreme(-1.0),
     "minimum": _extreme(-1.0),
     "mm": _matmul,
+    "movedim": _shaped(lambda array, given: np.moveaxis(array, given["source"], given["destination"])),
     "mul": _multiply,
     "neg": _negative,
     "permute": _shaped(lambda array, given: np.transpose(array, given["dims"])),
@@ -378,13 +402,16 @@ OPERATORS: dict[str, Lowering] = {
     "relu": _relu,
     "relu6": _clamp(0.0, 6.0),
     "reshape": _view,
+    "roll": _shaped(_roll),
     "rsub": _sum(-1.0, 1.0),
     "select": _shaped(_select),
     "sigmoid": _tail("sigmoid"),
     "slice": _shaped(_slice),
     "softmax": _tail("softmax"),
     "squeeze": _shaped(_squeeze),
+    "stack": _stack,
     "sub": _sum(1.0, -1.0),
+    "swapaxes": _shaped(lambda array, given: np.swapaxes(array, given["axis0"], given["axis1"])),
     "t": _shaped(lambda array, _given: array.T),
     "to": _cast,
     "_to_copy": _cast,

@@ -68,6 +68,17 @@ class Everything(nn.Module):
         return self.b(h.reshape(h.shape[0], 8))
 
 
+class Rearranged(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(12, 2)
+
+    def forward(self, x):
+        h = torch.roll(x.flip(1, -1), (1, -1), (1, 2))
+        h = torch.stack([h.swapaxes(1, 2), torch.clip(h, 0, 1).movedim(1, 2)], -1)
+        return self.a(h.flatten(1))
+
+
 class InPlace(nn.Module):
     def __init__(self):
         super().__init__()
@@ -92,6 +103,7 @@ MODULES = {
     "double": (lambda: chained(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2)).double(), (6,)),
     "residual": (Residual, (6,)),
     "everything": (Everything, (2, 3)),
+    "rearranged": (Rearranged, (2, 3)),
     "in place": (InPlace, (6,)),
 }
 
@@ -306,6 +318,12 @@ def test_every_unsupported_operation_is_named_with_its_line():
     assert len(refused.value.problems) == 3
     for name in ("sigmoid", "softmax", "sin"):
         assert any(name in problem and "test_torch.py" in problem for problem in refused.value.problems)
+
+
+@pytest.mark.parametrize("mix", [lambda y: y.flip(0), lambda y: y.roll(1, 0), lambda y: y.roll(1)])
+def test_what_mixes_the_examples_of_a_batch_is_refused(mix):
+    with pytest.raises(UnsupportedModelError, match="examples of the batch"):
+        read_live_model(Returning(mix))
 
 
 class Halved(nn.Module):
