@@ -193,6 +193,8 @@ def _clamp(low_default: float, high_default: float) -> Lowering:
         ends = (low_default if low is None else low, high_default if high is None else high)
         if any(isinstance(end, Value) for end in ends):
             raise Refused("its ends are not constant")
+        if any(np.size(end) != 1 for end in ends):
+            raise Refused("its ends are tensors, not numbers; torch.maximum and torch.minimum are read")
         return lowering.clip(graph, origin, computed(given["self"]), *(float(np.ravel(end)[0]) for end in ends))
 
     return apply

@@ -326,6 +326,16 @@ def test_what_mixes_the_examples_of_a_batch_is_refused(mix):
         read_live_model(Returning(mix))
 
 
+@pytest.mark.parametrize("end", ["min", "max"])
+def test_a_clamp_at_another_number_for_each_element_is_refused(end):
+    class Clamped(Returning):
+        def forward(self, x):
+            return torch.clamp(self.a(x), **{end: torch.tensor([0.0, 1.0, 2.0])})
+
+    with pytest.raises(UnsupportedModelError, match="tensors, not numbers"):
+        read_live_model(Clamped(None), (3,))
+
+
 class Halved(nn.Module):
     def __init__(self):
         super().__init__()
