@@ -113,11 +113,14 @@ class CompressionResult:
     def to(self, framework: str) -> Any:
         """The smaller network as a live model of a framework, by its frontend's name (``"onnx"``).
 
-        Raises :class:`PluginError` when the frontend has no live models.
+        Raises :class:`PluginError` when the frontend cannot write live models.
         """
         spec = registry.frontend(framework)
         if spec.write_model is None:
-            raise PluginError(f"'{framework}' has files only, no live models; use export(path) or .network")
+            what = f"'{framework}' has files only, no live models"
+            if spec.read_model is not None:
+                what = f"LEO reads models of '{framework}' but cannot write them"
+            raise PluginError(f'{what}; use .to("torch"), .export(path) or .network')
         return spec.write_model(self.network)
 
     def export(self, path: str | Path) -> Path:
@@ -319,6 +322,13 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
         budget=budget,
         listener=heard,
     )
+    if rewritten.network.exact_dtype > original.dtype:
+        heard(
+            Note(
+                f"some numbers of the result (a batch norm's, say) have no exact {original.dtype}: written as a model, "
+                f"it computes in {rewritten.network.exact_dtype} and casts its input and output"
+            )
+        )
     noise_after = noise
     running = running_after = math.inf
     try:

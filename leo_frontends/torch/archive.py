@@ -91,7 +91,8 @@ class _Archive:
             raise ValueError(f"an input of shape {shape}")
         # what yields no tensor works out or asserts the size of the batch
         calls = [_call(node) for node in graph["nodes"] if node["outputs"] and "as_tensor" in node["outputs"][0]]
-        return Program(inputs[0], shape, _FLOATS[meta["dtype"]], constants, calls, user[0], batch=batch)
+        dtype, container = _FLOATS[meta["dtype"]], _container(module)
+        return Program(inputs[0], shape, dtype, constants, calls, user[0], batch=batch, container=container)
 
     def _payloads(self, kind: str) -> dict[str, Array]:
         """Parameters and buffers by their names."""
@@ -103,6 +104,14 @@ class _Archive:
             data = self._archive.read(f"{self._top}data/{kind}/{entry['path_name']}")
             found[name] = _tensor(data, entry["tensor_meta"], name)
         return found
+
+
+def _container(module: dict[str, Any]) -> str:
+    """The type that the output is returned in, empty for a tensor as such, or where the file does not say."""
+    calls = module.get("module_call_graph")
+    signature = calls[0]["signature"] if calls else None
+    kind = json.loads(signature["out_spec"])[1]["type"] if signature else None
+    return (kind or "").rpartition(".")[2]
 
 
 def _tensor(data: bytes, meta: dict[str, Any], name: str) -> Array:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
+import logging
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +18,10 @@ from leo_core.plugins import Imported
 from leo_frontends.graph import Array
 from leo_frontends.torch.program import Call, Program, Ref, lower, source_line
 
+_SHAPE = (
+    "give it with the domain: bounds of the shape of one example, such as (np.zeros((1, 28, 28)), "
+    'np.ones((1, 28, 28))), or a .json file with "input_shape"'
+)
 _DTYPES = {torch.float32: "float32", torch.float64: "float64", torch.float16: "float32", torch.bfloat16: "float32"}
 
 
@@ -40,16 +48,26 @@ def read_module(model: Any, input_shape: tuple[int, ...] | None) -> Imported:
     dtype = torch.float64 if torch.float64 in kinds else torch.float32
     shape = input_shape if input_shape else _first_size(module)
     if shape is None:
-        raise UnsupportedModelError(
-            where, ["the shape of its input is not known; give it with the domain (input_shape)"]
-        )
+        raise UnsupportedModelError(where, [f"the shape of its input is not known; {_SHAPE}"])
     try:
-        exported = torch.export.export(module, (torch.zeros(1, *shape, dtype=dtype),))
+        with _quiet():
+            exported = torch.export.export(module, (torch.zeros(1, *shape, dtype=dtype),))
     except Exception as error:  # the many exceptions of torch.export: what the module does cannot be written down
-        raise UnsupportedModelError(
-            where, [f"torch.export cannot follow it for inputs of shape {shape}: {first_line(error)}"]
-        ) from None
+        problem = f"torch.export cannot follow it for inputs of shape {shape}: {first_line(error)}"
+        raise UnsupportedModelError(where, [f"{problem}; if their shape is another, {_SHAPE}"]) from None
     return lower(_program(exported, tuple(notes)), where)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the tracebacks and graphs that torch logs and prints where it fails; the error says what is wrong."""
+    was = logging.root.manager.disable
+    logging.disable(max(was, logging.ERROR))
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(was)
 
 
 def _first_size(module: nn.Module) -> tuple[int, ...] | None:
@@ -81,7 +99,10 @@ def _program(exported: Any, notes: tuple[str, ...]) -> Program:
             calls.append(_call(node))
     if not dtype or not shape:
         raise UnsupportedModelError("the model", ["its input is no batch of float vectors or arrays"])
-    return Program(signature.user_inputs[0], shape, dtype, constants, calls, signature.user_outputs[0], notes, batch)
+    returned = exported.call_spec.out_spec
+    container = "" if returned is None or returned.is_leaf() else returned.type.__name__
+    output = signature.user_outputs[0]
+    return Program(signature.user_inputs[0], shape, dtype, constants, calls, output, notes, batch, container)
 
 
 def _call(node: Any) -> Call:

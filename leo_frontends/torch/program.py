@@ -43,7 +43,10 @@ class Call:
 @final
 @dataclass(frozen=True, eq=False)
 class Program:
-    """``shape`` is that of one example of the input, without the batch axis; ``batch`` its size, where it is fixed."""
+    """``shape`` is that of one example of the input, without the batch axis; ``batch`` its size, where it is fixed.
+
+    ``container`` is what the output is returned in ("tuple", "dict"), empty for a tensor as such.
+    """
 
     input: str
     shape: tuple[int, ...]
@@ -53,6 +56,7 @@ class Program:
     output: str
     notes: tuple[str, ...] = ()
     batch: int = 1
+    container: str = ""
 
 
 def lower(program: Program, where: str) -> Imported:
@@ -103,10 +107,14 @@ def lower(program: Program, where: str) -> Imported:
         raise UnsupportedModelError(where, [f"the output of shape {result.index.shape} has lost its batch axis"])
     shape = tuple(result.index.shape[1:]) or (1,)
     signature = Signature(program.input, program.shape, program.output, shape, program.dtype)
-    fixed = (
-        (f"the model's batch size was fixed at {program.batch}; LEO's result takes any",) if program.batch > 1 else ()
-    )
-    return graph.imported(where, result, last, signature, (*program.notes, *fixed))
+    notes = list(program.notes)
+    if program.batch > 1:
+        notes.append(f"the model's batch size was fixed at {program.batch}; LEO's result takes any")
+    if program.container:
+        notes.append(f"the model returns its output in a {program.container}; LEO's result returns the tensor itself")
+    if result.index.ndim == 1:
+        notes.append("the model's output has the shape (batch,); that of LEO's result has (batch, 1)")
+    return graph.imported(where, result, last, signature, tuple(notes))
 
 
 def source_line(trace: str | None) -> str:
@@ -185,6 +193,8 @@ def _clamp(low_default: float, high_default: float) -> Lowering:
         ends = (low_default if low is None else low, high_default if high is None else high)
         if any(isinstance(end, Value) for end in ends):
             raise Refused("its ends are not constant")
+        if any(np.size(end) != 1 for end in ends):
+            raise Refused("its ends are tensors, not numbers; torch.maximum and torch.minimum are read")
         return lowering.clip(graph, origin, computed(given["self"]), *(float(np.ravel(end)[0]) for end in ends))
 
     return apply
@@ -315,8 +325,29 @@ def _select(array: Array, given: Arguments) -> Array:
     return np.take(array, given["index"], axis=given["dim"])
 
 
+def _flip(array: Array, given: Arguments) -> Array:
+    dims = [d % array.ndim for d in given["dims"]]
+    if 0 in dims:
+        raise Refused("it reorders the examples of the batch")
+    return np.flip(array, dims)
+
+
+def _roll(array: Array, given: Arguments) -> Array:
+    dims = [d % array.ndim for d in given.get("dims") or [0]]  # none: over all elements, those of other examples too
+    if 0 in dims:
+        raise Refused("it reorders the examples of the batch")
+    return np.roll(array, given["shifts"], dims)
+
+
 def _cat(graph: Graph, origin: Origin, given: Arguments) -> Tensor:
     return lowering.concatenate(graph, origin, given["tensors"], given.get("dim", 0))
+
+
+def _stack(graph: Graph, origin: Origin, given: Arguments) -> Tensor:
+    dim = given.get("dim", 0)
+    apart = _shaped(lambda array, _given: np.expand_dims(array, dim))
+    parts = [apart(graph, origin, {"self": tensor}) for tensor in given["tensors"]]
+    return lowering.concatenate(graph, origin, parts, dim)
 
 
 def _tail(name: str) -> Lowering:
@@ -342,6 +373,7 @@ OPERATORS: dict[str, Lowering] = {
     "clamp": _clamp(-math.inf, math.inf),
     "clamp_max": _clamp(-math.inf, math.inf),
     "clamp_min": _clamp(-math.inf, math.inf),
+    "clip": _clamp(-math.inf, math.inf),
     "clone": _same,
     "concat": _cat,
     "contiguous": _same,
@@ -351,6 +383,7 @@ OPERATORS: dict[str, Lowering] = {
     "expand": _shaped(_expand),
     "feature_dropout": _dropout,
     "flatten": _shaped(_flatten),
+    "flip": _shaped(_flip),
     "hardtanh": _clamp(-1.0, 1.0),
     "index_select": _shaped(_index_select),
     "leaky_relu": _leaky_relu,
@@ -363,6 +396,7 @@ OPERATORS: dict[str, Lowering] = {
     "min": _extreme(-1.0),
     "minimum": _extreme(-1.0),
     "mm": _matmul,
+    "movedim": _shaped(lambda array, given: np.moveaxis(array, given["source"], given["destination"])),
     "mul": _multiply,
     "neg": _negative,
     "permute": _shaped(lambda array, given: np.transpose(array, given["dims"])),
@@ -370,13 +404,16 @@ OPERATORS: dict[str, Lowering] = {
     "relu": _relu,
     "relu6": _clamp(0.0, 6.0),
     "reshape": _view,
+    "roll": _shaped(_roll),
     "rsub": _sum(-1.0, 1.0),
     "select": _shaped(_select),
     "sigmoid": _tail("sigmoid"),
     "slice": _shaped(_slice),
     "softmax": _tail("softmax"),
     "squeeze": _shaped(_squeeze),
+    "stack": _stack,
     "sub": _sum(1.0, -1.0),
+    "swapaxes": _shaped(lambda array, given: np.swapaxes(array, given["axis0"], given["axis1"])),
     "t": _shaped(lambda array, _given: array.T),
     "to": _cast,
     "_to_copy": _cast,

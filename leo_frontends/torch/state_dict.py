@@ -11,19 +11,25 @@ from typing import Any
 import numpy as np
 import torch
 
-from leo_core.errors import FormatError, UnsupportedModelError, first_line
+from leo_core.errors import FormatError, NetworkError, UnsupportedModelError
 from leo_core.linear import Dense
 from leo_core.network import INPUT, Affine, Network, Node, Origin, Relu, Signature
 from leo_core.plugins import Imported
 from leo_frontends.graph import Array
 from leo_frontends.torch.live import numbers
 
-_HINT = "a state dict does not say what happens between its layers: pass the live module, or its .pt2 export"
-_KEY = re.compile(r"(?P<prefix>.*?)(?P<number>\d+)\.(?P<what>weight|bias)$")
+_HINT = (
+    "a state dict does not say what is between its layers: only that of an nn.Sequential with Linear layers at "
+    "0, 2, 4, … and ReLUs between is read; pass the live module, or its .pt2 export"
+)
+_KEY = re.compile(r"(?P<prefix>(?:.*\.)?)(?P<number>\d+)\.(?P<what>weight|bias)$")
 
 
 def read_state_dict(path: Path) -> Imported:
-    """Read ``{"0.weight": …, "0.bias": …, "2.weight": …}``, a prefix allowed; indices two apart have a ReLU between.
+    """Read ``{"0.weight": …, "0.bias": …, "2.weight": …}``, a prefix with a dot allowed; each gap is one ReLU.
+
+    Layers that follow each other are refused: they may be attributes (``layers.0``, ``layers.1`` of a ``ModuleList``)
+    with a ReLU that only ``forward`` knows of.
 
     Raises :class:`FormatError` for what is no state dict, :class:`UnsupportedModelError` for another model's.
     """
@@ -36,13 +42,14 @@ def read_state_dict(path: Path) -> Imported:
     except FileNotFoundError:
         raise FormatError(f"{path}: there is no such file") from None
     except Exception as error:  # what torch.load raises on damaged files has no common type
+        # its text is left out: it advises to load without weights_only, which could run code
         raise FormatError(
-            f"{path}: not a readable state dict ({type(error).__name__}: {first_line(error)}); a whole pickled module "
-            "is not opened, as it could run code: pass the live module, or its .pt2 export"
+            f"{path}: not a readable state dict ({type(error).__name__}); a whole pickled module is not opened, "
+            "as it could run code: pass the live module, or its .pt2 export"
         ) from None
     try:
         return _chain(_tensors(content, str(path)), str(path))
-    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+    except (NetworkError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise FormatError(f"{path}: the state dict is damaged ({type(error).__name__}: {error})") from None
 
 
@@ -80,8 +87,9 @@ def _chain(tensors: dict[str, Array], where: str) -> Imported:
             rows, columns = layers[first]["weight"].shape[0], layers[second]["weight"].shape[1]
             if rows != columns:
                 problems.append(f"layer {first} has {rows} outputs, layer {second} takes {columns} inputs; {_HINT}")
-            if second - first > 2:
-                problems.append(f"more than one layer stands between {first} and {second}; {_HINT}")
+            if second - first != 2:
+                number = "no" if second - first == 1 else "more than one"
+                problems.append(f"{number} layer stands between {first} and {second}; {_HINT}")
     if problems:
         raise UnsupportedModelError(where, problems)
     nodes: list[Node] = []
@@ -91,7 +99,7 @@ def _chain(tensors: dict[str, Array], where: str) -> Imported:
         bias = layers[number].get("bias", np.zeros(len(weight), weight.dtype))
         nodes.append(Affine(str(number), (at,), (Dense(weight),), bias, Origin(str(number), "Linear")))
         at = nodes[-1].name
-        if number + 2 in layers:
+        if number != order[-1]:
             nodes.append(Relu(str(number + 1), at, np.zeros(len(weight)), Origin(str(number + 1), "ReLU")))
             at = nodes[-1].name
     inputs = layers[order[0]]["weight"].shape[1]

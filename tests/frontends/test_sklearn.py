@@ -10,7 +10,7 @@ from sklearn.linear_model import LinearRegression
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 import leo_core
-from leo_core.errors import UnsupportedModelError
+from leo_core.errors import PluginError, UnsupportedModelError
 from leo_frontends.sklearn import read_live_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -38,6 +38,14 @@ def test_a_classifier_compressed_and_exported(classes, tail, tmp_path):
     ran = session.run(None, {session.get_inputs()[0].name: X})[0]
     want = model.predict_proba(X)
     assert np.allclose(ran, want[:, 1:] if classes == 2 else want, atol=1e-9)
+
+
+def test_a_result_is_no_estimator_but_becomes_a_module():
+    result = leo_core.compress(MLPRegressor(**OPTIONS).fit(X, X[:, 0]), (-1, 1))
+    with pytest.raises(PluginError, match=r"reads models of 'sklearn' but cannot write them; use \.to\(\"torch\"\)"):
+        _ = result.model
+    pytest.importorskip("torch")
+    assert result.to("torch")
 
 
 @pytest.mark.parametrize(

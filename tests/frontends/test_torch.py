@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import zipfile
 
@@ -67,6 +68,17 @@ class Everything(nn.Module):
         return self.b(h.reshape(h.shape[0], 8))
 
 
+class Rearranged(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(12, 2)
+
+    def forward(self, x):
+        h = torch.roll(x.flip(1, -1), (1, -1), (1, 2))
+        h = torch.stack([h.swapaxes(1, 2), torch.clip(h, 0, 1).movedim(1, 2)], -1)
+        return self.a(h.flatten(1))
+
+
 class InPlace(nn.Module):
     def __init__(self):
         super().__init__()
@@ -91,6 +103,7 @@ MODULES = {
     "double": (lambda: chained(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2)).double(), (6,)),
     "residual": (Residual, (6,)),
     "everything": (Everything, (2, 3)),
+    "rearranged": (Rearranged, (2, 3)),
     "in place": (InPlace, (6,)),
 }
 
@@ -144,6 +157,38 @@ def test_compressed_and_written_back(name, tmp_path):
     assert read(path)[0].network.output_size == result.network.output_size
 
 
+class Returning(nn.Module):
+    """A regressor that returns what ``finish`` makes of its column."""
+
+    def __init__(self, finish):
+        super().__init__()
+        self.a, self.finish = nn.Linear(3, 1), finish
+
+    def forward(self, x):
+        return self.finish(self.a(x))
+
+
+@pytest.mark.parametrize(
+    ("finish", "says"),
+    [
+        (lambda y: y, None),
+        (lambda y: y.squeeze(-1), "(batch, 1)"),
+        (lambda y: y[..., 0], "(batch, 1)"),
+        (lambda y: y.flatten(), "(batch, 1)"),
+        (lambda y: {"o": y}, "in a dict"),
+        (lambda y: (y,), "in a tuple"),
+    ],
+)
+def test_an_output_that_comes_back_in_another_form_is_noted(finish, says, tmp_path):
+    module = Returning(finish)
+    torch.export.save(torch.export.export(module, (torch.zeros(1, 3),)), tmp_path / "model.pt2")
+    live, stored = read_live_model(module), read_file(tmp_path / "model.pt2")
+    assert live.notes == stored.notes
+    assert len(live.notes) == (says is not None)
+    assert says is None or says in live.notes[0]
+    assert write_live_model(live.network)(torch.zeros(5, 3)).shape == (5, 1)
+
+
 def write_and_read(module, shape, folder):
     exported = torch.export.export(module, (torch.zeros(2, *shape),))
     torch.export.save(exported, folder / "in.pt2")
@@ -156,6 +201,16 @@ def test_a_residual_module_keeps_its_skip():
     assert isinstance(result.model, torch.fx.GraphModule)
     assert any("add" in str(node.target) for node in result.model.graph.nodes)
     assert result.import_deviation > 0  # batch norm has no exact floats
+    assert any("computes in float64" in note for note in result.notes)
+    assert next(result.model.parameters()).dtype == torch.float64
+    assert result.model(torch.zeros(1, 6)).dtype == torch.float32
+
+
+def test_a_module_of_float32_numbers_stays_one_without_a_note():
+    module, _ = made("sequential")
+    result = leo_core.compress(module, (-1, 1))
+    assert not result.notes
+    assert next(result.model.parameters()).dtype == torch.float32
 
 
 def test_chains_become_a_sequential_with_the_same_bits():
@@ -205,6 +260,10 @@ def test_state_dicts(tmp_path):
         (lambda: nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Linear(2, 2)).state_dict(), "plain"),
         (lambda: nn.Sequential(nn.Conv2d(1, 2, 3)).state_dict(), "Linear"),
         (lambda: {"a.weight": torch.zeros(2, 2)}, "Sequential"),
+        (lambda: {"fc1.weight": torch.zeros(2, 2), "fc2.weight": torch.zeros(2, 2)}, "what is between its layers"),
+        (lambda: {"fc0.weight": torch.zeros(2, 2), "fc2.weight": torch.zeros(2, 2)}, "what is between its layers"),
+        (lambda: {f"layers.{i}.weight": torch.zeros(2, 2) for i in range(3)}, "no layer stands between 0 and 1"),
+        (lambda: {"0.weight": torch.zeros(2, 3), "0.bias": torch.zeros(3)}, "damaged"),
         (lambda: {"0.weight": torch.zeros(2, 3), "2.weight": torch.zeros(2, 3)}, "inputs"),
         (lambda: {"0.weight": torch.zeros(2, 3), "5.weight": torch.zeros(2, 2)}, "more than one layer"),
         (lambda: {"0.weight": torch.zeros(2, 3), "epoch": 3}, "tensor"),
@@ -215,8 +274,9 @@ def test_state_dicts(tmp_path):
 )
 def test_state_dicts_of_other_models_are_refused(content, says, tmp_path):
     torch.save(content(), tmp_path / "other.pt")
-    with pytest.raises(LeoError, match=says):
+    with pytest.raises(LeoError, match=says) as refused:
         read_file(tmp_path / "other.pt")
+    assert "other.pt" in str(refused.value)
 
 
 class _Bomb:
@@ -229,8 +289,9 @@ def test_nothing_in_a_file_is_run(tmp_path):
     torch.save(module, tmp_path / "whole.pt")
     (tmp_path / "bomb.pt").write_bytes(pickle.dumps(_Bomb()))
     for name in ("whole.pt", "bomb.pt"):
-        with pytest.raises(FormatError, match="live module"):
+        with pytest.raises(FormatError, match="live module") as refused:
             read_file(tmp_path / name)
+        assert "weights_only" not in str(refused.value)  # what torch advises could run code
     write_file(chain(3, 4, 2), tmp_path / "good.pt2")
     with zipfile.ZipFile(tmp_path / "good.pt2") as good, zipfile.ZipFile(tmp_path / "bomb.pt2", "w") as bad:
         for item in good.namelist():
@@ -257,6 +318,22 @@ def test_every_unsupported_operation_is_named_with_its_line():
     assert len(refused.value.problems) == 3
     for name in ("sigmoid", "softmax", "sin"):
         assert any(name in problem and "test_torch.py" in problem for problem in refused.value.problems)
+
+
+@pytest.mark.parametrize("mix", [lambda y: y.flip(0), lambda y: y.roll(1, 0), lambda y: y.roll(1)])
+def test_what_mixes_the_examples_of_a_batch_is_refused(mix):
+    with pytest.raises(UnsupportedModelError, match="examples of the batch"):
+        read_live_model(Returning(mix))
+
+
+@pytest.mark.parametrize("end", ["min", "max"])
+def test_a_clamp_at_another_number_for_each_element_is_refused(end):
+    class Clamped(Returning):
+        def forward(self, x):
+            return torch.clamp(self.a(x), **{end: torch.tensor([0.0, 1.0, 2.0])})
+
+    with pytest.raises(UnsupportedModelError, match="tensors, not numbers"):
+        read_live_model(Clamped(None), (3,))
 
 
 class Halved(nn.Module):
@@ -292,6 +369,22 @@ def test_control_flow_and_unknown_shapes_are_refused():
         read_live_model(nn.Sequential(nn.ReLU()), None)
     with pytest.raises(UnsupportedModelError, match="Module"):
         read_live_model(torch.zeros(3), None)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4, 2)), nn.Identity, Branching]
+)
+def test_where_export_fails_the_error_says_how_to_give_a_shape_and_torch_says_nothing(make, caplog, capsys):
+    logger = logging.getLogger("torch._subclasses.fake_tensor")  # torch's loggers do not hand on what they get
+    logger.addHandler(caplog.handler)
+    try:
+        with pytest.raises(UnsupportedModelError, match=r"bounds of the shape of one example.*input_shape"):
+            leo_core.compress(make(), (0, 1))
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert capsys.readouterr().err == ""
+    assert logging.root.manager.disable == logging.NOTSET
 
 
 def test_half_precision_and_training_mode(capsys):
