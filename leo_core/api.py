@@ -431,6 +431,10 @@ class _Heard:
     """Passes events on and keeps the notes for the result."""
 
     def __init__(self, listener: Listener) -> None:
+        if not callable(listener):
+            raise UsageError(
+                f"the listener must be a function of one event, not {listener!r}; leave it out for silence"
+            )
         self._listener = listener
         self.notes: list[str] = []
 
@@ -444,7 +448,7 @@ def _options(given: dict[str, Any]) -> Options:
     try:
         return Options(**given)
     except TypeError:
-        known = ", ".join(Options.__dataclass_fields__)
+        known = ", ".join([*Options.__dataclass_fields__, "listener"])
         unknown = ", ".join(sorted(set(given) - set(Options.__dataclass_fields__)))
         raise UsageError(f"there is no option {unknown}; there are: {known}") from None
 

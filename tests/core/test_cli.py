@@ -158,6 +158,7 @@ CASES = {
     "strategy": (lambda n, t: ["inspect", n, "--domain", "0,1", "--strategy", "magic"], 2, "magic"),
     "trust": (lambda n, t: ["inspect", n, "--domain", "0,1", "--trust", "me"], 2, "me"),
     "jobs": (lambda n, t: ["inspect", n, "--domain", "0,1", "--jobs", "0"], 2, "jobs"),
+    "negative seed": (lambda n, t: ["inspect", n, "--domain", "0,1", "--seed", "-1"], 2, "--seed"),
     "jobs text": (lambda n, t: ["inspect", n, "--domain", "0,1", "--jobs", "many"], 2, "many"),
     "negative time": (lambda n, t: ["inspect", n, "--domain", "0,1", "--time-limit", "-1"], 2, "time limit"),
     "tolerance": (lambda n, t: ["compress", n, t / "o.leo", "--domain", "0,1", "--tolerance", "some"], 2, "tolerance"),
