@@ -175,7 +175,7 @@ CASES = {
     "unknown command": (lambda n, t: ["shrink", n], 2, "shrink"),
     "damaged leo file": (lambda n, t: ["inspect", bad(t, "n.leo", b"PK\x03\x04 no"), "--domain", "0,1"], 1, "n.leo"),
     "format that cannot hold it": (lambda n, t: ["convert", leo_core.convert(_residual(), t / "r.leo"), t / "r.nnet"],
-                                   1, ".onnx"),
+                                   1, "r.nnet: LEO cannot represent"),
 }  # fmt: skip
 
 
