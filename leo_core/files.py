@@ -22,11 +22,11 @@ def read(model: Any, listener: Listener = silent, shape: tuple[int, ...] | None 
     """
     if isinstance(model, str | Path):
         path = Path(model)
-        if path.is_dir():
+        if path.is_dir() and str(model):  # Path("") is the folder "."
             raise FormatError(
                 f"{path}: is a folder, not a model file (a SavedModel says nothing of its layers: save it as .keras)"
             )
-        spec = registry.frontend_for_path(path)
+        spec = registry.frontend_for_path(model)
         if spec.read_file is None:
             raise PluginError(f"{path}: the frontend '{spec.name}' cannot read files")
         imported = spec.read_file(path)

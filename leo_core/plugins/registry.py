@@ -105,6 +105,8 @@ def frontend(name: str) -> FrontendSpec:
 
 def frontend_for_path(path: str | Path) -> FrontendSpec:
     """The frontend whose suffix a file has."""
+    if not str(path):
+        raise PluginError("the path of a model is empty; name a file")
     suffix = Path(path).suffix.lower()
     known = frontends()
     for spec in known:

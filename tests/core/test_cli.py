@@ -147,6 +147,8 @@ CASES = {
     "text": (lambda n, t: ["inspect", bad(t, "t.nnet", b"hello"), "--domain", "0,1"], 1, "t.nnet"),
     "binary text": (lambda n, t: ["inspect", bad(t, "b.nnet", b"\xff\xfe\x00"), "--domain", "0,1"], 1, "b.nnet"),
     "a folder": (lambda n, t: ["inspect", t, "--domain", "0,1"], 1, "folder"),
+    "no path": (lambda n, t: ["inspect", "", "--domain", "0,1"], 1, "path of a model is empty"),
+    "no output path": (lambda n, t: ["convert", n, ""], 1, "path of a model is empty"),
     "suffix": (lambda n, t: ["inspect", bad(t, "x.abc", b""), "--domain", "0,1"], 1, ".abc"),
     "wrong box shape": (lambda n, t: ["inspect", n, "--domain", bad(t, "d.json", b'{"lower":[0],"upper":[1]}')], 1,
                         "d.json"),
