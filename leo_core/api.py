@@ -105,6 +105,11 @@ class CompressionResult:
     frontend: str
     account: Account | None = None
 
+    def __repr__(self) -> str:
+        (units, connections), (left, kept) = ((net.units, net.connections) for net in (self.original, self.network))
+        sizes = f"ReLUs {units:,} → {left:,}, connections {connections:,} → {kept:,}"
+        return f"<CompressionResult: {sizes}, deviation {scientific(self.deviation)}>"
+
     @property
     def model(self) -> Any:
         """The smaller network as a live model of the framework the original came from."""

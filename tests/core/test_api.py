@@ -141,6 +141,13 @@ def test_events_come_in_order_and_notes_are_kept():
     assert {note.text for note in events if isinstance(note, Note)} >= set(result.notes)
 
 
+def test_a_result_prints_as_one_line():
+    result = leo_core.compress(chain(3, 6, 6, 2), "-1,1", time_limit=0)
+    assert "ReLUs 12 → " in repr(result)
+    assert "connections 66 → " in repr(result)
+    assert len(str(result)) < 120
+
+
 def test_a_time_limit_of_zero_is_valid():
     network = chain(3, 6, 6, 2)
     result = leo_core.compress(network, "-1,1", time_limit=0)
