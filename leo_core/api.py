@@ -417,7 +417,10 @@ def check(
         except OSError as error:
             raise CertificateError(f"{certificate}: cannot be read ({error.strerror or error})") from None
         except certificate_check.Refused as refusal:
-            raise CertificateError(f"{certificate}: {refusal}") from None
+            # a file may read back under other names: the same function, but another digest
+            renamed = "another compressed" in str(refusal)
+            hint = "; certify(path, compressed) makes it about the exported file" if renamed else ""
+            raise CertificateError(f"{certificate}: {refusal}{hint}") from None
     if domain is not None:
         box = _box(domain, networks[0], listener)
         if (box.lower < report.lower).any() or (box.upper > report.upper).any():
