@@ -72,9 +72,13 @@ class _Reader:
                 given = self._layer(layer, [given])
             return given
         config = model.get_config()
+        ends = config["input_layers"], config["output_layers"]
+        if any(isinstance(listed, Mapping) or len(_places(listed)) != 1 for listed in ends):
+            self.problems.append(f"model '{model.name}': its input and output are not one tensor each")
+            return None
+        operations = {operation.name: operation for operation in model.operations}
         inbound = {entry["name"]: entry["inbound_nodes"] for entry in config["layers"]}
-        (start,) = _places(config["input_layers"])
-        (end,) = _places(config["output_layers"])
+        (start,), (end,) = map(_places, ends)
         known: dict[tuple[str, int], Tensor] = {start[:2]: given}
         waiting = [end[:2]]
         while waiting:  # a layer once all that it reads is known
@@ -88,8 +92,12 @@ class _Reader:
                 waiting.extend(missing)
                 continue
             waiting.pop()
-            if place not in known:
-                known[place] = self._layer(model.get_layer(name), [known[read] for read in reads])
+            if place in known:
+                continue
+            if isinstance(operations[name], keras.Layer):
+                known[place] = self._layer(operations[name], [known[read] for read in reads])
+            else:
+                known[place] = self._operation(operations[name], inbound[name][number], known)
         return known[end[:2]]
 
     def _layer(self, layer: Any, inputs: list[Any]) -> Any:
@@ -97,7 +105,7 @@ class _Reader:
         if any(tensor is None for tensor in inputs):
             return None
         if hasattr(layer, "layers") and _is_wired(layer):
-            return self.model(layer, *inputs)
+            return self.model(layer, inputs[0])
         try:
             apply = LAYERS.get(kind)
             if apply is None or not type(layer).__module__.startswith("keras."):
@@ -106,6 +114,31 @@ class _Reader:
         except Refused as reason:
             self.problems.append(f"layer '{layer.name}' ({kind}): {reason}")
             return None
+
+    def _operation(self, operation: Any, node: Any, known: Mapping[tuple[str, int], Any]) -> Any:
+        """What h + 0.5 or keras.ops.relu(h) becomes: a call of a function, with tensors and numbers."""
+        kind = type(operation).__name__
+        found = [known[read[:2]] for read in _tensors(node)]
+        if any(tensor is None for tensor in found):
+            return None
+        try:
+            apply = OPERATIONS.get(kind)
+            if apply is None or not type(operation).__module__.startswith("keras.src.ops."):
+                raise Refused("it is not read; use a layer instead")
+            if node["kwargs"] or len({tensor.index.ndim for tensor in found}) > 1:
+                raise Refused("its arguments are named, or of several ranks; use a layer instead")
+            given = [self._argument(argument, known) for argument in node["args"]]
+            return apply(self.graph, Origin(operation.name, kind), *given)
+        except Refused as reason:
+            self.problems.append(f"layer '{operation.name}' ({kind} operation): {reason}")
+            return None
+
+    def _argument(self, argument: Any, known: Mapping[tuple[str, int], Any]) -> Tensor:
+        if isinstance(argument, int | float):
+            return np.asarray(argument, self.graph.dtype)
+        if isinstance(argument, Mapping) and argument.get("class_name") == "__keras_tensor__":
+            return known[_tensors(argument)[0][:2]]
+        raise Refused("an argument is neither a tensor of the model nor a number; use a layer instead")
 
 
 def _places(listed: Any) -> list[tuple[str, int, int]]:
@@ -238,6 +271,14 @@ def _concatenate(graph: Graph, origin: Origin, layer: Any, inputs: Sequence[Tens
     return lowering.concatenate(graph, origin, inputs, layer.axis)
 
 
+def _minimum(graph: Graph, origin: Origin, left: Tensor, right: Tensor) -> Tensor:
+    return lowering.maximum(graph, origin, left, right, -1.0)
+
+
+def _subtract(graph: Graph, origin: Origin, left: Tensor, right: Tensor) -> Tensor:
+    return lowering.add(graph, origin, left, right, (1.0, -1.0))
+
+
 #: By the name of Keras' class.
 LAYERS: dict[str, Lowering] = {
     "Activation": _activation,
@@ -255,7 +296,7 @@ LAYERS: dict[str, Lowering] = {
     "InputLayer": _same,
     "LeakyReLU": _leaky_relu,
     "Maximum": _fold(lowering.maximum),
-    "Minimum": _fold(lambda graph, origin, a, b: lowering.maximum(graph, origin, a, b, -1.0)),
+    "Minimum": _fold(_minimum),
     "Normalization": _normalization,
     "PReLU": _prelu,
     "Permute": _shaped(lambda array, layer: np.transpose(array, (0, *layer.dims))),
@@ -264,5 +305,17 @@ LAYERS: dict[str, Lowering] = {
     "Reshape": _shaped(lambda array, layer: array.reshape(array.shape[0], *layer.target_shape)),
     "Softmax": _softmax,
     "SpatialDropout1D": _same,
-    "Subtract": _fold(lambda graph, origin, a, b: lowering.add(graph, origin, a, b, (1.0, -1.0))),
+    "Subtract": _fold(_subtract),
+}
+
+#: Functions called on tensors, by the name of the class that Keras keeps of such a call.
+OPERATIONS: dict[str, Callable[..., Tensor]] = {
+    "Add": lowering.add,
+    "Divide": lowering.divide,
+    "Maximum": lowering.maximum,
+    "Minimum": _minimum,
+    "Multiply": lowering.multiply,
+    "Relu": lambda graph, origin, value: lowering.relu(graph, origin, computed(value)),
+    "Subtract": _subtract,
+    "TrueDivide": lowering.divide,
 }
