@@ -80,6 +80,8 @@ class _Reader:
         inbound = {entry["name"]: entry["inbound_nodes"] for entry in config["layers"]}
         (start,), (end,) = map(_places, ends)
         known: dict[tuple[str, int], Tensor] = {start[:2]: given}
+        if type(operations[end[0]]).__name__ == "Functional":
+            end = (end[0], end[1] - 1, end[2])  # here Keras counts a node that it does not list
         waiting = [end[:2]]
         while waiting:  # a layer once all that it reads is known
             place = waiting[-1]

@@ -67,6 +67,12 @@ def nested():
     return keras.Sequential([keras.Input((6,)), layers.Dense(5, activation="relu"), inner, layers.Dense(2)])
 
 
+def shared():
+    """A Functional model is called twice, and comes last."""
+    inner = functional(lambda x: layers.Dense(3, activation="relu")(x))
+    return functional(lambda x: inner(inner(layers.Dense(3)(x))))
+
+
 def functional(build):
     given = keras.Input((3,), name="given")
     return keras.Model(given, build(given))
@@ -91,6 +97,7 @@ MODELS = {
     "nested": nested,
     "operators": operators,
     "normalised": normalised,
+    "shared": shared,
 }  # fmt: skip
 
 
@@ -208,6 +215,7 @@ class Derived(keras.Sequential):
         (lambda: functional(lambda x: x + np.ones(3, "f")), r"\(Add operation\): an argument is neither"),
         (lambda: functional(lambda x: x + layers.Reshape((3, 1))(x)), r"\(Add operation\): .*several ranks"),
         (lambda: functional(lambda x: {"a": layers.Dense(2)(x)}), "one tensor each"),
+        (lambda: functional(lambda x: functional(lambda y: {"a": layers.ReLU()(y)})(x)["a"]), "one tensor each"),
         (Subclassed, "wired"),
         (lambda: Derived([keras.Input((3,)), layers.Dense(2)]), "wired"),
         (lambda: keras.Sequential([keras.Input((3,)), Derived([keras.Input((3,)), layers.Dense(2)])]), "Derived"),
