@@ -42,6 +42,8 @@ class _Writer:
             result = keras.layers.Reshape(signature.output_shape, name=self._name("reshape"), dtype=self._dtype)(result)
         if signature.tail:
             result = keras.layers.Activation(signature.tail, name=self._name(signature.tail), dtype=self._dtype)(result)
+        if result is given:  # a Sequential of an Input alone does not run
+            result = keras.layers.Identity(name=self._name("identity"), dtype=self._dtype)(given)
         model = keras.Model(given, result, name="leo")
         if self._network.is_chain:
             model = keras.Sequential([given, *(layer for layer in model.layers[1:])], name="leo")

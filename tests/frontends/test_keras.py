@@ -189,6 +189,14 @@ def test_chains_become_sequential_with_the_same_bits():
         assert was.tobytes() == now.tobytes()
 
 
+@pytest.mark.parametrize("shape", [(6,), (2, 3)])
+def test_a_model_that_changes_nothing_still_runs(shape, tmp_path):
+    model = keras.Sequential([keras.Input(shape), layers.Activation("linear")])
+    result = leo_core.compress(model, (-1, 1))
+    agrees(result.model, result.network)
+    agrees(keras.models.load_model(result.export(tmp_path / "m.keras")), result.network)
+
+
 def test_every_unsupported_layer_is_named():
     model = keras.Sequential([keras.Input((8, 1)), layers.Conv1D(2, 3), layers.Flatten(), layers.LSTM(2)][:3]
                              + [layers.Dense(3, activation="tanh"), layers.Dense(2, activation="softmax")])  # fmt: skip
