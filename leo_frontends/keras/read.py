@@ -48,7 +48,9 @@ def read_model(model: Any, where: str) -> Imported:
         raise UnsupportedModelError(where, reader.problems)
     value = computed(result)
     signature = Signature("input", shape, "output", tuple(value.index.shape[1:]), dtype)
-    return reader.graph.imported(where, value, Origin("output", "Identity"), signature)
+    half = "layers compute in half precision; LEO works with them, and its result runs, in "
+    notes = (f"{half}{dtype}",) if reader.half else ()
+    return reader.graph.imported(where, value, Origin("output", "Identity"), signature, notes)
 
 
 def _is_wired(model: Any) -> bool:
@@ -62,6 +64,7 @@ class _Reader:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.problems: list[str] = []
+        self.half = False  # whether some layer computes in half precision
 
     def model(self, model: Any, given: Tensor) -> Any:
         """The output of a model for one input."""
@@ -104,6 +107,7 @@ class _Reader:
 
     def _layer(self, layer: Any, inputs: list[Any]) -> Any:
         kind = type(layer).__name__
+        self.half |= layer.compute_dtype in ("float16", "bfloat16")
         if any(tensor is None for tensor in inputs):
             return None
         if hasattr(layer, "layers") and _is_wired(layer):
@@ -163,7 +167,8 @@ def _numbers(tensor: Any) -> Array:
     """A variable's values; half floats become float32, which is exact."""
     import keras
 
-    return lowering.number_array(np.asarray(keras.ops.convert_to_numpy(tensor)))
+    array = np.asarray(keras.ops.convert_to_numpy(tensor))
+    return lowering.number_array(array.astype(np.float32) if array.dtype.name == "bfloat16" else array)
 
 
 def _activated(graph: Graph, origin: Origin, value: Tensor, activation: Any) -> Tensor:

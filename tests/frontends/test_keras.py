@@ -189,6 +189,12 @@ def test_chains_become_sequential_with_the_same_bits():
         assert was.tobytes() == now.tobytes()
 
 
+@pytest.mark.parametrize("policy", ["mixed_float16", "bfloat16", "float32"])
+def test_half_precision_is_said(policy):
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2, activation="relu", dtype=policy), layers.Dense(2)])
+    assert any("half precision" in note for note in read_live_model(model).notes) == (policy != "float32")
+
+
 @pytest.mark.parametrize("shape", [(6,), (2, 3)])
 def test_a_model_that_changes_nothing_still_runs(shape, tmp_path):
     model = keras.Sequential([keras.Input(shape), layers.Activation("linear")])
