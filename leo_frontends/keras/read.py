@@ -47,7 +47,9 @@ def read_model(model: Any, where: str) -> Imported:
     if reader.problems:
         raise UnsupportedModelError(where, reader.problems)
     value = computed(result)
-    signature = Signature("input", shape, "output", tuple(value.index.shape[1:]), dtype)
+    name = model.inputs[0].name
+    given = "input" if name.startswith("keras_tensor") else name  # Keras numbers an input without a name
+    signature = Signature(given, shape, "output", tuple(value.index.shape[1:]), dtype)
     half = "layers compute in half precision; LEO works with them, and its result runs, in "
     notes = (f"{half}{dtype}",) if reader.half else ()
     return reader.graph.imported(where, value, Origin("output", "Identity"), signature, notes)

@@ -32,7 +32,7 @@ class _Writer:
     def model(self) -> Any:
         signature = self._network.signature
         shape = signature.input_shape or (self._network.input_size,)
-        given = keras.Input(shape, dtype=str(self._network.dtype), name=self._name("input"))
+        given = keras.Input(shape, dtype=str(self._network.dtype), name=self._name(signature.input_name))
         at = given if len(shape) == 1 else keras.layers.Flatten(name=self._name("flatten"), dtype=self._dtype)(given)
         values: dict[str, Any] = {INPUT: at}
         for node in self._network.nodes:

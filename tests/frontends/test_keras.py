@@ -203,6 +203,15 @@ def test_a_model_that_changes_nothing_still_runs(shape, tmp_path):
     agrees(keras.models.load_model(result.export(tmp_path / "m.keras")), result.network)
 
 
+def test_the_name_of_the_input_is_kept(tmp_path):
+    model = keras.Sequential([keras.Input((3,), name="given"), layers.Dense(2, activation="relu"), layers.Dense(2)])
+    result = leo_core.compress(model, (-1, 1))
+    points = {"given": np.ones((1, 3), np.float32)}
+    for smaller in (result.model, keras.models.load_model(result.export(tmp_path / "m.keras"))):
+        assert np.asarray(smaller.predict(points, verbose=0)).shape == (1, 2)
+    assert read_live_model(MODELS["sequential"]()).network.signature.input_name == "input"
+
+
 def test_every_unsupported_layer_is_named():
     model = keras.Sequential([keras.Input((8, 1)), layers.Conv1D(2, 3), layers.Flatten(), layers.LSTM(2)][:3]
                              + [layers.Dense(3, activation="tanh"), layers.Dense(2, activation="softmax")])  # fmt: skip
