@@ -105,6 +105,11 @@ class CompressionResult:
     frontend: str
     account: Account | None = None
 
+    def __repr__(self) -> str:
+        (units, connections), (left, kept) = ((net.units, net.connections) for net in (self.original, self.network))
+        sizes = f"ReLUs {units:,} → {left:,}, connections {connections:,} → {kept:,}"
+        return f"<CompressionResult: {sizes}, deviation {scientific(self.deviation)}>"
+
     @property
     def model(self) -> Any:
         """The smaller network as a live model of the framework the original came from."""
@@ -422,7 +427,10 @@ def check(
         except OSError as error:
             raise CertificateError(f"{certificate}: cannot be read ({error.strerror or error})") from None
         except certificate_check.Refused as refusal:
-            raise CertificateError(f"{certificate}: {refusal}") from None
+            # a file may read back under other names: the same function, but another digest
+            renamed = "another compressed" in str(refusal)
+            hint = "; certify(path, compressed) makes it about the exported file" if renamed else ""
+            raise CertificateError(f"{certificate}: {refusal}{hint}") from None
     if domain is not None:
         box = _box(domain, networks[0], listener)
         if (box.lower < report.lower).any() or (box.upper > report.upper).any():
@@ -441,6 +449,10 @@ class _Heard:
     """Passes events on and keeps the notes for the result."""
 
     def __init__(self, listener: Listener) -> None:
+        if not callable(listener):
+            raise UsageError(
+                f"the listener must be a function of one event, not {listener!r}; leave it out for silence"
+            )
         self._listener = listener
         self.notes: list[str] = []
 
@@ -454,7 +466,7 @@ def _options(given: dict[str, Any]) -> Options:
     try:
         return Options(**given)
     except TypeError:
-        known = ", ".join(Options.__dataclass_fields__)
+        known = ", ".join([*Options.__dataclass_fields__, "listener"])
         unknown = ", ".join(sorted(set(given) - set(Options.__dataclass_fields__)))
         raise UsageError(f"there is no option {unknown}; there are: {known}") from None
 

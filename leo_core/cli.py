@@ -119,7 +119,7 @@ def _solving_options(command: Command) -> Command:
             ),
             click.option(
                 "--seed",
-                type=int,
+                type=click.IntRange(min=0),
                 default=_DEFAULTS.seed,
                 show_default=True,
                 metavar="N",

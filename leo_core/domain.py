@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -34,7 +34,7 @@ class Box:
     def __post_init__(self) -> None:
         for name in ("lower", "upper"):
             # + 0.0 turns −0.0 into 0.0, so that equal boxes have equal bytes
-            array = np.array(getattr(self, name), dtype=np.float64) + 0.0
+            array = np.array(_even(getattr(self, name), name, "a box"), dtype=np.float64) + 0.0
             if array.ndim != 1:
                 raise DomainError(f"a box's {name} bounds must be a list of numbers, not of shape {array.shape}")
             array.setflags(write=False)
@@ -81,18 +81,21 @@ class Box:
         Parameters
         ----------
         spec:
-            A Box, a pair (lower, upper) of numbers or arrays, the text ``"LO,HI"``, or the path of
-            a ``.json`` or ``.vnnlib`` file.
+            A Box, a pair (lower, upper) of numbers or arrays, a dict ``{"lower": …, "upper": …}`` of
+            such, the text ``"LO,HI"``, or the path of a ``.json`` or ``.vnnlib`` file.
         """
         if isinstance(spec, Box):
             box = spec
         elif isinstance(spec, str | Path):
             box = _from_text(str(spec), size)
+        elif isinstance(spec, Mapping):
+            box = _from_sides(spec, size, "domain")
         elif isinstance(spec, tuple | list) and len(spec) == 2:
-            box = Box(_bounds(spec[0], size, "lower", "domain"), _bounds(spec[1], size, "upper", "domain"))
+            box = _from_sides({"lower": spec[0], "upper": spec[1]}, size, "domain")
         else:
             raise DomainError(
-                f"a domain is a Box, a pair (lower, upper), 'LO,HI', or a .json or .vnnlib file, not {spec!r}"
+                "a domain is a Box, a pair (lower, upper), a dict of both, 'LO,HI', or a .json or .vnnlib file, "
+                f"not {spec!r}"
             )
         if box.size != size:
             raise DomainError(f"the domain has {box.size} inputs, the network {size}; give one bound pair per input")
@@ -105,12 +108,8 @@ class Box:
             content = json.loads(_read_text(path), object_pairs_hook=_no_duplicates)
         except (ValueError, RecursionError) as error:
             raise DomainError(f"{path}: not a valid JSON file ({error})") from None
-        if not isinstance(content, dict) or not {"lower", "upper"} <= content.keys():
-            raise DomainError(f'{path}: a domain file holds {{"lower": …, "upper": …}}')
         try:
-            return Box(
-                _bounds(content["lower"], size, "lower", str(path)), _bounds(content["upper"], size, "upper", str(path))
-            )
+            return _from_sides(content, size, str(path))
         except DomainError as error:
             raise DomainError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
 
@@ -181,16 +180,17 @@ class Box:
 def input_shape(spec: Any) -> tuple[int, ...] | None:
     """The shape of one example that a domain lets know, for models that do not say it themselves.
 
-    ``spec`` is what :meth:`Box.of` takes; a ``.json`` file may hold an ``"input_shape"``. None where it is unknown.
+    ``spec`` is what :meth:`Box.of` takes; a ``.json`` file or a dict may hold an ``"input_shape"``. None where it is
+    unknown.
     """
     if isinstance(spec, Box):
         return (spec.size,)
-    if isinstance(spec, tuple | list) and len(spec) == 2 and np.ndim(spec[0]):
-        return np.shape(spec[0])
-    if not isinstance(spec, str | Path) or Path(spec).suffix.lower() != ".json":
-        return None
     try:
-        content = json.loads(_read_text(spec))
+        content = spec
+        if isinstance(spec, tuple | list) and len(spec) == 2:
+            content = {"lower": spec[0]}
+        elif isinstance(spec, str | Path):
+            content = json.loads(_read_text(spec)) if Path(spec).suffix.lower() == ".json" else {}
         shape = tuple(int(d) for d in content.get("input_shape") or np.shape(content["lower"]))
     except (DomainError, ValueError, TypeError, AttributeError, KeyError, RecursionError):
         return None  # a domain that cannot be read is reported when it is needed
@@ -215,6 +215,21 @@ def _from_text(text: str, size: int) -> Box:
     return Box.uniform(low, high, size)
 
 
+def _from_sides(content: Any, size: int, where: str) -> Box:
+    if not isinstance(content, Mapping) or not {"lower", "upper"} <= content.keys():
+        raise DomainError(f'{where}: a domain holds {{"lower": …, "upper": …}}')
+    return Box(_bounds(content["lower"], size, "lower", where), _bounds(content["upper"], size, "upper", where))
+
+
+def _even(values: Any, side: str, where: str) -> Any:
+    """Values that make an array; numpy alone would speak of inhomogeneous shapes."""
+    try:
+        np.shape(values)
+    except ValueError:
+        raise DomainError(f"{where}: the {side} bounds are ragged lists; give lists of one length") from None
+    return values
+
+
 def _bounds(values: Any, size: int, side: str, where: str) -> Array:
     def numbers(value: Any) -> Iterator[float]:
         stack = [value]
@@ -228,9 +243,9 @@ def _bounds(values: Any, size: int, side: str, where: str) -> Array:
                 yield float(item)
 
     try:
-        flat = list(numbers(values))
+        flat = list(numbers(_even(values, side, where)))
     except (OverflowError, ValueError) as error:
-        raise DomainError(f"{where}: a {side} bound cannot be read as a number ({error})") from None
+        raise DomainError(f"{where}: one of the {side} bounds cannot be read as a number ({error})") from None
     if np.ndim(values) == 0 and len(flat) == 1 and not isinstance(values, list | tuple):
         return np.full(size, flat[0])
     if len(flat) != size:
@@ -240,7 +255,7 @@ def _bounds(values: Any, size: int, side: str, where: str) -> Array:
 
 def _read_text(path: str | Path) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")  # editors on Windows put a mark in front
     except FileNotFoundError:
         raise DomainError(f"{path}: there is no such file") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from leo_core.errors import FormatError, OutputError, PluginError
+from leo_core.errors import FormatError, LeoError, OutputError, PluginError
 from leo_core.execution.events import Listener, Note, silent
 from leo_core.network import Network
 from leo_core.plugins import FrontendSpec, Imported, registry
@@ -22,11 +22,11 @@ def read(model: Any, listener: Listener = silent, shape: tuple[int, ...] | None 
     """
     if isinstance(model, str | Path):
         path = Path(model)
-        if path.is_dir():
+        if path.is_dir() and str(model):  # Path("") is the folder "."
             raise FormatError(
                 f"{path}: is a folder, not a model file (a SavedModel says nothing of its layers: save it as .keras)"
             )
-        spec = registry.frontend_for_path(path)
+        spec = registry.frontend_for_path(model)
         if spec.read_file is None:
             raise PluginError(f"{path}: the frontend '{spec.name}' cannot read files")
         imported = spec.read_file(path)
@@ -86,8 +86,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.replace(target)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
-    except OutputError as error:  # a frontend's own; it names the file it was given
-        raise OutputError(str(error).replace(str(temporary), str(path))) from None
+    except LeoError as error:  # a frontend's own; it names the file it was given
+        error.args = (str(error).replace(str(temporary), str(path)),)
+        raise
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any, final
 
@@ -79,13 +80,17 @@ class Options:
                 raise UsageError(f"the {what} must be a number of seconds, 0 or more, not {limit!r}")
         if not isinstance(self.jobs, int) or self.jobs < 1:
             raise UsageError(f"jobs must be a whole number from 1, not {self.jobs!r}")
+        if not isinstance(self.seed, Integral) or self.seed < 0:
+            raise UsageError(f"the seed must be a whole number from 0, not {self.seed!r}")
+        if not isinstance(self.solver, str):
+            raise UsageError(f"a solver is given by its name, not {self.solver!r}; 'auto' takes the first installed")
 
 
 def _tolerance(value: Any) -> str | float:
-    if value in ("exact", "float"):
-        return str(value)
+    if isinstance(value, str) and value in ("exact", "float"):
+        return value
     try:
-        number = float(value)
+        number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         number = math.nan
     if not (number >= 0 and math.isfinite(number)):

@@ -128,7 +128,7 @@ def _conjunction(expression: Expression, place: str) -> list[tuple[int, str, flo
 
 
 def _comparison(item: list[Expression], place: str) -> tuple[int, str, float] | None:
-    operator, left, right = item
+    operator, left, right = item[0], _atom(item[1]), _atom(item[2])
     for name, other, is_upper in ((left, right, operator == "<="), (right, left, operator == ">=")):
         if isinstance(name, str) and isinstance(other, str):
             if _OUTPUT.match(name) and not _INPUT.match(other):
@@ -138,6 +138,14 @@ def _comparison(item: list[Expression], place: str) -> tuple[int, str, float] | 
             if match and value is not None:
                 return int(match[1]), "upper" if is_upper else "lower", value
     raise DomainError(f"{place}: {_show(item)} is not a box constraint; LEO reads (<= X_i c) and (>= X_i c)")
+
+
+def _atom(side: Expression) -> Expression:
+    """A name or a number; SMT-LIB spells a negative one (- 1.0)."""
+    match side:
+        case ["-", str(number)]:
+            return f"-{number}"
+    return side
 
 
 def _number(text: str) -> float | None:

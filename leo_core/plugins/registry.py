@@ -6,7 +6,7 @@ In pluggy one raising plug-in would empty a collecting call for all, so each get
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
@@ -105,6 +105,8 @@ def frontend(name: str) -> FrontendSpec:
 
 def frontend_for_path(path: str | Path) -> FrontendSpec:
     """The frontend whose suffix a file has."""
+    if not str(path):
+        raise PluginError("the path of a model is empty; name a file")
     suffix = Path(path).suffix.lower()
     known = frontends()
     for spec in known:
@@ -179,6 +181,8 @@ def _distribution(point: EntryPoint) -> str:
 
 
 def _load(kind: Kind, name: str) -> Any:
+    if not isinstance(name, str):
+        raise PluginError(f"a {kind} is given by its name, not {name!r}; there are: {_listed(kind)}")
     plugin = _registered.get((kind, name))
     if plugin is None:
         points = [point for point in _points(kind) if point.name == name]
@@ -235,7 +239,10 @@ def _missing_error(kind: Kind, spec: Any, package: str) -> LeoError:
 
 
 def _unknown(kind: Kind, name: str) -> str:
-    names: Iterable[str] = _names(kind)
-    close = difflib.get_close_matches(name, names, n=1)
+    close = difflib.get_close_matches(name, _names(kind), n=1)
     hint = f" (did you mean '{close[0]}'?)" if close else ""
-    return f"there is no {kind} '{name}'{hint}; there are: {', '.join(sorted(names)) or 'none'}"
+    return f"there is no {kind} '{name}'{hint}; there are: {_listed(kind)}"
+
+
+def _listed(kind: Kind) -> str:
+    return ", ".join(sorted(_names(kind))) or "none"

@@ -47,8 +47,12 @@ def read_model(model: Any, where: str) -> Imported:
     if reader.problems:
         raise UnsupportedModelError(where, reader.problems)
     value = computed(result)
-    signature = Signature("input", shape, "output", tuple(value.index.shape[1:]), dtype)
-    return reader.graph.imported(where, value, Origin("output", "Identity"), signature)
+    name = model.inputs[0].name
+    given = "input" if name.startswith("keras_tensor") else name  # Keras numbers an input without a name
+    signature = Signature(given, shape, "output", tuple(value.index.shape[1:]), dtype)
+    half = "layers compute in half precision; LEO works with them, and its result runs, in "
+    notes = (f"{half}{dtype}",) if reader.half else ()
+    return reader.graph.imported(where, value, Origin("output", "Identity"), signature, notes)
 
 
 def _is_wired(model: Any) -> bool:
@@ -62,6 +66,7 @@ class _Reader:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.problems: list[str] = []
+        self.half = False  # whether some layer computes in half precision
 
     def model(self, model: Any, given: Tensor) -> Any:
         """The output of a model for one input."""
@@ -72,10 +77,16 @@ class _Reader:
                 given = self._layer(layer, [given])
             return given
         config = model.get_config()
+        ends = config["input_layers"], config["output_layers"]
+        if any(isinstance(listed, Mapping) or len(_places(listed)) != 1 for listed in ends):
+            self.problems.append(f"model '{model.name}': its input and output are not one tensor each")
+            return None
+        operations = {operation.name: operation for operation in model.operations}
         inbound = {entry["name"]: entry["inbound_nodes"] for entry in config["layers"]}
-        (start,) = _places(config["input_layers"])
-        (end,) = _places(config["output_layers"])
+        (start,), (end,) = map(_places, ends)
         known: dict[tuple[str, int], Tensor] = {start[:2]: given}
+        if type(operations[end[0]]).__name__ == "Functional":
+            end = (end[0], end[1] - 1, end[2])  # here Keras counts a node that it does not list
         waiting = [end[:2]]
         while waiting:  # a layer once all that it reads is known
             place = waiting[-1]
@@ -88,16 +99,21 @@ class _Reader:
                 waiting.extend(missing)
                 continue
             waiting.pop()
-            if place not in known:
-                known[place] = self._layer(model.get_layer(name), [known[read] for read in reads])
+            if place in known:
+                continue
+            if isinstance(operations[name], keras.Layer):
+                known[place] = self._layer(operations[name], [known[read] for read in reads])
+            else:
+                known[place] = self._operation(operations[name], inbound[name][number], known)
         return known[end[:2]]
 
     def _layer(self, layer: Any, inputs: list[Any]) -> Any:
         kind = type(layer).__name__
+        self.half |= layer.compute_dtype in ("float16", "bfloat16")
         if any(tensor is None for tensor in inputs):
             return None
         if hasattr(layer, "layers") and _is_wired(layer):
-            return self.model(layer, *inputs)
+            return self.model(layer, inputs[0])
         try:
             apply = LAYERS.get(kind)
             if apply is None or not type(layer).__module__.startswith("keras."):
@@ -106,6 +122,31 @@ class _Reader:
         except Refused as reason:
             self.problems.append(f"layer '{layer.name}' ({kind}): {reason}")
             return None
+
+    def _operation(self, operation: Any, node: Any, known: Mapping[tuple[str, int], Any]) -> Any:
+        """What h + 0.5 or keras.ops.relu(h) becomes: a call of a function, with tensors and numbers."""
+        kind = type(operation).__name__
+        found = [known[read[:2]] for read in _tensors(node)]
+        if any(tensor is None for tensor in found):
+            return None
+        try:
+            apply = OPERATIONS.get(kind)
+            if apply is None or not type(operation).__module__.startswith("keras.src.ops."):
+                raise Refused("it is not read; use a layer instead")
+            if node["kwargs"] or len({tensor.index.ndim for tensor in found}) > 1:
+                raise Refused("its arguments are named, or of several ranks; use a layer instead")
+            given = [self._argument(argument, known) for argument in node["args"]]
+            return apply(self.graph, Origin(operation.name, kind), *given)
+        except Refused as reason:
+            self.problems.append(f"layer '{operation.name}' ({kind} operation): {reason}")
+            return None
+
+    def _argument(self, argument: Any, known: Mapping[tuple[str, int], Any]) -> Tensor:
+        if isinstance(argument, int | float):
+            return np.asarray(argument, self.graph.dtype)
+        if isinstance(argument, Mapping) and argument.get("class_name") == "__keras_tensor__":
+            return known[_tensors(argument)[0][:2]]
+        raise Refused("an argument is neither a tensor of the model nor a number; use a layer instead")
 
 
 def _places(listed: Any) -> list[tuple[str, int, int]]:
@@ -128,7 +169,8 @@ def _numbers(tensor: Any) -> Array:
     """A variable's values; half floats become float32, which is exact."""
     import keras
 
-    return lowering.number_array(np.asarray(keras.ops.convert_to_numpy(tensor)))
+    array = np.asarray(keras.ops.convert_to_numpy(tensor))
+    return lowering.number_array(array.astype(np.float32) if array.dtype.name == "bfloat16" else array)
 
 
 def _activated(graph: Graph, origin: Origin, value: Tensor, activation: Any) -> Tensor:
@@ -238,6 +280,14 @@ def _concatenate(graph: Graph, origin: Origin, layer: Any, inputs: Sequence[Tens
     return lowering.concatenate(graph, origin, inputs, layer.axis)
 
 
+def _minimum(graph: Graph, origin: Origin, left: Tensor, right: Tensor) -> Tensor:
+    return lowering.maximum(graph, origin, left, right, -1.0)
+
+
+def _subtract(graph: Graph, origin: Origin, left: Tensor, right: Tensor) -> Tensor:
+    return lowering.add(graph, origin, left, right, (1.0, -1.0))
+
+
 #: By the name of Keras' class.
 LAYERS: dict[str, Lowering] = {
     "Activation": _activation,
@@ -255,7 +305,7 @@ LAYERS: dict[str, Lowering] = {
     "InputLayer": _same,
     "LeakyReLU": _leaky_relu,
     "Maximum": _fold(lowering.maximum),
-    "Minimum": _fold(lambda graph, origin, a, b: lowering.maximum(graph, origin, a, b, -1.0)),
+    "Minimum": _fold(_minimum),
     "Normalization": _normalization,
     "PReLU": _prelu,
     "Permute": _shaped(lambda array, layer: np.transpose(array, (0, *layer.dims))),
@@ -264,5 +314,17 @@ LAYERS: dict[str, Lowering] = {
     "Reshape": _shaped(lambda array, layer: array.reshape(array.shape[0], *layer.target_shape)),
     "Softmax": _softmax,
     "SpatialDropout1D": _same,
-    "Subtract": _fold(lambda graph, origin, a, b: lowering.add(graph, origin, a, b, (1.0, -1.0))),
+    "Subtract": _fold(_subtract),
+}
+
+#: Functions called on tensors, by the name of the class that Keras keeps of such a call.
+OPERATIONS: dict[str, Callable[..., Tensor]] = {
+    "Add": lowering.add,
+    "Divide": lowering.divide,
+    "Maximum": lowering.maximum,
+    "Minimum": _minimum,
+    "Multiply": lowering.multiply,
+    "Relu": lambda graph, origin, value: lowering.relu(graph, origin, computed(value)),
+    "Subtract": _subtract,
+    "TrueDivide": lowering.divide,
 }

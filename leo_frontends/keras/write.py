@@ -32,7 +32,7 @@ class _Writer:
     def model(self) -> Any:
         signature = self._network.signature
         shape = signature.input_shape or (self._network.input_size,)
-        given = keras.Input(shape, dtype=str(self._network.dtype), name=self._name("input"))
+        given = keras.Input(shape, dtype=str(self._network.dtype), name=self._name(signature.input_name))
         at = given if len(shape) == 1 else keras.layers.Flatten(name=self._name("flatten"), dtype=self._dtype)(given)
         values: dict[str, Any] = {INPUT: at}
         for node in self._network.nodes:
@@ -42,6 +42,8 @@ class _Writer:
             result = keras.layers.Reshape(signature.output_shape, name=self._name("reshape"), dtype=self._dtype)(result)
         if signature.tail:
             result = keras.layers.Activation(signature.tail, name=self._name(signature.tail), dtype=self._dtype)(result)
+        if result is given:  # a Sequential of an Input alone does not run
+            result = keras.layers.Identity(name=self._name("identity"), dtype=self._dtype)(given)
         model = keras.Model(given, result, name="leo")
         if self._network.is_chain:
             model = keras.Sequential([given, *(layer for layer in model.layers[1:])], name="leo")

@@ -141,6 +141,13 @@ def test_events_come_in_order_and_notes_are_kept():
     assert {note.text for note in events if isinstance(note, Note)} >= set(result.notes)
 
 
+def test_a_result_prints_as_one_line():
+    result = leo_core.compress(chain(3, 6, 6, 2), "-1,1", time_limit=0)
+    assert "ReLUs 12 → " in repr(result)
+    assert "connections 66 → " in repr(result)
+    assert len(str(result)) < 120
+
+
 def test_a_time_limit_of_zero_is_valid():
     network = chain(3, 6, 6, 2)
     result = leo_core.compress(network, "-1,1", time_limit=0)
@@ -174,7 +181,14 @@ def test_ctrl_c_gives_a_valid_partial_result():
         (lambda n: leo_core.compress(n, "-1,1", jobs=0), UsageError, "jobs"),
         (lambda n: leo_core.compress(n, "-1,1", strategy="magic"), UsageError, "magic"),
         (lambda n: leo_core.compress(n, "-1,1", trust="blindly"), UsageError, "blindly"),
-        (lambda n: leo_core.compress(n, "-1,1", soler="highs"), UsageError, "no option soler"),
+        (lambda n: leo_core.compress(n, "-1,1", tolerance=True), UsageError, "tolerance"),
+        (lambda n: leo_core.compress(n, "-1,1", seed=-1), UsageError, "seed"),
+        (lambda n: leo_core.compress(n, "-1,1", seed=1.5), UsageError, "seed"),
+        (lambda n: leo_core.verify(n, n, "-1,1", seed=-1), UsageError, "seed"),
+        (lambda n: leo_core.compress(n, "-1,1", solver=None), UsageError, "solver"),
+        (lambda n: leo_core.compress(n, "-1,1", listener=None), UsageError, "listener"),
+        (lambda n: leo_core.compress(n, "-1,1", time_limit=0).to(None), PluginError, "frontend.*by its name.*onnx"),
+        (lambda n: leo_core.compress(n, "-1,1", soler="highs"), UsageError, "no option soler.*listener"),
         (lambda n: leo_core.compress(n, "-1,1", solver="gurobi9"), PluginError, "gurobi9"),
         (lambda n: leo_core.compress({"a": 1}, "-1,1"), PluginError, "dict"),
         (lambda n: leo_core.compress("model.docx", "-1,1"), PluginError, r"\.docx"),

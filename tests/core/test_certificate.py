@@ -428,6 +428,18 @@ def test_without_evidence_nothing_is_certified(tmp_path):
         leo_core.check(tmp_path / "none.cert", result.original, result.network)
 
 
+def test_a_certificate_is_about_the_exported_file(tmp_path):
+    pytest.importorskip("onnx")
+    network = residual()
+    result = leo_core.compress(network, (-1, 1), evidence=True)
+    smaller = result.export(tmp_path / "smaller.onnx")
+    result.certify(tmp_path / "c.cert", smaller)
+    leo_core.check(tmp_path / "c.cert", network, smaller)
+    result.certify(tmp_path / "c.cert")
+    with pytest.raises(CertificateError, match="another compressed network; certify"):
+        leo_core.check(tmp_path / "c.cert", network, smaller)
+
+
 def test_ctrl_c_while_evidence_is_gathered_keeps_what_there_is(tmp_path):
     network = chain(3, 8, 8, 2, seed=2)
 

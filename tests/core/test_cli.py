@@ -147,6 +147,8 @@ CASES = {
     "text": (lambda n, t: ["inspect", bad(t, "t.nnet", b"hello"), "--domain", "0,1"], 1, "t.nnet"),
     "binary text": (lambda n, t: ["inspect", bad(t, "b.nnet", b"\xff\xfe\x00"), "--domain", "0,1"], 1, "b.nnet"),
     "a folder": (lambda n, t: ["inspect", t, "--domain", "0,1"], 1, "folder"),
+    "no path": (lambda n, t: ["inspect", "", "--domain", "0,1"], 1, "path of a model is empty"),
+    "no output path": (lambda n, t: ["convert", n, ""], 1, "path of a model is empty"),
     "suffix": (lambda n, t: ["inspect", bad(t, "x.abc", b""), "--domain", "0,1"], 1, ".abc"),
     "wrong box shape": (lambda n, t: ["inspect", n, "--domain", bad(t, "d.json", b'{"lower":[0],"upper":[1]}')], 1,
                         "d.json"),
@@ -158,6 +160,7 @@ CASES = {
     "strategy": (lambda n, t: ["inspect", n, "--domain", "0,1", "--strategy", "magic"], 2, "magic"),
     "trust": (lambda n, t: ["inspect", n, "--domain", "0,1", "--trust", "me"], 2, "me"),
     "jobs": (lambda n, t: ["inspect", n, "--domain", "0,1", "--jobs", "0"], 2, "jobs"),
+    "negative seed": (lambda n, t: ["inspect", n, "--domain", "0,1", "--seed", "-1"], 2, "--seed"),
     "jobs text": (lambda n, t: ["inspect", n, "--domain", "0,1", "--jobs", "many"], 2, "many"),
     "negative time": (lambda n, t: ["inspect", n, "--domain", "0,1", "--time-limit", "-1"], 2, "time limit"),
     "tolerance": (lambda n, t: ["compress", n, t / "o.leo", "--domain", "0,1", "--tolerance", "some"], 2, "tolerance"),
@@ -174,7 +177,7 @@ CASES = {
     "unknown command": (lambda n, t: ["shrink", n], 2, "shrink"),
     "damaged leo file": (lambda n, t: ["inspect", bad(t, "n.leo", b"PK\x03\x04 no"), "--domain", "0,1"], 1, "n.leo"),
     "format that cannot hold it": (lambda n, t: ["convert", leo_core.convert(_residual(), t / "r.leo"), t / "r.nnet"],
-                                   1, ".onnx"),
+                                   1, "r.nnet: LEO cannot represent"),
 }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leo_core.domain import Box
+from leo_core.domain import Box, input_shape
 from leo_core.errors import DomainError
 
 
@@ -18,7 +18,7 @@ def written(tmp_path, content, name="d.json"):
 
 
 @pytest.mark.parametrize("spec", ["-1,2", " -1 , 2 ", (-1, 2), ([-1, -1, -1], 2), (np.full(3, -1), np.full(3, 2.0)),
-                                  Box.uniform(-1, 2, 3)])  # fmt: skip
+                                  {"lower": -1, "upper": [2, 2, 2]}, Box.uniform(-1, 2, 3)])  # fmt: skip
 def test_many_ways_to_say_one_box(spec):
     assert Box.of(spec, 3) == Box.uniform(-1, 2, 3)
 
@@ -27,6 +27,19 @@ def test_many_ways_to_say_one_box(spec):
                                      {"lower": [[-1], [-1], [-1]], "upper": 2}])  # fmt: skip
 def test_json(tmp_path, content):
     assert Box.of(written(tmp_path, content), 3) == Box.uniform(-1, 2, 3)
+
+
+@pytest.mark.parametrize(("name", "content"), [("d.json", '{"lower": -1.5, "upper": 2}'), ("p.vnnlib", """
+(declare-const X_0 Real) (assert (<= X_0 2)) (assert (>= X_0 (- 1.5))) (assert (<= Y_0 (- 1.0)))""")])  # fmt: skip
+def test_files_may_begin_with_a_byte_order_mark(tmp_path, name, content):
+    assert Box.of(written(tmp_path, "\ufeff" + content, name), 1) == Box.uniform(-1.5, 2, 1)
+
+
+def test_the_shape_of_an_input():
+    assert input_shape({"lower": 0, "upper": 1, "input_shape": [2, 3]}) == (2, 3)
+    assert input_shape(([[0, 0]], 1)) == (1, 2)
+    assert input_shape(([0, [1, 2]], 1)) is None
+    assert input_shape((0, 1)) is input_shape("0,1") is input_shape(None) is None
 
 
 def test_fixed_inputs_are_legal():
@@ -56,6 +69,11 @@ def test_fixed_inputs_are_legal():
         (lambda: Box.of("nowhere.vnnlib", 3), "nowhere.vnnlib: there is no such file"),
         (lambda: Box.of((["0", 1, 2], 3), 3), "not a number"),
         (lambda: Box.of(([True, 1, 2], 3), 3), "not a number"),
+        (lambda: Box.of({"lower": 0}, 3), '"lower": …, "upper"'),
+        (lambda: Box.of({"lower": [0, 0], "upper": 1}, 3), "2 lower bounds for a network of 3"),
+        (lambda: Box.of(([0, [1, 2]], 3), 3), "lists of one length"),
+        (lambda: Box([0, [1, 2]], [3, 3]), "lists of one length"),
+        (lambda: Box.of((0, 10**400), 3), "one of the upper bounds"),
     ],
 )
 def test_what_is_no_box_is_refused(build, said):
@@ -73,6 +91,7 @@ def test_what_is_no_box_is_refused(build, said):
         ('{"lower": [0, 0], "upper": [1, 1]}', "d.json.*2 lower bounds"),
         ('{"lower": NaN, "upper": 1}', "d.json.*input 0"),
         ('{"lower": [0, 0, 5], "upper": 1}', "d.json.*input 2"),
+        ('{"lower": [[0, 0], [0]], "upper": 1}', "d.json.*lists of one length"),
         ('{"lower": null, "upper": 1}', "not a number"),
         ("[" * 100000, "JSON"),
     ],
@@ -126,6 +145,7 @@ def test_vnnlib_disjuncts_give_their_hull_and_say_so(tmp_path):
         ("(declare-const X_0 Real)(declare-const X_1 Real)(assert (<= X_0 X_1))", "X_0|box"),
         ("(declare-const X_0 Real)(assert (>= X_0 1)", r"\(|parenthes|end"),
         ("(assert (>= X_5 1))(assert (<= X_5 2))", "X_5|X_0"),
+        ("(declare-const X_0 Real)(assert (>= X_0 (- Y_0)))(assert (<= X_0 1))", "box"),
         ("(declare-const X_0 Real)(assert (>= (* 2 X_0) 1))(assert (<= X_0 1))", "X_0|box"),
         ("", "X_0|input"),
     ],
