@@ -245,6 +245,8 @@ def _clip(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
         given = inputs[position] if len(inputs) > position else attributes.get(name)
         if isinstance(given, Value):
             raise Refused("its ends are not constant")
+        if given is not None and np.size(given) != 1:
+            raise Refused("an end of it is not one number")
         ends.append(default if given is None else float(np.ravel(given)[0]))
     return lowering.clip(graph, _origin(node), computed(inputs[0]), *ends)
 
