@@ -178,7 +178,8 @@ def biased(nodes: Sequence[Node], output: str, rounding: Container[str]) -> tupl
     made: dict[str, Node] = {}
     renamed: dict[str, str] = {}
     for node in nodes:
-        node = reading(node, renamed)
+        if renamed.keys() & set(sources_of(node)):
+            node = reading(node, renamed)
         first = made.get(sources_of(node)[0])
         if (
             isinstance(node, Affine)

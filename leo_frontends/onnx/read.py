@@ -17,8 +17,8 @@ from leo_frontends.onnx.lowerings import LOWERINGS, TAIL_OPERATORS
 
 #: ONNX's number for float16.
 HALF = 10
-#: Operators that may take the batch axis to another place, or away.
-MOVING = ("Flatten", "Gather", "Slice", "Squeeze", "Transpose", "Unsqueeze")
+#: Operators that may take the batch axis to another place, or join it with others for a while.
+MOVING = ("Flatten", "Gather", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
 
 
 def read_model(model: Any, where: str) -> Imported:
@@ -52,7 +52,8 @@ class _Reader:
             if isinstance(array, np.ndarray) and array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise FormatError(f"{where}: the weights '{name}' hold NaN or infinity; LEO needs finite weights")
         self._lost: set[str] = set()
-        self._batch, self._single = 1, False
+        #: The batch size that is fixed, else 1; and whether there may be more examples than one.
+        self._batch, self._many = 1, False
         self._half = any(initializer.data_type == HALF for initializer in self._graph.initializer)
         # what no output needs may be anything
         needed = {item.name for item in self._graph.output}
@@ -88,7 +89,6 @@ class _Reader:
         if problems:
             raise UnsupportedModelError(self._where, problems)
         signature = self._begin(inputs[0])
-        self._many = signature.batched and not self._single
         graph = Graph(signature.size, self._batch, output=self._graph.output[0].name)
         for position, node in self._nodes:
             problem = self._lower(graph, position, node)
@@ -103,6 +103,9 @@ class _Reader:
         last = Origin(f"{output}_values", "Identity")
         if not isinstance(result, Value):
             result = graph.constant(last, result.astype(np.float64) if result.dtype.kind != "f" else result)
+        elif self._many and result.index.shape[:1] != (1,):
+            problem = f"the output, of shape {result.index.shape} for one, is not one row for every example of a batch"
+            raise UnsupportedModelError(self._where, [problem])
         # without an axis for the batch, all of the shape is one example's
         shape = result.index.shape[1:] if signature.batched and result.index.shape[:1] == (1,) else result.index.shape
         outside = Signature(inputs[0].name, signature.shape, output, tuple(shape), signature.dtype)
@@ -136,12 +139,11 @@ class _Reader:
             raise UnsupportedModelError(self._where, [f"the input '{item.name}' has no shape"])
         batched = len(dims) > 1
         if batched:
-            self._single = dims[0] == 1
-            self._batch = dims[0] or 1
+            self._batch, self._many = dims[0] or 1, dims[0] != 1
             dims[0] = 1
             # [784, 1]: a column, not 784 examples of one value
             if len(dims) == 2 and dims[1] == 1 and self._batch > 1 and self._is_column(item.name):
-                dims, self._batch, batched = [self._batch, 1], 1, False
+                dims, self._batch, self._many, batched = [self._batch, 1], 1, False, False
         if any(d <= 0 for d in dims):
             raise UnsupportedModelError(self._where, [f"the input '{item.name}' has a free axis besides the batch"])
         size = math.prod(dims)
@@ -180,12 +182,11 @@ class _Reader:
 def mixes_examples(node: Any, inputs: list[Any], result: Tensor) -> bool:
     """Whether an operator makes more, or less, than one row of each example of a batch of any size.
 
-    The batch axis has size one here; an operator that moves axes takes it elsewhere, and what follows is not looked at.
+    The batch axis has size one here; an operator that moves axes takes it elsewhere, and only the output tells whether
+    it came back.
     """
     if node.op_type in MOVING or not isinstance(result, Value):
         return False
-    if node.op_type == "Reshape" and inputs[1] is not None and np.ravel(inputs[1])[:1] != -1:
-        return False  # a shape for one example alone
     rows = {value.index.shape[:1] for value in inputs if isinstance(value, Value)}
     return rows == {(1,)} and result.index.shape[:1] != (1,)
 

@@ -317,6 +317,13 @@ def test_a_matrix_read_again_behind_an_alias_does_not_get_the_bias():
     assert [type(n).__name__ for n in network.nodes] == ["Affine", "Affine", "Relu", "Affine"]
 
 
+def test_a_batch_joined_with_another_axis_for_a_while():
+    nodes = [node("Reshape", "x rows", "r"), node("MatMul", "r W", "a"), node("Relu", "a", "h"),
+             node("Reshape", "h back", "y")]  # fmt: skip
+    constants = {"rows": np.array([-1, 3]), "W": weight(3, 4), "back": np.array([-1, 2, 4])}
+    assert_same(model(nodes, constants, ["n", 2, 3], ["n", 2, 4]), (5, 2, 3))
+
+
 def test_one_value_read_twice_by_a_matrix():
     nodes = [node("Gather", "x i", "g", axis=1), node("MatMul", "g V", "y")]
     assert_same(model(nodes, {"V": DENSE["V"], "i": np.array([0, 0, 2, 2])}, ["n", 3], ["n", 2]), (2, 3))
