@@ -27,17 +27,18 @@ from leo_core.certificate.evidence import gather
 from leo_core.certificate.write import Account
 from leo_core.certificate.write import write as write_certificate
 from leo_core.compare import Comparison, compare
-from leo_core.domain import Box, input_shape
+from leo_core.domain import Box
+from leo_core.door import Array, inputs_at
 from leo_core.errors import CertificateError, OutputError, PluginError, UsageError
 from leo_core.execution.budget import Budget
 from leo_core.execution.checkpoint import Checkpoint
 from leo_core.execution.events import Listener, Note, silent
-from leo_core.files import output_frontend, read, replacing, write
+from leo_core.files import Source, Written, as_read, live, output_frontend, read, replacing, write
 from leo_core.inputs import inputs_of
 from leo_core.milp.checked import CheckedSolver
 from leo_core.network import Network
 from leo_core.options import VERIFY_SECONDS, Options
-from leo_core.plugins import registry
+from leo_core.plugins import Imported, registry
 from leo_core.report.json import details_json, network_json, number_json, stability_json
 from leo_core.report.table import (
     as_text,
@@ -85,6 +86,10 @@ class CompressionResult:
         What was rewritten, in order; what was left as it was, and why.
     account:
         What :meth:`certify` writes down; there with the option ``evidence`` only.
+    door:
+        Whether the original's framework computes what LEO read: "agrees", or "not run: why".
+    source:
+        The original as its framework runs it, where it does.
     """
 
     original: Network
@@ -104,6 +109,8 @@ class CompressionResult:
     interrupted: bool
     frontend: str
     account: Account | None = None
+    door: str = ""
+    source: Source | None = None
 
     def __repr__(self) -> str:
         (units, connections), (left, kept) = ((net.units, net.connections) for net in (self.original, self.network))
@@ -126,14 +133,27 @@ class CompressionResult:
             if spec.read_model is not None:
                 what = f"LEO reads models of '{framework}' but cannot write them"
             raise PluginError(f'{what}; use .to("torch"), .export(path) or .network')
-        return spec.write_model(self.network)
+        return live(self.network, spec, self._points, self.source)
 
     def export(self, path: str | Path) -> Path:
         """Write the smaller network to a file, its format by the suffix; a crash leaves no half file.
 
-        Raises :class:`OutputError` when it cannot be written.
+        The written file is run and compared with the network and with the original model, where a framework runs it.
+        Raises :class:`OutputError` when it cannot be written, :class:`DoorError` when it computes something else.
         """
-        return write(self.network, path)
+        return self.written(path).path
+
+    def written(self, path: str | Path) -> Written:
+        """:meth:`export`, and what the door found."""
+        return write(self.network, path, self._points, self.source)
+
+    @property
+    def _points(self) -> Array:
+        """What the door tries: the inputs that show units unstable among them."""
+        layers = self.stability.layers.values()
+        witnesses = [point for layer in layers for pair in layer.witnesses.values() for point in pair]
+        more = np.array(witnesses[:: max(1, len(witnesses) // 3)][:3]).reshape(-1, self.network.input_size)
+        return inputs_at(self.original, self.stability.box, more=more)
 
     def certify(self, path: str | Path, compressed: str | Path | None = None) -> float:
         """Write what is needed to re-check this result: a certificate, for :func:`check`; the deviation it claims.
@@ -210,8 +230,8 @@ class CompressionResult:
             lines.append("nothing could be made smaller")
         return lines
 
-    def as_json(self) -> dict[str, Any]:
-        """The contract of ``leo compress --json``."""
+    def as_json(self, written: str = "nothing is written") -> dict[str, Any]:
+        """The contract of ``leo compress --json``; ``written`` is what the door found of the written file."""
         return {
             **stability_json(self.stability),
             "before": network_json(self.original),
@@ -226,6 +246,7 @@ class CompressionResult:
             "running_error_after": number_json(self.running_error_after),
             "total_seconds": round(self.seconds, 6),
             "interrupted": self.interrupted,
+            "door": {"read": self.door, "written": written},
             "steps": [vars(step) for step in self.steps],
             "left": [vars(refusal) for refusal in self.refusals],
             "notes": list(self.notes),
@@ -249,7 +270,7 @@ def analyze(model: Any, domain: Any, *, listener: Listener = silent, **options: 
     """
     settings = _options(options)
     heard = _Heard(listener)
-    imported, _ = read(model, heard, input_shape(domain))
+    imported, _ = read(model, heard, domain)
     box = _box(domain, imported.network, heard)
     return _decide(imported.network, box, settings, Budget.of(settings.time_limit), heard)
 
@@ -270,7 +291,7 @@ def cross_check(
         raise UsageError("a cross-check decides twice, and a checkpoint is of one decision; leave out the checkpoint")
     settings = [_options({**options, "solver": name}) for name in solvers]
     heard = _Heard(listener)
-    imported, _ = read(model, heard, input_shape(domain))
+    imported, _ = read(model, heard, domain)
     box = _box(domain, imported.network, heard)
     for name in solvers:  # both are there before any work is done
         registry.solver(name)
@@ -290,7 +311,7 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
     settings = _options(options)
     budget = Budget.of(settings.time_limit)
     heard = _Heard(listener)
-    imported, frontend = read(model, heard, input_shape(domain))
+    imported, frontend = read(model, heard, domain)
     original = imported.network
     box = _box(domain, original, heard)
     deciding = budget if settings.time_limit is None else budget.at_most(_DECIDING * settings.time_limit)
@@ -334,6 +355,7 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
                 f"it computes in {rewritten.network.exact_dtype} and casts its input and output"
             )
         )
+    deviation = _sum_up(imprecise, rewritten.deviation)
     noise_after = noise
     running = running_after = math.inf
     try:
@@ -347,7 +369,7 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
         original=original,
         network=rewritten.network,
         stability=stability,
-        deviation=_sum_up(imprecise, rewritten.deviation),
+        deviation=deviation,
         import_deviation=imprecise,
         float_noise=noise,
         float_noise_after=noise_after,
@@ -361,6 +383,8 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
         interrupted=interrupted or rewritten.interrupted,
         frontend=frontend,
         account=None if evidence is None else Account(original, evidence, rewritten),
+        door=imported.door,
+        source=_source(imported, deviation),
     )
 
 
@@ -380,8 +404,7 @@ def verify(
     """
     settings = _options({"time_limit": time_limit, "solver": solver, "seed": seed})
     heard = _Heard(listener)
-    shape = input_shape(domain)
-    (left, _), (right, _) = read(first, heard, shape), read(second, heard, shape)
+    (left, _), (right, _) = read(first, heard, domain), read(second, heard, domain)
     box = _box(domain, left.network, heard)
     checked = _solver(settings, heard)
     budget = Budget.of(settings.time_limit)
@@ -412,8 +435,7 @@ def check(
 
     Raises :class:`CertificateError`, saying what does not hold.
     """
-    shape = None if domain is None else input_shape(domain)
-    networks = [read(model, _Heard(listener), shape)[0].network for model in (original, compressed)]
+    networks = [read(model, _Heard(listener), domain)[0].network for model in (original, compressed)]
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / name for name in ("original.leo", "compressed.leo")]
         for network, path in zip(networks, paths, strict=True):
@@ -442,7 +464,7 @@ def convert(source: Any, target: str | Path, *, listener: Listener = silent) -> 
     """Write a model in another format, by the target's suffix; the function stays the same."""
     output_frontend(target)
     imported, _ = read(source, _Heard(listener))
-    return write(imported.network, target)
+    return write(imported.network, target, source=_source(imported, 0.0)).path
 
 
 class _Heard:
@@ -523,6 +545,10 @@ def _checkpoint(network: Network, box: Box, settings: Options, solver: str, list
             Note(f"goes on from {settings.checkpoint}: {checkpoint.count} entries of earlier work, each checked again")
         )
     return checkpoint
+
+
+def _source(imported: Imported, deviation: float) -> Source | None:
+    return None if imported.run is None else Source(as_read(imported), deviation)
 
 
 def _running_error(network: Network, facts: Facts, stability: StabilityMap) -> float:

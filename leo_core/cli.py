@@ -210,18 +210,19 @@ def compress(
     with _progress(quiet, as_json) as listener:
         points = None
         if inputs is not None:  # before the work, so that a bad file costs none
-            network = files.read(source, shape=input_shape(domain))[0].network
+            network = files.lower(source, input_shape(domain))[0].network
             points = read_inputs(inputs, network.input_size)
         result = api.compress(source, domain, listener=listener, evidence=certificate is not None, **options)
-        result.export(target)
+        written = result.written(target)
         report = {} if points is None else _certain(result, points)
         if certificate is not None:
             claimed = result.certify(certificate, target)
     sizes = Path(source).stat().st_size, Path(target).stat().st_size
     if as_json:
         bytes_ = dict(zip(("before", "after"), sizes, strict=True))
-        written = {} if certificate is None else {"certificate": {"file": certificate, "deviation": claimed}}
-        _print_json({**result.as_json(), **report, "file_bytes": bytes_, "output": target, **written})
+        proof = {} if certificate is None else {"certificate": {"file": certificate, "deviation": claimed}}
+        found = result.as_json(written.door)
+        _print_json({**found, **report, "file_bytes": bytes_, "output": target, **proof})
         return
     click.echo(result.summary(sizes))
     if report:

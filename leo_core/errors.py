@@ -48,6 +48,10 @@ class UnsupportedModelError(LeoError):
         super().__init__(f"{where}: LEO cannot represent this model:\n{lines}")
 
 
+class DoorError(LeoError):
+    """A model, run by its own framework, computes something else than the network that LEO read, or wrote, of it."""
+
+
 class OutputError(LeoError):
     """A result could not be written."""
 

@@ -1,32 +1,51 @@
 """The network that grows while a model is lowered, and the tensors seen so far; what all frontends share.
 
-A computed tensor is a node of the network and, for each of its elements, the index of that node's value: so
-Flatten, Reshape and Transpose only permute indices, and end up in the columns of the next matrix. The batch
-axis, where there is one, is carried with size one.
+A computed tensor is a node of the network and, for each of its elements, which value of that node it is, *of which
+example of the batch*. So Flatten, Reshape, Transpose, Slice and the like do to an array of indices, batch axis
+included, what NumPy does; and no lowering needs to know where the batch is: a node is made only if what it reads treats
+all examples alike and keeps them apart (:meth:`Graph.split`). A model that takes any batch is lowered with two sizes,
+and must give one network (:func:`for_any_batch`): then the size was not used as a number either.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.errors import UnsupportedModelError
+from leo_core.errors import LeoError, UnsupportedModelError
 from leo_core.linear import Dense, Diagonal, LinearMap, Select, Sparse
-from leo_core.network import INPUT, Affine, Network, Node, Origin, Relu, Signature, free_name, reachable, sources_of
+from leo_core.network import (
+    INPUT,
+    TAILS,
+    Affine,
+    Network,
+    Node,
+    Origin,
+    Relu,
+    Signature,
+    free_name,
+    reachable,
+    sources_of,
+)
 from leo_core.plugins import Imported, Rounding
 
 Array = NDArray[Any]
+
+MIXES = "it does not do the same for every example of a batch"
+_NOT_ROWS = "the output is not one row for every example of a batch"
+#: The tails that look at one value at a time; the others need all values of an example along one axis.
+_ELEMENTWISE = ("sigmoid", "tanh")
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Value:
-    """A computed tensor: element e is value ``index[e]`` of node ``node``."""
+    """A computed tensor: element e is value ``index[e] % size`` of ``node``, of example ``index[e] // size``."""
 
     node: str
     index: NDArray[np.int64]
@@ -39,125 +58,270 @@ class Refused(Exception):  # noqa: N818 - it is an answer, not an error
     """A node cannot be lowered; the text says why."""
 
 
+@final
+@dataclass(frozen=True, eq=False)
+class Split:
+    """How the outputs of a node fall into examples.
+
+    ``order`` (batch, units): for each example its outputs, in order. ``reads`` (units, …): what each reads, the
+    same for every example.
+    """
+
+    order: NDArray[np.int64]
+    reads: NDArray[np.int64]
+
+    def same(self, array: Array) -> Array:
+        """What is given for every output, cut to one example; raises :class:`Refused` where examples differ."""
+        rows = np.asarray(array)[self.order]
+        if (rows != rows[:1]).any():
+            raise Refused(MIXES)
+        return rows[0]
+
+    def index(self, shape: Any) -> NDArray[np.int64]:
+        """The index of a tensor of that shape that holds all outputs."""
+        place = np.empty(self.order.size, np.int64)
+        place[self.order.ravel()] = np.arange(self.order.size)
+        return place.reshape(shape)
+
+
 class Graph:
     """Nodes made so far, and what rounding some of them took.
 
-    ``batch`` is the batch size the model fixed; ``dtype`` is what it runs in, ``output`` the tensor that is its output.
+    ``batch`` is the batch size it is lowered with, ``dtype`` what the model runs in.
     """
 
-    def __init__(self, input_size: int, batch: int = 1, dtype: str = "float32", output: str = "") -> None:
-        self.input_size, self.batch, self.dtype, self.output = input_size, batch, np.dtype(dtype), output
+    def __init__(self, input_size: int, batch: int = 1, dtype: str = "float32") -> None:
+        self.input_size, self.batch, self.dtype = input_size, batch, np.dtype(dtype)
         self.nodes: list[Node] = []
         self.rounding: dict[str, Rounding] = {}
+        #: How far the numbers of a node may be off as the framework runs it, in units of roundoff of what it runs in.
+        self.loose: dict[str, Rounding] = {}
         #: How many ReLUs stand for layers that are none: clips, absolute values, maxima.
         self.added = 0
-        #: One of :data:`leo_core.network.TAILS` that was met, and the tensor it was to be applied to.
-        self.tail: tuple[str, Value] | None = None
+        self._tails: dict[str, tuple[str, Value]] = {}
 
-    def affine(self, origin: Origin, sources: list[Value], maps: list[LinearMap], bias: Array, shape: Any) -> Value:
-        """Add an affine node whose output has ``shape``."""
+    def given(self, shape: Sequence[int]) -> Value:
+        """The input as a tensor; ``shape`` has the batch axis, where the model has one."""
+        return Value(INPUT, np.arange(self.batch * self.input_size).reshape(tuple(shape)))
+
+    def split(self, value: Value, columns: Array) -> Split:
+        """Outputs that read these elements of a tensor's node, (outputs, k), by example.
+
+        Raises :class:`Refused` unless each reads one example only, and all examples are read alike.
+        """
+        example, reads = np.divmod(columns, self.size(value.node))
+        return self._split(example, reads)
+
+    def joined(self, values: Sequence[Value], columns: Array) -> Split:
+        """Outputs that read one element of each of several tensors' nodes: ``columns`` (outputs, tensors)."""
+        sizes = np.array([self.size(value.node) for value in values])
+        example, reads = np.divmod(columns, np.maximum(sizes, 1))
+        return self._split(example, reads)
+
+    def gathered(self, values: Mapping[int, Value], which: Array, index: Array) -> Split:
+        """Outputs that read element ``index`` of the tensor ``which`` of ``values``, or nothing where there is none.
+
+        ``which`` has the outputs' shape. What reads nothing belongs to the example whose row it is in; ``reads`` are
+        (which, unit) pairs. Raises :class:`Refused` as :meth:`split` does.
+        """
+        sizes = {i: max(1, self.size(value.node)) for i, value in values.items()}
+        size = np.ones(which.size, np.int64)
+        for i, found in sizes.items():
+            size[which.ravel() == i] = found
+        example, units = np.divmod(index, size)
+        nothing = ~np.isin(which.ravel(), list(values))
+        if nothing.any() and self.batch > 1:
+            if which.shape[:1] != (self.batch,):
+                raise Refused(MIXES)
+            row = np.repeat(np.arange(self.batch), which.size // self.batch)
+            if (example[~nothing] != row[~nothing]).any():
+                raise Refused(MIXES)
+            example = row
+        return self._split(example[:, None], np.stack([which.ravel(), units], axis=1))
+
+    def _split(self, example: Array, reads: Array) -> Split:
+        """``example`` (outputs, k) that each output reads from, ``reads`` (outputs, …) what it reads there."""
+        if not example.size:
+            return Split(np.zeros((self.batch, 0), np.int64), reads[:0])
+        if (example != example[:, :1]).any():
+            raise Refused(MIXES)
+        counts = np.bincount(example[:, 0], minlength=self.batch)
+        if (counts != counts[0]).any():
+            raise Refused(MIXES)
+        order = np.argsort(example[:, 0], kind="stable").reshape(self.batch, -1)
+        if (reads[order] != reads[order[:1]]).any():
+            raise Refused(MIXES)
+        return Split(order, reads[order[0]])
+
+    def affine(
+        self, origin: Origin, sources: Sequence[str], maps: Sequence[LinearMap], bias: Array, split: Split, shape: Any
+    ) -> Value:
+        """Add an affine node, and its values as a tensor of ``shape``; maps and bias are those of one example."""
         name = self._name(origin)
-        self.nodes.append(Affine(name, tuple(s.node for s in sources), tuple(maps), bias, origin))
-        return Value(name, np.arange(len(bias)).reshape(shape))
+        self.nodes.append(Affine(name, tuple(sources), tuple(maps), bias, origin))
+        return Value(name, split.index(shape))
 
     def relu(self, origin: Origin, value: Value, slope: Array) -> Value:
         """Add a ReLU with one slope per element; an affine identity comes first where one is needed."""
+        split = self.split(value, value.index.reshape(-1, 1))
         source = self._node(value.node)
-        if not (isinstance(source, Affine) and is_identity(value.index, source.size)):
+        if not (isinstance(source, Affine) and is_identity(split.reads, source.size)):
             value = self.pick(origin, value)
         name = self._name(origin)
-        size = value.index.size
-        self.nodes.append(Relu(name, value.node, slope, origin))
-        return Value(name, np.arange(size).reshape(value.index.shape))
+        self.nodes.append(Relu(name, value.node, split.same(slope), origin))
+        return Value(name, split.index(value.index.shape))
 
     def pick(self, origin: Origin, value: Value) -> Value:
         """An affine node that holds just the elements of ``value``, in order."""
-        select = Select(value.index.ravel(), columns=self.size(value.node))
-        return self.affine(origin, [value], [select], np.zeros(value.index.size, np.float32), value.index.shape)
+        split = self.split(value, value.index.reshape(-1, 1))
+        select = Select(split.reads.ravel(), columns=self.size(value.node))
+        bias = np.zeros(select.rows, np.float32)
+        return self.affine(origin, [value.node], [select], bias, split, value.index.shape)
 
     def scaled(
         self, origin: Origin, value: Value, scale: Array, shift: Array, rounding: tuple[float, Array] | None = None
     ) -> Value:
         """scale · value + shift, element by element, broadcast."""
         shape = np.broadcast_shapes(value.index.shape, scale.shape, shift.shape)
-        index = np.broadcast_to(value.index, shape).ravel()
+        index = np.broadcast_to(value.index, shape)
         scale, shift = np.broadcast_to(scale, shape).ravel(), np.broadcast_to(shift, shape).ravel()
         if (scale == 1).all() and (shift == 0).all():
-            return Value(value.node, index.reshape(shape))
-        linear = scaling(index, scale, self.size(value.node))
-        result = self.affine(origin, [value], [linear], shift, shape)
+            return Value(value.node, index)
+        split = self.split(value, index.reshape(-1, 1))
+        linear = scaling(split.reads.ravel(), split.same(scale), self.size(value.node))
+        result = self.affine(origin, [value.node], [linear], split.same(shift), split, shape)
         if rounding is not None:
             relative, absolute = rounding
-            bias = np.broadcast_to(absolute, shape).ravel().astype(np.float64)
-            self.rounding[result.node] = Rounding(relative, bias)
+            self.rounding[result.node] = Rounding(
+                relative, split.same(np.broadcast_to(absolute, shape).ravel()).astype(np.float64)
+            )
         return result
 
-    def rounded(self, value: Value, relative: float, absolute: Array) -> None:
-        """Say how far a node's stored numbers may be from the model's."""
-        self.rounding[value.node] = Rounding(relative, absolute)
-
     def matrix(self, origin: Origin, value: Value, columns: Array, weight: Array, bias: Array, shape: Any) -> Value:
-        """weight (rows × k) applied to each row of ``columns`` (groups × k), results one after the other."""
+        """weight (rows × k) applied to each row of ``columns`` (groups × k), results one after the other.
+
+        ``bias`` has one entry per result.
+        """
+        rows, k = weight.shape
+        if not k:
+            raise Refused("its matrix takes no values")
         if (np.diff(np.sort(columns, axis=1), axis=1) == 0).any():  # one value is used twice
             value = self.pick(origin, Value(value.node, columns))
             columns = value.index
         size = self.size(value.node)
-        groups, _ = columns.shape
-        rows = weight.shape[0]
-        if groups == 1:
-            linear: LinearMap = Dense(_scatter(weight, columns[0], size))
+        groups = self.split(value, columns)
+        order = (groups.order[:, :, None] * rows + np.arange(rows)).reshape(self.batch, -1)
+        split = Split(order, groups.reads)
+        if len(groups.reads) == 1:
+            linear: LinearMap = Dense(_scatter(weight, groups.reads[0], size))
         else:
-            index = np.repeat(columns, rows, axis=0).ravel()
-            pointers = np.arange(0, groups * rows * weight.shape[1] + 1, max(1, weight.shape[1]))
-            linear = Sparse(np.tile(weight, (groups, 1)).ravel(), index, pointers, columns=size)
-        return self.affine(origin, [value], [linear], bias, shape)
+            index = np.repeat(groups.reads, rows, axis=0).ravel()
+            pointers = np.arange(0, len(groups.reads) * rows * k + 1, k)
+            linear = Sparse(np.tile(weight, (len(groups.reads), 1)).ravel(), index, pointers, columns=size)
+        return self.affine(origin, [value.node], [linear], split.same(np.ravel(bias)), split, shape)
+
+    def rounded(self, value: Value, relative: float, absolute: Array) -> None:
+        """Say how far a node's stored numbers may be from the model's; ``absolute`` has one entry per unit."""
+        self.rounding[value.node] = Rounding(relative, absolute)
+
+    def loosen(self, value: Value, weights: float, bias: Array | float = 0.0) -> None:
+        """Say how far a node's numbers may be from the stored ones as the framework runs it, in units of roundoff."""
+        spread = np.broadcast_to(np.asarray(bias, np.float64), (self.size(value.node),))
+        self.loose[value.node] = Rounding(weights, spread)
+
+    def sliced(self, value: Value, axis: int, part: slice) -> Value:
+        """The elements along an axis that a slice takes, which may end beyond them.
+
+        Raises :class:`Refused` for the first hundred examples of a batch, say: they are all of them in a small one.
+        """
+        length = value.index.shape[axis]
+        far = 2**31 - 1  # "to the end", as exporters write it
+        beyond = part.stop is not None and length < part.stop < far
+        beyond = beyond or (part.start is not None and -far <= part.start < -length)
+        if beyond and length and self.batch > 1:
+            example = np.moveaxis(value.index // self.size(value.node), axis, 0)
+            if (example != example[:1]).any():
+                raise Refused(MIXES)
+        index = np.moveaxis(np.moveaxis(value.index, axis, 0)[part], 0, axis)
+        return Value(value.node, index)
 
     def constant(self, origin: Origin, array: Array) -> Value:
-        """A node that is the same for every input."""
-        nothing = Sparse.zero(array.size, self.input_size)
-        return self.affine(origin, [Value(INPUT, np.zeros(0))], [nothing], array.ravel(), array.shape)
+        """A node that is the same for every input; the first axis of ``array`` is the batch, if there is one.
 
-    def whole(self, origin: Origin, value: Value) -> str:
-        """The name of a node that holds just the elements of ``value``, in order."""
-        if value.node != INPUT and is_identity(value.index, self.size(value.node)):
-            return value.node
-        return self.pick(origin, value).node
+        Raises :class:`Refused` where its rows are not alike.
+        """
+        if self.batch > 1 and array.shape[:1] != (self.batch,):
+            raise Refused(_NOT_ROWS)
+        example = np.repeat(np.arange(self.batch), array.size // self.batch)
+        split = self._split(example[:, None], np.tile(np.arange(array.size // self.batch), self.batch)[:, None])
+        bias = split.same(array.ravel())
+        return self.affine(origin, [INPUT], [Sparse.zero(len(bias), self.input_size)], bias, split, array.shape)
 
-    def cut(self, name: str, value: Value, *, last: bool = True) -> Value:
-        """Note a function that stays outside the network, of a vector, if it may be the last thing done."""
-        if self.tail is not None or value.index.ndim != 2 or not last:
+    def cut(self, name: str, value: Value, axis: int = -1) -> Value:
+        """Note one of :data:`leo_core.network.TAILS`, which stays outside the network; its result may only be output.
+
+        ``axis`` is that of a softmax: it must hold all values of an example.
+        """
+        size = self.split(value, value.index.reshape(-1, 1)).order.shape[1]
+        ndim = value.index.ndim
+        if name not in TAILS or (name not in _ELEMENTWISE and (not ndim or value.index.shape[axis % ndim] != size)):
             raise Refused(_only_at_the_end(name))
-        self.tail = name, value
-        return value
+        marker = f"\0{name}{len(self._tails)}"  # no node's name
+        self._tails[marker] = name, value
+        return Value(marker, np.arange(value.index.size).reshape(value.index.shape))
 
     def imported(
-        self, where: str, result: Value, origin: Origin, signature: Signature, notes: tuple[str, ...] = ()
+        self, where: str, result: Tensor, origin: Origin, signature: Signature, notes: tuple[str, ...] = ()
     ) -> Imported:
         """The network that computes ``result``, with everything a user should be told.
 
-        Raises :class:`UnsupportedModelError` where a softmax or sigmoid, say, is not the last thing done.
+        The signature's output shape is that of ``result`` without its batch axis, where it has one.
+        Raises :class:`UnsupportedModelError` where a tail is not the last thing done, or where the result is not one
+        row for every example.
         """
-        tail = ""
-        if self.tail is not None:
-            tail, value = self.tail
-            if value is not result:
-                raise UnsupportedModelError(where, [_only_at_the_end(tail)])
-        name = self.whole(origin, result)
-        nodes, name = biased(reachable(self.nodes, name), name, self.rounding)
+        try:
+            tail, value = self._last(result)
+            if not isinstance(value, Value):
+                value = self.constant(origin, value)
+            name = self._whole(origin, value)
+        except Refused as reason:
+            raise UnsupportedModelError(where, [str(reason)]) from None
+        nodes, name = biased(reachable(self.nodes, name), name, {*self.rounding, *self.loose})
         network = Network(self.input_size, nodes, name, replace(signature, tail=tail))
-        rounding = {node.name: self.rounding[node.name] for node in nodes if node.name in self.rounding}
-        return Imported(network, (*notes, *self._notes()), rounding)
+        kept = {node.name for node in nodes}
+        rounding, loose = ({name: found[name] for name in found.keys() & kept} for found in (self.rounding, self.loose))
+        return Imported(network, (*notes, *self._notes(tail)), rounding, loose=loose)
 
-    def _notes(self) -> tuple[str, ...]:
+    def _last(self, result: Tensor) -> tuple[str, Tensor]:
+        """(the tail, or an empty text; the tensor that goes into it)."""
+        if not isinstance(result, Value) or result.node not in self._tails:
+            return "", result
+        name, value = self._tails[result.node]
+        if not is_identity(result.index, value.index.size):
+            raise Refused(_only_at_the_end(name))
+        return name, Value(value.node, value.index.reshape(result.index.shape))
+
+    def _whole(self, origin: Origin, value: Value) -> str:
+        """The name of a node that holds just the elements of ``value``, row by row an example."""
+        split = self.split(value, value.index.reshape(-1, 1))
+        if not is_identity(split.order, value.index.size):
+            raise Refused(_NOT_ROWS)
+        if value.node != INPUT and is_identity(split.reads, self.size(value.node)):
+            return value.node
+        return self.pick(origin, value).node
+
+    def _notes(self, tail: str) -> tuple[str, ...]:
         notes = []
         if self.added:
             notes.append(f"{self.added} ReLUs stand for layers that are none (clips, absolute values, maxima), exactly")
-        if self.tail is not None:
-            notes.append(f"the {self.tail[0]} at the end is kept outside and put back; the change is of what enters it")
+        if tail:
+            notes.append(f"the {tail} at the end is kept outside and put back; the change is of what enters it")
         return tuple(notes)
 
     def size(self, name: str) -> int:
-        """How many values the input or a node has."""
+        """How many values the input or a node has. Raises :class:`Refused` for what a tail computed."""
+        if name in self._tails:
+            raise Refused(f"it reads the result of a {self._tails[name][0]}; {_only_at_the_end(self._tails[name][0])}")
         node = self._node(name)
         return self.input_size if node is None else node.size
 
@@ -169,10 +333,34 @@ class Graph:
         return free_name(base, {node.name for node in self.nodes} | {INPUT})
 
 
-def biased(nodes: Sequence[Node], output: str, rounding: Container[str]) -> tuple[tuple[Node, ...], str]:
+def for_any_batch(lower: Callable[[int], Imported], where: str, input_size: int) -> Imported:
+    """A model that takes batches of any size, lowered with two sizes that must give one network.
+
+    ``lower`` takes the size. Raises :class:`UnsupportedModelError` where the size makes a difference.
+    """
+    few, many = (_outcome(lower, size) for size in (2, max(3, min(67, 2**16 // input_size))))
+    if isinstance(few, LeoError) and isinstance(many, LeoError):
+        raise few
+    if isinstance(few, LeoError) or isinstance(many, LeoError) or _differ(few.network, many.network):
+        raise UnsupportedModelError(where, [f"{MIXES}: the number of examples itself changes what it computes"])
+    return few
+
+
+def _differ(one: Network, other: Network) -> bool:
+    return one != other or one.signature != other.signature
+
+
+def _outcome(lower: Callable[[int], Imported], size: int) -> Imported | LeoError:
+    try:
+        return lower(size)
+    except LeoError as error:
+        return error
+
+
+def biased(nodes: Sequence[Node], output: str, apart: Container[str]) -> tuple[tuple[Node, ...], str]:
     """Nodes and the output's name, with A x and a constant added to it (MatMul and Add) as one node.
 
-    Only where nothing else reads A x, and neither was rounded.
+    Only where nothing else reads A x, and neither is in ``apart`` (those that were rounded).
     """
     readers = Counter([output, *(source for node in nodes for source in sources_of(node))])
     made: dict[str, Node] = {}
@@ -189,8 +377,8 @@ def biased(nodes: Sequence[Node], output: str, rounding: Container[str]) -> tupl
             and node.maps[0].is_identity
             and not first.bias.any()
             and readers[first.name] == 1
-            and first.name not in rounding
-            and node.name not in rounding
+            and first.name not in apart
+            and node.name not in apart
         ):
             made[first.name] = Affine(first.name, first.sources, first.maps, node.bias, first.origin)
             readers[first.name] = readers[node.name]
@@ -208,7 +396,7 @@ def reading(node: Node, renamed: Mapping[str, str]) -> Node:
 
 
 def _only_at_the_end(name: str) -> str:
-    return f"a {name} has no affine + ReLU form; only one at the end, of a vector, is kept outside"
+    return f"a {name} has no affine + ReLU form; only one at the end, over all values of an example, is kept outside"
 
 
 def is_identity(index: NDArray[np.int64], size: int) -> bool:

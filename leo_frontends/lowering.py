@@ -18,6 +18,8 @@ from leo_frontends.graph import Array, Graph, Refused, Tensor, Value, scaling
 
 #: Relative error allowed for one rounded float64 operation and the next: generous on purpose.
 EPS = 2.0**-50
+#: Units of roundoff by which a batch norm's numbers, computed in a few steps, may be off.
+_STEPS = 16.0
 
 
 def number_array(array: Array) -> Array:
@@ -47,7 +49,7 @@ def dense(graph: Graph, origin: Origin, value: Value, weight: Array, bias: Array
     """weight (rows × columns) applied along the last axis, plus bias."""
     if weight.ndim != 2 or weight.shape[1] != value.index.shape[-1]:
         raise Refused(f"its matrix takes {weight.shape[-1]} values, its input has {value.index.shape[-1]}")
-    columns = value.index.reshape(-1, weight.shape[1])
+    columns = value.index.reshape(-1, max(1, weight.shape[1]))
     shape = (*value.index.shape[:-1], weight.shape[0])
     spread = np.broadcast_to(bias, (columns.shape[0], weight.shape[0])).ravel()
     return graph.matrix(origin, value, columns, weight, spread, shape)
@@ -59,15 +61,17 @@ def add(graph: Graph, origin: Origin, left: Tensor, right: Tensor, signs: tuple[
         return np.asarray(signs[0] * left + signs[1] * right)
     if isinstance(left, Value) and isinstance(right, Value):
         shape = np.broadcast_shapes(left.index.shape, right.index.shape)
-        spread = [Value(v.node, np.broadcast_to(v.index, shape).ravel()) for v in (left, right)]
-        if left.node == right.node and (spread[0].index == spread[1].index).all():
+        spread = [np.broadcast_to(value.index, shape).ravel() for value in (left, right)]
+        if left.node == right.node and (spread[0] == spread[1]).all():
             factor = np.full(math.prod(shape), signs[0] + signs[1], np.float32).reshape(shape)
             return graph.scaled(origin, left, factor, np.zeros((), np.float32))
+        split = graph.joined([left, right], np.stack(spread, axis=1))
         maps = [
-            scaling(v.index, np.full(v.index.size, sign, np.float32), graph.size(v.node))
-            for v, sign in zip(spread, signs, strict=True)
+            scaling(units, np.full(len(units), sign, np.float32), graph.size(value.node))
+            for value, units, sign in zip((left, right), split.reads.T, signs, strict=True)
         ]
-        return graph.affine(origin, spread, maps, np.zeros(math.prod(shape), np.float32), shape)
+        bias = np.zeros(len(split.reads), np.float32)
+        return graph.affine(origin, [left.node, right.node], maps, bias, split, shape)
     (value, sign), (constant, other) = (left, signs[0]), (right, signs[1])
     if isinstance(right, Value):
         (value, sign), (constant, other) = (right, signs[1]), (left, signs[0])
@@ -149,24 +153,84 @@ def batch_norm(
     error = 4 * EPS * (np.abs(beta) + np.abs(mean * scale))
     axes = [1] * value.index.ndim
     axes[axis] = -1
-    return graph.scaled(origin, value, scale.reshape(axes), shift.reshape(axes), (4 * EPS, error.reshape(axes)))
+    result = graph.scaled(origin, value, scale.reshape(axes), shift.reshape(axes), (4 * EPS, error.reshape(axes)))
+    # as run: √, 1/·, two products and two sums, each of what was rounded before, in whichever order
+    size = np.broadcast_to((np.abs(beta) + np.abs(mean * scale)).reshape(axes), value.index.shape)
+    if result.node != value.node:
+        graph.loosen(result, _STEPS, _STEPS * graph.split(value, value.index.reshape(-1, 1)).same(size.ravel()))
+    return result
 
 
 def concatenate(graph: Graph, origin: Origin, tensors: Sequence[Tensor], axis: int) -> Tensor:
-    """Tensors side by side along an axis."""
+    """Tensors side by side along an axis; constants among them become biases."""
     if all(isinstance(tensor, np.ndarray) for tensor in tensors):
         return np.concatenate([np.asarray(tensor) for tensor in tensors], axis)
-    values = [tensor for tensor in tensors if isinstance(tensor, Value)]
-    if len(values) < len(tensors):
-        raise Refused("it joins constants and computed tensors")
-    order = np.concatenate([np.full(v.index.shape, i) for i, v in enumerate(values)], axis)
-    index = np.concatenate([v.index for v in values], axis).ravel()
+    whole = _one_node(tensors, axis)
+    if whole is not None:
+        return whole
+    filled = [_filled(tensor) for tensor in tensors]
+    order = np.concatenate([np.full(np.shape(index), i) for i, (index, _) in enumerate(filled)], axis)
+    index = np.concatenate([index for index, _ in filled], axis).ravel()
+    bias = np.concatenate([constant for _, constant in filled], axis).ravel()
+    values = {i: tensor for i, tensor in enumerate(tensors) if isinstance(tensor, Value)}
+    split = graph.gathered(values, order, index)
+    which, units = split.reads.T
     maps: list[LinearMap] = []
-    for i, value in enumerate(values):
-        mine = order.ravel() == i
+    for i, value in values.items():
+        mine = which == i
         pointers = np.concatenate([[0], np.cumsum(mine)])
-        maps.append(Sparse(np.ones(mine.sum(), np.float32), index[mine], pointers, columns=graph.size(value.node)))
-    return graph.affine(origin, values, maps, np.zeros(order.size, np.float32), order.shape)
+        maps.append(Sparse(np.ones(mine.sum(), np.float32), units[mine], pointers, columns=graph.size(value.node)))
+    return graph.affine(origin, [value.node for value in values.values()], maps, split.same(bias), split, order.shape)
+
+
+def _one_node(tensors: Sequence[Tensor], axis: int) -> Value | None:
+    """Parts of one node side by side: no node is needed for that."""
+    values = [tensor for tensor in tensors if isinstance(tensor, Value)]
+    if len(values) < len(tensors) or len({value.node for value in values}) > 1:
+        return None
+    return Value(values[0].node, np.concatenate([value.index for value in values], axis))
+
+
+def _filled(tensor: Tensor) -> tuple[Array, Array]:
+    """(the index of a tensor, its constants): each is zero where it is the other."""
+    if isinstance(tensor, Value):
+        return tensor.index, np.zeros(tensor.index.shape, np.float32)
+    return np.zeros(np.shape(tensor), np.int64), weights(np.asarray(tensor), "a part")
+
+
+def total(
+    graph: Graph, origin: Origin, tensor: Tensor, axes: Sequence[int] | None = None, *, keepdims: bool = False
+) -> Tensor:
+    """The sum over some axes, or over all."""
+    ndim = np.ndim(tensor.index if isinstance(tensor, Value) else tensor)
+    over = sorted({axis % ndim for axis in (range(ndim) if axes is None else axes)})
+    if isinstance(tensor, np.ndarray):
+        return np.asarray(tensor.sum(tuple(over), keepdims=keepdims, dtype=tensor.dtype))
+    shape = tuple(1 if axis in over else d for axis, d in enumerate(tensor.index.shape) if keepdims or axis not in over)
+    rest = [axis for axis in range(ndim) if axis not in over]
+    count = math.prod(tensor.index.shape[axis] for axis in over)
+    columns = tensor.index.transpose(*rest, *over).reshape(-1, count)
+    return graph.matrix(
+        origin, tensor, columns, np.ones((1, count), np.float32), np.zeros(len(columns), np.float32), shape
+    )
+
+
+def mean(
+    graph: Graph, origin: Origin, tensor: Tensor, axes: Sequence[int] | None = None, *, keepdims: bool = False
+) -> Tensor:
+    """The mean over some axes, or over all: the sum, divided by a count that need be no power of two."""
+    summed = total(graph, origin, tensor, axes, keepdims=keepdims)
+    sizes = [np.size(t.index if isinstance(t, Value) else t) for t in (tensor, summed)]
+    count = np.array(sizes[0] / max(1, sizes[1]), graph.dtype)
+    if isinstance(summed, np.ndarray):
+        return np.asarray(summed / count.astype(summed.dtype))
+    return divide(graph, origin, summed, count)
+
+
+def hard_sigmoid(graph: Graph, origin: Origin, value: Value) -> Tensor:
+    """min(max(x + 3, 0), 6) / 6."""
+    shifted = computed(add(graph, origin, value, np.full((), 3.0, np.float32)))
+    return divide(graph, origin, clip(graph, origin, shifted, 0.0, 6.0), np.full((), 6.0, np.float32))
 
 
 def _shifted(graph: Graph, origin: Origin, value: Value, end: float) -> Value:

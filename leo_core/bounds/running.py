@@ -17,7 +17,7 @@ that do not sum these products (Winograd, FFT, Strassen). Inputs are numbers of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, final
 
 import numpy as np
@@ -27,21 +27,31 @@ from leo_core.arithmetic import TINY, gamma, round_down, round_up
 from leo_core.bounds.interval import bound_affine_stack
 from leo_core.bounds.region import Region
 from leo_core.linear import Select
-from leo_core.network import INPUT, Affine, Network, Relu
+from leo_core.network import INPUT, Affine, Network, Relu, Rounding
 
 Array = NDArray[np.float64]
 
 #: So many numbers of the widest layer are held at once when many points are bounded.
 _HELD = 2**21
+#: bfloat16 has the range of float32, and eight bits of precision.
+_BFLOAT16_EPS = 2.0**-7
 
 
-def running_error(network: Network, region: Region, dtype: Any) -> Array:
-    """How far the outputs of a network run in ``dtype`` (float32, float64) can be from their exact values.
+def running_error(network: Network, region: Region, dtype: Any, loose: Mapping[str, Rounding] | None = None) -> Array:
+    """How far the outputs of a network run in ``dtype`` (float16, float32, float64) can be from their exact values.
 
     It holds for every input of the region that is a number of the dtype. ``region`` has an interval for every affine
-    node; the result has the shape (outputs,), or (regions, outputs) for a stack. Infinite where a sum may overflow.
+    node; ``loose`` says, by node, how far its numbers as run may be from the stored ones, in units of roundoff.
+    The result has the shape (outputs,), or (regions, outputs) for a stack. Infinite where a sum may overflow.
     """
-    arithmetic = _Arithmetic(np.dtype(dtype))
+    return running_errors(network, region, dtype, loose)[network.output]
+
+
+def running_errors(
+    network: Network, region: Region, dtype: Any, loose: Mapping[str, Rounding] | None = None
+) -> dict[str, Array]:
+    """:func:`running_error` of every node, by name."""
+    arithmetic = _Arithmetic(str(dtype), loose or {})
     errors = {INPUT: np.zeros_like(region.lower)}
     with np.errstate(invalid="ignore", over="ignore"):
         for node in network.nodes:
@@ -49,7 +59,7 @@ def running_error(network: Network, region: Region, dtype: Any) -> Array:
                 errors[node.name] = arithmetic.affine(network, node, region, errors)
             else:
                 errors[node.name] = arithmetic.relu(node, *region.intervals[node.source], errors[node.source])
-    return errors[network.output]
+    return errors
 
 
 def running_error_at(network: Network, points: Any, dtype: Any) -> Array:
@@ -70,6 +80,20 @@ def as_run(network: Network, points: Any, dtype: Any) -> tuple[Array, Array]:
     return lower, upper
 
 
+def nodes_as_run(
+    network: Network, points: Any, dtype: Any, loose: Mapping[str, Rounding] | None = None
+) -> dict[str, tuple[Array, Array]]:
+    """:func:`as_run` of every node by name, at a few points; ``loose`` is as in :func:`running_error`."""
+    region = _at(network, _in(points, dtype))
+    errors = running_errors(network, region, dtype, loose)
+    intervals = {node.name: region.value(network, node.name) for node in network.nodes}
+    with np.errstate(invalid="ignore", over="ignore"):
+        return {
+            name: (round_down(low - errors[name]), round_up(high + errors[name]))
+            for name, (low, high) in intervals.items()
+        }
+
+
 def certain_class(network: Network, points: Any, dtype: Any) -> NDArray[np.int64]:
     """The output that is sure to be the largest when a network is run in ``dtype`` at each of ``points``, or −1."""
     lower, upper = as_run(network, points, dtype)
@@ -82,16 +106,30 @@ def certain_class(network: Network, points: Any, dtype: Any) -> NDArray[np.int64
 
 def _batches(network: Network, points: Any, dtype: Any) -> Iterator[tuple[Region, Array]]:
     """Points a batch at a time, as a stack of regions, and the running error there."""
-    with np.errstate(over="ignore"):
-        rounded = np.asarray(points).astype(dtype).astype(np.float64)
+    rounded = _in(points, dtype)
     count = max(1, _HELD // max(network.input_size, *(node.size for node in network.nodes)))
     for begin in range(0, len(rounded), count):
-        part = rounded[begin : begin + count]
-        region = Region(part, part)
-        for node in network.nodes:
-            if isinstance(node, Affine):
-                region = region.tightened(node.name, *bound_affine_stack(network, node, region))
+        region = _at(network, rounded[begin : begin + count])
         yield region, running_error(network, region, dtype)
+
+
+def _in(points: Any, dtype: Any) -> Array:
+    with np.errstate(over="ignore"):
+        return np.asarray(points).astype(_range_of(str(dtype))).astype(np.float64)
+
+
+def _range_of(dtype: str) -> str:
+    """NumPy's name of a type of that range: it has no bfloat16."""
+    return "float32" if dtype == "bfloat16" else dtype
+
+
+def _at(network: Network, points: Array) -> Region:
+    """Points as a stack of regions, with the intervals of all affine nodes there."""
+    region = Region(points, points)
+    for node in network.nodes:
+        if isinstance(node, Affine):
+            region = region.tightened(node.name, *bound_affine_stack(network, node, region))
+    return region
 
 
 @final
@@ -101,10 +139,12 @@ class _Arithmetic:
     Only numbers from 0 are added and multiplied here, so a relative surcharge covers the float64 roundings of that.
     """
 
-    def __init__(self, dtype: np.dtype[Any]) -> None:
-        about = np.finfo(dtype)
-        self._dtype = dtype
-        self._unit = float(about.eps) / 2 * (1 + 2.0**-10)  # a little more, for a rounding to a wider type before
+    def __init__(self, dtype: str, loose: Mapping[str, Rounding]) -> None:
+        about = np.finfo(_range_of(dtype))
+        eps = _BFLOAT16_EPS if dtype == "bfloat16" else float(about.eps)
+        self._dtype = None if dtype == "bfloat16" else np.dtype(dtype)
+        self._loose = loose
+        self._unit = eps / 2 * (1 + 2.0**-10)  # a little more, for a rounding to a wider type before
         self._largest = float(about.max) / 2  # half of it, to be safe
         #: What one number can lose by being, or becoming, a denormal that is rounded or flushed to zero.
         self._flush = 2 * float(about.smallest_normal)
@@ -128,10 +168,16 @@ class _Arithmetic:
             products = products if isinstance(linear, Select) else 1
             columns += linear.columns
         rounded = max(self._rounding(array) for array in node.weights)
+        own = self._loose.get(node.name)  # what else its numbers, as run, are off by
+        if own is not None:
+            rounded = rounded + own.weights * self._unit
+            terms = terms + (own.bias != 0)  # a bias of 0 may be another number as run
         share = (np.maximum(terms - 1, 0) + products) * self._unit  # a product's own rounding and all additions
         share = np.where(share < 0.5, share / (1 - share), np.inf)
         lost = self._flush * (reach + 1 + 2 * terms)
         data = rounded * size + lost  # the weights as run are not quite the stored ones
+        if own is not None:
+            data = data + own.bias * self._unit
         total = passed + data + share * (size + data)
         total = np.where(size + total < self._largest, total, np.inf)
         total = total + total * gamma(columns + 16) + (columns + 16) * TINY
@@ -154,6 +200,8 @@ class _Arithmetic:
 
     def _rounding(self, array: NDArray[Any]) -> float:
         """How far a stored number can be from the one that is run, relative to it; denormals apart."""
+        if self._dtype is None:
+            return self._unit
         if np.can_cast(array.dtype, self._dtype):
             return 0.0
         with np.errstate(over="ignore", under="ignore"):

@@ -29,11 +29,38 @@ class SolverSpec:
 @final
 @dataclass(frozen=True)
 class Imported:
-    """A model as LEO sees it, with everything a user should be told about the reading of it."""
+    """A model as LEO sees it, with everything a user should be told about the reading of it.
+
+    Attributes
+    ----------
+    rounding:
+        By node, how far the stored numbers may be from what the model means.
+    run:
+        The framework itself runs the model: (count, *input shape) → (count, …), in one batch where the model allows
+        that, whatever follows the network (a softmax) included. The door compares with it. None where it is not run.
+    not_run:
+        Why not, where a user should know; empty where no framework runs such models.
+    inside:
+        Values of layers by their names (:class:`~leo_core.network.Origin`), each (count, …), where the framework
+        tells them: for errors only.
+    runs_in:
+        The type the framework computes in where that is narrower than the network's: "float32", "float16", "bfloat16".
+    loose:
+        By node, how far its numbers may be from the stored ones when the framework runs it, in units of roundoff: a
+        batch norm computed in several rounded steps.
+    door:
+        What the door found; :mod:`leo_core.files` fills it in.
+    """
 
     network: Network
     notes: tuple[str, ...] = ()
     rounding: Mapping[str, Rounding] = field(default_factory=dict)
+    run: Callable[[Any], Any] | None = None
+    not_run: str = ""
+    inside: Callable[[Any], Mapping[str, Any]] | None = None
+    runs_in: str = ""
+    loose: Mapping[str, Rounding] = field(default_factory=dict)
+    door: str = ""
 
 
 @final
@@ -55,8 +82,13 @@ class FrontendSpec:
     read_model, write_model:
         ``(model, input shape of one example or None) -> Imported``; ``(network) -> model``.
     run_model:
-        ``(model, inputs) -> outputs``, as the framework computes them: examples × the model's own shapes. The
-        conformance kit compares with it.
+        ``(model, inputs) -> outputs``, as the framework computes them: examples × the model's own shapes. The door asks
+        it about live models that LEO made, and the conformance kit does.
+    run_file:
+        ``(path) -> run``: opens a file that LEO has just written, and runs it as :attr:`Imported.run` does.
+    runs_in:
+        ``(network) -> type``: what a model of that network, written by LEO, is computed in, where that is narrower than
+        its dtype ("float32"), else "".
     """
 
     name: str
@@ -68,6 +100,8 @@ class FrontendSpec:
     read_model: Callable[[Any, tuple[int, ...] | None], Imported] | None = None
     write_model: Callable[[Network], Any] | None = None
     run_model: Callable[[Any, Any], Any] | None = None
+    run_file: Callable[[Path], Callable[[Any], Any]] | None = None
+    runs_in: Callable[[Network], str] | None = None
     packages: tuple[str, ...] = ()
     extra: str | None = None
 

@@ -68,7 +68,7 @@ def _flatten(_graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
     return _reshaped(inputs[0], change)
 
 
-def _reshape(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
+def _reshape(_graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
     attributes = _attributes(node)
     shape = attributes.get("shape") if len(inputs) < 2 else inputs[1]
     if isinstance(shape, Value) or shape is None:
@@ -79,8 +79,6 @@ def _reshape(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
 
     def change(array: Array) -> Array:
         dims = [array.shape[i] if d == 0 else d for i, d in enumerate(target)]
-        if dims and dims[0] == graph.batch and isinstance(inputs[0], Value) and graph.batch > 1:
-            dims[0] = 1
         try:
             return array.reshape(dims)
         except ValueError:
@@ -280,11 +278,8 @@ def _concat(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
 
 
 def _tail(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
-    value = computed(inputs[0])
-    if node.op_type != "Sigmoid" and _attributes(node).get("axis", -1) not in (-1, value.index.ndim - 1):
-        raise Refused("it is not taken along the last axis")
     name = next(name for name, operator in TAIL_OPERATORS.items() if operator == node.op_type)
-    return graph.cut(name, value, last=node.output[0] == graph.output)
+    return graph.cut(name, computed(inputs[0]), _attributes(node).get("axis", -1))
 
 
 #: ONNX's operator for each function that may stay outside at the end.

@@ -13,7 +13,7 @@ from leo_core.network import INPUT, Origin, Signature
 from leo_core.plugins import Imported
 from leo_frontends.graph import Graph, Refused, Tensor, Value
 from leo_frontends.lowering import number_array
-from leo_frontends.onnx.lowerings import LOWERINGS, TAIL_OPERATORS
+from leo_frontends.onnx.lowerings import LOWERINGS
 
 #: ONNX's number for float16.
 HALF = 10
@@ -74,12 +74,7 @@ class _Reader:
             f"node {position} '{node.name or node.output[0]}': "
             + (node.op_type if node.domain in ("", "ai.onnx") else f"{node.op_type} of the domain '{node.domain}'")
             for position, node in self._nodes
-            if node.op_type not in LOWERINGS
-            or node.domain not in ("", "ai.onnx")
-            or (
-                node.op_type in TAIL_OPERATORS.values()
-                and node.output[0] not in [item.name for item in self._graph.output]
-            )
+            if node.op_type not in LOWERINGS or node.domain not in ("", "ai.onnx")
         ]
         inputs = [item for item in self._graph.input if item.name not in self._tensors]
         if len(inputs) != 1:
@@ -89,7 +84,7 @@ class _Reader:
         if problems:
             raise UnsupportedModelError(self._where, problems)
         signature = self._begin(inputs[0])
-        graph = Graph(signature.size, self._batch, output=self._graph.output[0].name)
+        graph = Graph(signature.size, self._batch, dtype=signature.dtype)
         for position, node in self._nodes:
             problem = self._lower(graph, position, node)
             if problem:
@@ -101,25 +96,26 @@ class _Reader:
             raise FormatError(f"{self._where}: no node computes the output '{output}'")
         result = self._tensors[output]
         last = Origin(f"{output}_values", "Identity")
-        if not isinstance(result, Value):
-            result = graph.constant(last, result.astype(np.float64) if result.dtype.kind != "f" else result)
-        elif self._many and result.index.shape[:1] != (1,):
-            problem = f"the output, of shape {result.index.shape} for one, is not one row for every example of a batch"
+        if not isinstance(result, Value) and result.dtype.kind != "f":
+            result = result.astype(np.float64)
+        sizes = result.index.shape if isinstance(result, Value) else result.shape
+        if self._many and sizes[:1] != (self._batch,):
+            problem = f"the output, of shape {sizes} for one, is not one row for every example of a batch"
             raise UnsupportedModelError(self._where, [problem])
         # without an axis for the batch, all of the shape is one example's
-        shape = result.index.shape[1:] if signature.batched and result.index.shape[:1] == (1,) else result.index.shape
+        shape = sizes[1:] if signature.batched and sizes[:1] == (self._batch,) else sizes
         outside = Signature(inputs[0].name, signature.shape, output, tuple(shape), signature.dtype)
-        return graph.imported(self._where, result, last, outside, self._notes(signature, result))
+        return graph.imported(self._where, result, last, outside, self._notes(signature, sizes))
 
-    def _notes(self, signature: _InputShape, result: Value) -> tuple[str, ...]:
+    def _notes(self, signature: _InputShape, sizes: tuple[int, ...]) -> tuple[str, ...]:
         notes = []
         if self._batch != 1:
             notes.append(f"the model's batch size was fixed at {self._batch}; LEO's result takes any")
         if not signature.batched:
             notes.append("the model's input has no batch axis; LEO's result takes one")
-        elif result.index.ndim == 1:
+        elif len(sizes) == 1:
             notes.append("the model's output has one axis; that of LEO's result has two, batch × values")
-        elif result.index.shape[0] != 1:
+        elif sizes[0] != self._batch:
             notes.append("the model's output has no batch axis; that of LEO's result has one")
         if self._half:
             notes.append(
@@ -140,16 +136,16 @@ class _Reader:
         batched = len(dims) > 1
         if batched:
             self._batch, self._many = dims[0] or 1, dims[0] != 1
-            dims[0] = 1
+            dims[0] = self._batch
             # [784, 1]: a column, not 784 examples of one value
             if len(dims) == 2 and dims[1] == 1 and self._batch > 1 and self._is_column(item.name):
-                dims, self._batch, self._many, batched = [self._batch, 1], 1, False, False
+                self._batch, self._many, batched = 1, False, False
         if any(d <= 0 for d in dims):
             raise UnsupportedModelError(self._where, [f"the input '{item.name}' has a free axis besides the batch"])
-        size = math.prod(dims)
-        if size > 1 << 28:
+        size = math.prod(dims) // self._batch
+        if size * self._batch > 1 << 28:
             raise FormatError(f"{self._where}: an input of {size} values is too large")
-        self._tensors[item.name] = Value(INPUT, np.arange(size).reshape(dims))
+        self._tensors[item.name] = Value(INPUT, np.arange(size * self._batch).reshape(dims))
         shape = tuple(dims[1:]) if batched else tuple(dims)
         return _InputShape(size, shape, batched, dtypes[tensor.elem_type])
 
@@ -170,7 +166,7 @@ class _Reader:
         try:
             result = LOWERINGS[node.op_type](graph, node, inputs)
             self._half |= casts_to_half(node)
-            if self._many and mixes_examples(node, inputs, result):
+            if self._many and self._batch == 1 and mixes_examples(node, inputs, result):
                 raise Refused("it does not do the same for every example of a batch")
         except Refused as reason:
             self._lost.update(node.output)

@@ -14,7 +14,7 @@ from typing import Any, final
 import numpy as np
 
 from leo_core.errors import FormatError, UnsupportedModelError
-from leo_core.network import INPUT, Origin, Signature
+from leo_core.network import Origin, Signature
 from leo_core.plugins import Imported
 from leo_frontends import lowering
 from leo_frontends.graph import Array, Graph, Refused, Tensor, Value
@@ -66,9 +66,9 @@ def lower(program: Program, where: str) -> Imported:
     :class:`FormatError` for a program that does not fit together.
     """
     size = math.prod(program.shape)
-    graph = Graph(size, program.batch, dtype=program.dtype, output=program.output)
+    graph = Graph(size, program.batch, dtype=program.dtype)
     tensors: dict[str, Tensor] = dict(program.constants)
-    tensors[program.input] = Value(INPUT, np.arange(size).reshape(1, *program.shape))
+    tensors[program.input] = graph.given((program.batch, *program.shape))
     lost: set[str] = set()
     problems = []
     for call in program.calls:
@@ -102,17 +102,18 @@ def lower(program: Program, where: str) -> Imported:
     result = tensors[program.output]
     last = Origin(f"{program.output}_values", "Identity")
     if not isinstance(result, Value):
-        result = graph.constant(last, weights(result, "the output"))
-    if result.index.ndim < 1 or result.index.shape[0] != 1:
-        raise UnsupportedModelError(where, [f"the output of shape {result.index.shape} has lost its batch axis"])
-    shape = tuple(result.index.shape[1:]) or (1,)
+        result = weights(result, "the output")
+    sizes = result.index.shape if isinstance(result, Value) else result.shape
+    if not sizes or sizes[0] != program.batch:
+        raise UnsupportedModelError(where, [f"the output of shape {sizes} has lost its batch axis"])
+    shape = tuple(sizes[1:]) or (1,)
     signature = Signature(program.input, program.shape, program.output, shape, program.dtype)
     notes = list(program.notes)
     if program.batch > 1:
         notes.append(f"the model's batch size was fixed at {program.batch}; LEO's result takes any")
     if program.container:
         notes.append(f"the model returns its output in a {program.container}; LEO's result returns the tensor itself")
-    if result.index.ndim == 1:
+    if len(sizes) == 1:
         notes.append("the model's output has the shape (batch,); that of LEO's result has (batch, 1)")
     return graph.imported(where, result, last, signature, tuple(notes))
 
@@ -281,8 +282,6 @@ def _flatten(array: Array, given: Arguments) -> Array:
 
 def _view(graph: Graph, origin: Origin, given: Arguments) -> Tensor:
     sizes = [int(d) for d in given.get("size", given.get("shape"))]
-    if sizes and sizes[0] == graph.batch and isinstance(given["self"], Value):
-        sizes[0] = 1  # LEO works on one example
     return _shaped(lambda array, _given: array.reshape(sizes))(graph, origin, given)
 
 
@@ -351,11 +350,8 @@ def _stack(graph: Graph, origin: Origin, given: Arguments) -> Tensor:
 
 
 def _tail(name: str) -> Lowering:
-    def apply(graph: Graph, origin: Origin, given: Arguments) -> Tensor:
-        value = computed(given["self"])
-        if given.get("dim", -1) not in (-1, value.index.ndim - 1):
-            raise Refused(f"it is taken along axis {given['dim']}")
-        return graph.cut(name, value, last=origin.layer == graph.output)
+    def apply(graph: Graph, _origin: Origin, given: Arguments) -> Tensor:
+        return graph.cut(name, computed(given["self"]), given.get("dim", -1))
 
     return apply
 

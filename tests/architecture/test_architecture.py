@@ -20,7 +20,7 @@ FLOORS = (
     {"cli"},
     {"api"},
     {"files"},
-    {"report", "certificate", "compare"},
+    {"report", "certificate", "compare", "door"},
     {"rewrite"},
     {"stability"},
     {"execution"},
