@@ -304,7 +304,8 @@ class Graph:
     def _whole(self, origin: Origin, value: Value) -> str:
         """The name of a node that holds just the elements of ``value``, row by row an example."""
         split = self.split(value, value.index.reshape(-1, 1))
-        if not is_identity(split.order, value.index.size):
+        rows = self.batch == 1 or value.index.shape[:1] == (self.batch,)
+        if not (rows and is_identity(split.order, value.index.size)):
             raise Refused(_NOT_ROWS)
         if value.node != INPUT and is_identity(split.reads, self.size(value.node)):
             return value.node

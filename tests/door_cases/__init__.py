@@ -44,7 +44,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """``kind`` is "equal", "refused", "wrong", "crash", or "not run" where the framework itself cannot run the model."""
+    """``kind``: "equal", "refused", "wrong", "crash", or "not run" where the framework cannot run the model."""
 
     kind: str
     why: str = ""
