@@ -155,7 +155,11 @@ FAULTS = {
 def test_a_misread_matrix_is_caught(change):
     network = small()
     truth = Network(
-        3, (*network.nodes[:2], Affine("y", ("h",), (Dense(change(network.affine("y").maps[0].matrix())),), np.zeros(2))),
+        3,
+        (
+            *network.nodes[:2],
+            Affine("y", ("h",), (Dense(change(network.affine("y").maps[0].matrix())),), np.zeros(2)),
+        ),
         "y", network.signature,
     )  # fmt: skip
     with pytest.raises(DoorError, match=r"at the input .* computes .* as output"):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from leo_core import door, files
+from leo_core.domain import Box
 from leo_core.errors import DoorError, LeoError
 from leo_core.plugins import Imported
 
@@ -50,8 +51,11 @@ class Outcome:
     why: str = ""
 
 
-def outcome(case: Case, seed: int = 0) -> Outcome:
-    """Read a case with the door left out, then compare the framework with the interval that LEO proves for its run."""
+def outcome(case: Case, seed: int = 0, box: Box | None = None) -> Outcome:
+    """Read a case with the door left out, then compare the framework with the interval that LEO proves for its run.
+
+    On inputs of a box, or of several sizes.
+    """
     try:
         imported, _ = files.lower(case.model, case.shape)
     except DoorError:
@@ -60,14 +64,14 @@ def outcome(case: Case, seed: int = 0) -> Outcome:
         return Outcome("refused", str(error))
     except Exception:
         return Outcome("crash", traceback.format_exc(limit=-3))
-    return compared(imported, case, seed)
+    return compared(imported, case, seed, box)
 
 
-def compared(imported: Imported, case: Case, seed: int = 0) -> Outcome:
+def compared(imported: Imported, case: Case, seed: int = 0, box: Box | None = None) -> Outcome:
     """What was read against what the framework computes, on three sets of inputs."""
     reading = door.Reading(imported.network, case.run, imported.runs_in, imported.loose)
     for number in range(3):
-        points = door.inputs_at(imported.network, None, seed=3 * seed + number)
+        points = door.inputs_at(imported.network, box, seed=3 * seed + number)
         try:
             said = door.agrees(reading, points)
         except DoorError as error:
