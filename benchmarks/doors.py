@@ -5,11 +5,11 @@
     python benchmarks/doors.py faults [--cases 400]
     python benchmarks/doors.py cost [--networks PART …]
 
-``fuzz`` makes ``--count`` models of each framework (``tests/door_cases``), reads each with the door left out, and compares
-what the framework computes on three times ten inputs, in batches of 1, 2 and 7, with the interval proved for the
-network as run. Outcomes: *equal*, *refused* (by a sentence: listed by frequency, to be read), *wrong*, *crash*. One line
-per model goes to the file of records as soon as it is there, and what is there is not done again. The exit code is 1
-if one is wrong or crashes.
+``fuzz`` makes ``--count`` models of each framework (``tests/door_cases``), reads each with the door left out, and
+compares what the framework computes on three times ten inputs, in batches of 1, 2 and 7, with the interval proved for
+the network as run. Outcomes: *equal*, *refused* (by a sentence: listed by frequency, to be read), *wrong*, *crash*. One
+line per model goes to the file of records as soon as it is there, and what is there is not done again. The exit code
+is 1 if one is wrong or crashes.
 
 ``faults`` plants one fault after the other in the readers, and says for each on how many models that it makes LEO
 misread the door raises its error.
@@ -173,7 +173,7 @@ def run_faults(arguments: argparse.Namespace) -> int:
         shown.add_column(text, justify="right" if at > 1 else "left", no_wrap=True)
     missed = 0
     wanted = [part for part in arguments.names.split(",") if part]
-    for fault in faults.FAULTS:
+    for fault in faults.planted():
         if wanted and not any(part in fault.name for part in wanted):
             continue
         misread, caught = faults.caught(fault, range(arguments.cases))

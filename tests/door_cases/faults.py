@@ -1,6 +1,7 @@
 """Faults planted in the readers, each a way to misread models: the door must catch every one.
 
-Each framework's module has ``FAULTS``: (name, patch) pairs; ``patch()`` is a context manager that makes the reader wrong.
+Each framework's module has ``FAULTS``: (name, patch) pairs; ``patch()`` is a context manager in which the reader is
+wrong.
 """
 
 from __future__ import annotations
@@ -31,9 +32,11 @@ class Fault:
     patch: Callable[[], AbstractContextManager[object]]
 
 
-FAULTS = tuple(
-    Fault(framework, name, patch) for framework in FRAMEWORKS for name, patch in door_cases.module(framework).FAULTS
-)
+def planted(frameworks: Iterable[str] = FRAMEWORKS) -> tuple[Fault, ...]:
+    """All of them."""
+    return tuple(
+        Fault(framework, name, patch) for framework in frameworks for name, patch in door_cases.module(framework).FAULTS
+    )
 
 
 def caught(fault: Fault, seeds: Iterable[int], enough: int = 5) -> tuple[int, int]:
