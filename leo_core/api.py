@@ -9,6 +9,7 @@ import hashlib
 import math
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -36,7 +37,7 @@ from leo_core.execution.events import Listener, Note, silent
 from leo_core.files import Source, Written, as_read, live, output_frontend, read, replacing, write
 from leo_core.inputs import inputs_of
 from leo_core.milp.checked import CheckedSolver
-from leo_core.network import Network
+from leo_core.network import Network, Rounding
 from leo_core.options import VERIFY_SECONDS, Options
 from leo_core.plugins import Imported, registry
 from leo_core.report.json import details_json, network_json, number_json, stability_json
@@ -359,7 +360,7 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
     noise_after = noise
     running = running_after = math.inf
     try:
-        running = _running_error(original, Facts.of(original, stability), stability)
+        running = _running_error(original, Facts.of(original, stability), stability, imported.loose)
         running_after = _running_error(rewritten.network, rewritten.facts, stability)
         if rewritten.steps:
             noise_after = float_noise(rewritten.network, stability, settings.seed)
@@ -551,10 +552,12 @@ def _source(imported: Imported, deviation: float) -> Source | None:
     return None if imported.run is None else Source(as_read(imported), deviation)
 
 
-def _running_error(network: Network, facts: Facts, stability: StabilityMap) -> float:
+def _running_error(
+    network: Network, facts: Facts, stability: StabilityMap, loose: Mapping[str, Rounding] | None = None
+) -> float:
     """At any output; what is known of the units counts only where no verdict rests on a solver's word."""
     region = bound_network(network, stability.box) if stability.trusted else facts.region(network)
-    return float(running_error(network, region, network.dtype).max(initial=0.0))
+    return float(running_error(network, region, network.dtype, loose).max(initial=0.0))
 
 
 def _solver(settings: Options, listener: Listener) -> CheckedSolver:
