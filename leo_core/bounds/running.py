@@ -51,7 +51,7 @@ def running_errors(
     network: Network, region: Region, dtype: Any, loose: Mapping[str, Rounding] | None = None
 ) -> dict[str, Array]:
     """:func:`running_error` of every node, by name."""
-    arithmetic = _Arithmetic(str(dtype), loose or {})
+    arithmetic = _Arithmetic(_name(dtype), loose or {})
     errors = {INPUT: np.zeros_like(region.lower)}
     with np.errstate(invalid="ignore", over="ignore"):
         for node in network.nodes:
@@ -115,7 +115,11 @@ def _batches(network: Network, points: Any, dtype: Any) -> Iterator[tuple[Region
 
 def _in(points: Any, dtype: Any) -> Array:
     with np.errstate(over="ignore"):
-        return np.asarray(points).astype(_range_of(str(dtype))).astype(np.float64)
+        return np.asarray(points).astype(_range_of(_name(dtype))).astype(np.float64)
+
+
+def _name(dtype: Any) -> str:
+    return "bfloat16" if dtype == "bfloat16" else np.dtype(dtype).name
 
 
 def _range_of(dtype: str) -> str:
