@@ -1,4 +1,4 @@
-"""A sample of ``benchmarks/doors.py``: random models are read right with the door left out, and it catches planted faults."""
+"""A sample of ``benchmarks/doors.py``: random models are read right with the door left out; planted faults are caught."""
 
 from __future__ import annotations
 
