@@ -1,8 +1,10 @@
 """An unstable unit that is nearly a line over the box becomes one, where the tolerance allows.
 
 On L ≤ z ≤ U a ReLU lies between its chord c z + d, c = (U − slope·L) / (U − L), and the chord lowered by its value g at
-z = 0; the line half-way is off by at most g / 2. Units with small |M_j| g / 2 are taken for that line, and all
-lines of the layer re-factored (:mod:`~leo_core.rewrite.refactor`). Only a tolerance above rounding makes this pay.
+z = 0; the line half-way, c z + g / 2, is off by at most g / 2. Whatever c and h are, c z + h is off by at most
+max(|h|, |(1 − c) U − h|, |(c − slope) L + h|): that is what is claimed, so it does not matter how they were found. Units
+with a small error are taken for that line, and all lines of the layer re-factored (:mod:`~leo_core.rewrite.refactor`).
+Only a tolerance above rounding makes this pay.
 """
 
 from __future__ import annotations
@@ -32,14 +34,16 @@ def straighten(network: Network, facts: Facts, name: str, fits: Fits) -> Rewrite
     units, slope = facts.units[layer.node.name], layer.relu.slope
     weights, bias, lower, upper = incoming(network, facts, layer.node)
     with np.errstate(invalid="ignore", over="ignore"):
-        chord = (units.upper - slope * units.lower) / (units.upper - units.lower)
+        chord = (0.5 * units.upper - slope * (0.5 * units.lower)) / (0.5 * units.upper - 0.5 * units.lower)
         half = 0.5 * (chord - slope) * -units.lower
+        ends = (1.0 - chord) * units.upper - half, (chord - slope) * units.lower + half
+        off = np.max(np.abs([half, *ends]), axis=0)
         reach = np.maximum(np.abs(lower), np.abs(upper))
         size = np.abs(weights) @ reach + np.abs(bias) + np.maximum(np.abs(units.lower), np.abs(units.upper))
-        # what is rounded: the chord, its products with the weights, and half
-        cost = round_up(half + 16 * UNIT_ROUNDOFF * size + TINY * (8 + reach.sum()))
+        # what is rounded: what that is off at the ends, and the chord's products with the weights
+        cost = round_up(off + 24 * UNIT_ROUNDOFF * size + TINY * (8 + reach.sum()))
         harm = np.abs(layer.outgoing).max(axis=0, initial=0.0) * cost
-    usable = (units.state == State.UNSTABLE) & (units.lower < 0) & (units.upper > 0) & np.isfinite(harm)
+    usable = (units.state == State.UNSTABLE) & (units.lower < 0) & (units.upper > 0) & np.isfinite(harm + size)
     order = np.argsort(np.where(usable, harm, np.inf), kind="stable")[: int(usable.sum())]
     count = _affordable(network, facts, layer, order, cost, fits)
     if not count:
