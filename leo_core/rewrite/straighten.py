@@ -2,8 +2,8 @@
 
 On L ≤ z ≤ U a ReLU lies between its chord c z + d, c = (U − slope·L) / (U − L), and the chord lowered by its value g at
 z = 0; the line half-way, c z + g / 2, is off by at most g / 2. Whatever c and h are, c z + h is off by at most
-max(|h|, |(1 − c) U − h|, |(c − slope) L + h|): that is what is claimed, so it does not matter how they were found. Units
-with a small error are taken for that line, and all lines of the layer re-factored (:mod:`~leo_core.rewrite.refactor`).
+max(|h|, |(1 − c) U − h|, |(c − slope) L + h|): that is what is claimed, however they were found. Units with
+a small error are taken for that line, and all lines of the layer re-factored (:mod:`~leo_core.rewrite.refactor`).
 Only a tolerance above rounding makes this pay.
 """
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from leo_core.arithmetic import float_up, nearest_float
 from leo_core.errors import FormatError
 from leo_core.linear import Dense, Diagonal, Select
 from leo_core.network import INPUT, Affine, Network, Node, Origin, Relu
@@ -21,7 +23,6 @@ from leo_core.plugins import Imported, Rounding
 
 Array = NDArray[np.float64]
 
-_EPS = 2.0**-50
 _LARGEST = 1 << 28
 
 
@@ -37,6 +38,17 @@ def read_file(path: Path) -> Imported:
     except (OSError, UnicodeDecodeError) as error:
         raise FormatError(f"{path}: cannot be read as text ({error})") from None
     return _Lines(text, str(path)).imported()
+
+
+def reciprocals(numbers: Array) -> tuple[Array, Array, float]:
+    """1 / n as the sum of two floats, the first the nearest; and how far that is off at most, relative to it."""
+    exact = [1 / Fraction(float(number)) for number in numbers]
+    first = [nearest_float(value) for value in exact]
+    if not np.isfinite(first).all():
+        raise FormatError(f"a range is too small: {np.abs(numbers).min()}")
+    second = [nearest_float(value - Fraction(near)) for value, near in zip(exact, first, strict=True)]
+    left = [abs(e - Fraction(f) - Fraction(s)) / abs(Fraction(f)) for e, f, s in zip(exact, first, second, strict=True)]
+    return np.array(first), np.array(second), float_up(max(left))
 
 
 class _Lines:
@@ -90,17 +102,25 @@ class _Lines:
         return Imported(Network(inputs, tuple(nodes), at), (), rounding)
 
     def _normalisation(self, means: Array, ranges: Array, nodes: list[Node], rounding: dict[str, Rounding]) -> str:
+        """(x − mean) / range. Where 1 / range has no float, it is stored as two: what is left is worth no rewrite."""
         if not means.any() and (ranges == 1).all():
             return INPUT
         name, origin = "normalised", Origin("input", "normalisation")
-        scale, shift = 1.0 / ranges, -means / ranges
         if (ranges == 1).all():
-            linear: Diagonal | Select = Select.identity(len(means))
-        else:
-            linear = Diagonal(scale)
-            if not (np.frexp(np.abs(ranges))[0] == 0.5).all():  # not all powers of two: 1/range is rounded
-                rounding[name] = Rounding(_EPS, _EPS * np.abs(shift))
-        nodes.append(Affine(name, (INPUT,), (linear,), shift, origin))
+            nodes.append(Affine(name, (INPUT,), (Select.identity(len(means)),), -means, origin))
+            return name
+        scale, shift = 1.0 / ranges, -means / ranges
+        if (np.frexp(np.abs(ranges))[0] == 0.5).all() and (shift * ranges == -means).all():  # every quotient is a float
+            nodes.append(Affine(name, (INPUT,), (Diagonal(scale),), shift, origin))
+            return name
+        at = INPUT
+        if means.any():
+            at = "centred"
+            nodes.append(Affine(at, (INPUT,), (Select.identity(len(means)),), -means, origin))
+        first, second, left = reciprocals(ranges)
+        nodes.append(Affine(name, (at, at), (Diagonal(first), Diagonal(second)), np.zeros(len(means)), origin))
+        if left:
+            rounding[name] = Rounding(left, np.zeros(len(means)))
         return name
 
     def _row(self, count: int, what: str) -> Array:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.errors import NetworkError, UnsupportedModelError
+from leo_core.arithmetic import nearest_float
+from leo_core.errors import FormatError, NetworkError, UnsupportedModelError
 from leo_core.linear import Diagonal, Select
+from leo_core.network import INPUT, Layer, Network, Node
 from leo_core.network import Affine as _Affine
-from leo_core.network import Layer, Network
+from leo_frontends.nnet.read import reciprocals
 
 Array = NDArray[np.float64]
 
@@ -47,15 +52,13 @@ def _layers(network: Network, where: str) -> tuple[list[Layer], Array, Array]:
         raise UnsupportedModelError(
             where, [f"the {network.signature.tail} at its end has no place in .nnet; write .onnx"]
         )
-    try:
-        layers = list(network.layers())
-    except NetworkError as error:
-        raise UnsupportedModelError(where, [f"{error}; .nnet holds plain chains, write .onnx"]) from None
     inputs = network.input_size
     means, ranges = np.zeros(inputs + 1), np.ones(inputs + 1)
-    if len(layers) > 1 and layers[0].relu is None and (undone := _normalisation(layers[0].affine)) is not None:
-        means[:inputs], ranges[:inputs] = undone
-        layers = layers[1:]
+    means[:inputs], ranges[:inputs], begun = _normalisation(network)
+    try:
+        layers = list(_behind(network, begun).layers())
+    except NetworkError as error:
+        raise UnsupportedModelError(where, [f"{error}; .nnet holds plain chains, write .onnx"]) from None
     last = layers[-1].affine
     if len(layers) > 1 and layers[-1].relu is None and layers[-2].relu is None and isinstance(last.maps[0], Diagonal):
         scale, shift = np.unique(last.maps[0].matrix().diagonal()), np.unique(last.bias)
@@ -73,22 +76,73 @@ def _layers(network: Network, where: str) -> tuple[list[Layer], Array, Array]:
     return layers, means, ranges
 
 
-def _normalisation(node: _Affine) -> tuple[Array, Array] | None:
-    """(means, ranges) that read back to exactly this node, or None."""
-    linear = node.maps[0]
-    if isinstance(linear, Select):
-        return (-node.bias.astype(np.float64), np.ones(linear.rows)) if linear.is_identity else None
-    if not isinstance(linear, Diagonal):
+def _normalisation(network: Network) -> tuple[Array, Array, int]:
+    """(means, ranges, of how many first nodes they are): they read back to exactly these nodes."""
+    inputs = network.input_size
+    means, ranges, begun, at = np.zeros(inputs), np.ones(inputs), 0, INPUT
+    first = [node if _alone(network, node) else None for node in network.nodes[:2]]
+    node = first[0]
+    if node is not None and _is_identity(node) and isinstance(node.maps[0], Select):
+        means, begun, at = -node.bias.astype(np.float64), 1, node.name
+    elif node is not None and len(node.sources) == 1 and isinstance(node.maps[0], Diagonal):
+        found = _one_float(node)
+        return (means, ranges, 0) if found is None else (*found, 1)
+    node = first[begun] if begun < len(first) else None
+    if node is not None and node.sources == (at, at):
+        found_ranges = _two_floats(node)
+        if found_ranges is not None:
+            return means, found_ranges, begun + 1
+    return means, ranges, begun
+
+
+def _alone(network: Network, node: Node) -> TypeGuard[_Affine]:
+    """Whether it is an affine node that only one other node reads."""
+    return isinstance(node, _Affine) and len(network.readers[node.name]) == 1 and len(network.readers[INPUT]) == 1
+
+
+def _is_identity(node: _Affine) -> bool:
+    return len(node.maps) == 1 and isinstance(node.maps[0], Select) and node.maps[0].is_identity
+
+
+def _two_floats(node: _Affine) -> Array | None:
+    """The ranges whose reciprocals these two diagonals are."""
+    if node.bias.any() or not all(isinstance(linear, Diagonal) for linear in node.maps):
         return None
-    scale = linear.matrix().diagonal().astype(np.float64)
+    first, second = (linear.matrix().diagonal().astype(np.float64) for linear in node.maps)
+    sums = [Fraction(float(a)) + Fraction(float(b)) for a, b in zip(first, second, strict=True)]
+    if not all(sums):
+        return None
+    ranges = np.array([nearest_float(1 / value) for value in sums])
+    try:
+        again = reciprocals(ranges)
+    except (FormatError, ZeroDivisionError, OverflowError, ValueError):
+        return None
+    return ranges if (again[0] == first).all() and (again[1] == second).all() else None
+
+
+def _one_float(node: _Affine) -> tuple[Array, Array] | None:
+    """(means, ranges) of one diagonal and its bias, where they are powers of two."""
+    scale = node.maps[0].matrix().diagonal().astype(np.float64)
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        for ranges in (1.0 / scale, np.nextafter(1.0 / scale, np.inf), np.nextafter(1.0 / scale, -np.inf)):
-            means = -node.bias.astype(np.float64) * ranges
-            for candidate in (means, np.nextafter(means, np.inf), np.nextafter(means, -np.inf)):
-                same = (1.0 / ranges == scale).all() and (-candidate / ranges == node.bias).all()
-                if same and np.isfinite(ranges).all() and np.isfinite(candidate).all():
-                    return candidate, ranges
-    return None
+        ranges = 1.0 / scale
+        means = -node.bias.astype(np.float64) * ranges
+        same = (1.0 / ranges == scale).all() and (-means / ranges == node.bias).all()
+    powers = (np.frexp(np.abs(scale))[0] == 0.5).all()
+    return (means, ranges) if same and powers and np.isfinite(means).all() and np.isfinite(ranges).all() else None
+
+
+def _behind(network: Network, begun: int) -> Network:
+    """The network behind its first nodes, which only the next one reads."""
+    if not begun:
+        return network
+    names = {node.name: INPUT for node in network.nodes[:begun]}
+    nodes = [
+        replace(node, sources=tuple(names.get(source, source) for source in node.sources))
+        if isinstance(node, _Affine)
+        else replace(node, source=names.get(node.source, node.source))
+        for node in network.nodes[begun:]
+    ]
+    return Network(network.input_size, tuple(nodes), network.output)
 
 
 def _row(values: Sequence[float] | Array) -> str:

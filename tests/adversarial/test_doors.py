@@ -1,4 +1,4 @@
-"""A sample of ``benchmarks/doors.py``: random models are read right with the door left out; planted faults are caught."""
+"""A sample of ``benchmarks/doors.py``: random models are read right with the door left out; it catches faults."""
 
 from __future__ import annotations
 

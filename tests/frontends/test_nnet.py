@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from leo_core.errors import FormatError, UnsupportedModelError
 from leo_core.testing.networks import chain, leaky, residual
@@ -42,6 +46,27 @@ def test_normalisation_is_part_of_the_network(tmp_path):
 def test_ranges_that_are_powers_of_two_need_no_import_deviation(tmp_path):
     assert not read(tmp_path, GOOD).rounding
     assert read(tmp_path, GOOD.replace("2.0,4.0,3.0", "3.0,4.0,3.0")).rounding
+
+
+@given(
+    means=st.lists(st.sampled_from([0.0, 0.1, -7.25, 1e4, 0.3]), min_size=2, max_size=2),
+    ranges=st.lists(st.sampled_from([1.0, 2.0, 3.0, 0.1, 60261.0, -7.0]), min_size=2, max_size=2),
+    x=st.lists(st.floats(-1e4, 1e4), min_size=2, max_size=2),
+)
+def test_a_normalisation_is_read_to_a_hundred_bits_and_written_as_it_was(tmp_path_factory, means, ranges, x):
+    folder = tmp_path_factory.mktemp("n")
+    text = GOOD.replace("0.5,-0.25,10.0", f"{means[0]},{means[1]},10.0")
+    imported = read(folder, text.replace("2.0,4.0,3.0", f"{ranges[0]},{ranges[1]},3.0"))
+    network = imported.network
+    n = [(Fraction(v) - Fraction(m)) / Fraction(r) for v, m, r in zip(x, means, ranges, strict=True)]
+    h = [max(n[0] + n[1] / 2 + Fraction(1, 4), 0), max(-n[0] + 2 * n[1], 0)]
+    exact = (h[0] - h[1] + Fraction(1, 2)) * 3 + 10
+    (value,) = network.evaluate_exact(np.array(x))[network.output].fractions()
+    assert abs(value - exact) <= Fraction(2) ** -100 * (1 + max(map(abs, n)))
+    write_file(network, folder / "again.nnet")
+    assert read_file(folder / "again.nnet").network == network
+    kept = (folder / "again.nnet").read_text().splitlines()[6:8]
+    assert [[float(v) for v in line.split(",") if v] for line in kept] == [[*means, 10.0], [*ranges, 3.0]]
 
 
 def test_a_file_comes_back_through_its_own_format(tmp_path):
