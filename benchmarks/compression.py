@@ -2,7 +2,8 @@
 
     python benchmarks/compression.py [--nets ../shared/nets] [--time-limit 60] [--json FILE] [NAME…]
 
-Each network is decided once, then rewritten nine times from the same verdicts. ``leo`` drops inactive units, merges
+Each network is compressed nine times by ``leo_core.compress``, as a user does it, from its file, with what reading it
+costs and the door; a checkpoint keeps the verdicts from one time to the next. ``leo`` drops inactive units, merges
 dependent active ones and folds stable layers (Serra, Kumar, Ramalingam 2020); ``min-width`` also passes the active
 units of a layer through as many as its narrower side has (REDNet 2023); ``all`` is what LEO does by default. For the
 default result: the noise of running it against the original's (and, in the JSON, the proved bound on each), the largest
@@ -27,12 +28,9 @@ from listing import NETS, Case, picked, real
 
 import leo_core
 from leo_core import Box, Network, State
-from leo_core.bounds.running import running_error
-from leo_core.files import read, write
+from leo_core.files import write
 from leo_core.options import PASSES
-from leo_core.rewrite import rewrite
-from leo_core.rewrite.facts import Facts
-from leo_core.rewrite.noise import float_noise
+from leo_core.report.json import number_json
 
 TOLERANCES = ("exact", "float", "1e-4")
 BATCHES = (1, 64)
@@ -63,44 +61,48 @@ def cases(nets: Path, names: list[str]) -> Iterator[Case]:
 
 
 def measure(name: str, model: Path, domain: Path, time_limit: float, mnist: Path) -> dict[str, Any]:
-    network, _ = read(model)
-    network = network.network
-    stability = leo_core.analyze(network, domain, time_limit=time_limit)
-    noise = float_noise(network, stability)
+    results: dict[tuple[str, str], leo_core.CompressionResult] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for passes in PASSES:
+            for tolerance in TOLERANCES:
+                results[passes, tolerance] = leo_core.compress(
+                    model, domain, tolerance=tolerance, passes=passes, time_limit=time_limit,
+                    checkpoint=Path(folder) / "decided",
+                )  # fmt: skip
+    default = results["all", "float"]
+    network = default.original
     row: dict[str, Any] = {
         "name": name,
         "widths": network.widths,
         "connections": network.connections,
-        "float_noise": noise,
+        "float_noise": default.float_noise,
+        "float_noise_after": default.float_noise_after,
+        "running_error": number_json(default.running_error),
+        "running_error_after": number_json(default.running_error_after),
+        "import_deviation": default.import_deviation,
         "largest_weight": network.largest_weight,
-        "undecided": stability.count(State.UNDECIDED),
-        "results": {passes: {} for passes in PASSES},
+        "largest_weight_after": default.network.largest_weight,
+        "undecided": default.stability.count(State.UNDECIDED),
+        "door": default.door,
+        "results": {
+            passes: {tolerance: figures(results[passes, tolerance]) for tolerance in TOLERANCES} for passes in PASSES
+        },
     }
-    original = facts = Facts.of(network, stability)
-    default = network
-    for passes in PASSES:
-        for tolerance in TOLERANCES:
-            allowed = {"exact": 0.0, "float": noise}.get(tolerance)
-            allowed = float(tolerance) if allowed is None else allowed
-            begun = time.perf_counter()
-            found = rewrite(network, stability, tolerance=allowed, passes=passes)
-            row["results"][passes][tolerance] = {
-                "widths": found.network.widths,
-                "connections": found.network.connections,
-                "removed": 1 - found.network.connections / network.connections,
-                "deviation": found.deviation,
-                "seconds": round(time.perf_counter() - begun, 3),
-            }
-            if (passes, tolerance) == ("all", "float"):
-                default, facts = found.network, found.facts
-    for key, net, known in (("running_error", network, original), ("running_error_after", default, facts)):
-        row[key] = float(running_error(net, known.region(net), net.dtype).max())
-    row["float_noise_after"] = float_noise(default, stability)
-    row["largest_weight_after"] = default.largest_weight
     if model.parent.name == "mnist_l1":
-        row |= classified(network, default, mnist)
-    row["speed-up"] = speed_up(network, default)
+        row |= classified(network, default.network, mnist)
+    row["speed-up"] = speed_up(network, default.network)
     return row
+
+
+def figures(result: leo_core.CompressionResult) -> dict[str, Any]:
+    before, after = result.original, result.network
+    return {
+        "widths": after.widths,
+        "connections": after.connections,
+        "removed": 1 - after.connections / before.connections,
+        "deviation": result.deviation,
+        "seconds": round(result.seconds, 3),
+    }
 
 
 def classified(before: Network, after: Network, mnist: Path) -> dict[str, Any]:
@@ -128,7 +130,7 @@ def speed_up(before: Network, after: Network) -> dict[str, float]:
     sessions = []
     with tempfile.TemporaryDirectory() as folder:
         for number, network in enumerate((before, after)):
-            path = write(network, Path(folder) / f"{number}.onnx")
+            path = write(network, Path(folder) / f"{number}.onnx").path
             sessions.append(onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]))
     result = {}
     box = Box.uniform(0, 1, before.input_size)
