@@ -281,14 +281,14 @@ def _concat(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
 
 def _tail(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
     value = computed(inputs[0])
-    if node.op_type != "Sigmoid" and _attributes(node).get("axis", -1) not in (-1, value.index.ndim - 1):
+    if node.op_type in ("Softmax", "LogSoftmax") and _attributes(node).get("axis", -1) not in (-1, value.index.ndim - 1):
         raise Refused("it is not taken along the last axis")
     name = next(name for name, operator in TAIL_OPERATORS.items() if operator == node.op_type)
     return graph.cut(name, value, last=node.output[0] == graph.output)
 
 
 #: ONNX's operator for each function that may stay outside at the end.
-TAIL_OPERATORS = {"softmax": "Softmax", "log_softmax": "LogSoftmax", "sigmoid": "Sigmoid"}
+TAIL_OPERATORS = {"softmax": "Softmax", "log_softmax": "LogSoftmax", "sigmoid": "Sigmoid", "tanh": "Tanh"}
 
 
 #: By ONNX operator, what makes nodes of it.
@@ -321,6 +321,7 @@ LOWERINGS: dict[str, Callable[[Graph, Any, list[Any]], Tensor]] = {
     "Sigmoid": _tail,
     "Slice": _slice,
     "Softmax": _tail,
+    "Tanh": _tail,
     "Squeeze": _squeeze,
     "Sub": _add,
     "Sum": _sum,
