@@ -1,10 +1,10 @@
 """What may follow a network: a function of its whole output vector, kept outside and put back.
 
 It is part of what a model computes: models that end in different ones are different functions, however equal the
-networks before. How far outputs are apart behind the same one follows from how far they are apart before it, in the
-largest-entry norm. The mean value theorem turns the sum of an output's absolute derivatives into that factor:
-σ' = σ(1 − σ) ≤ 1/4; tanh' = 1 − tanh² ≤ 1; for a softmax s, |∂sᵢ/∂aᵢ| + Σⱼ |∂sᵢ/∂aⱼ| = sᵢ(1 − sᵢ) + sᵢ(1 − sᵢ) ≤ 1/2; for
-its logarithm (1 − sᵢ) + (1 − sᵢ) ≤ 2.
+networks before. How far outputs are apart behind the same one follows from how far they are apart before it, both in
+the largest entry, by the mean value theorem: at most as many times as far as the absolute derivatives of an output sum
+up to. For a sigmoid that is σ(1 − σ) ≤ 1/4, for tanh 1 − tanh² ≤ 1; for a softmax |∂sᵢ/∂aᵢ| = sᵢ(1 − sᵢ) and
+Σⱼ≠ᵢ |∂sᵢ/∂aⱼ| = Σⱼ≠ᵢ sᵢsⱼ = sᵢ(1 − sᵢ), together ≤ 1/2; for its logarithm (1 − sᵢ) + (1 − sᵢ) ≤ 2.
 """
 
 from __future__ import annotations
@@ -75,5 +75,3 @@ def through(tail: str, apart: float) -> float:
 def named(tail: str) -> str:
     """A tail in a sentence: 'a softmax', or 'none'."""
     return f"a {tail}" if tail else "none"
-
-
