@@ -281,10 +281,8 @@ def _concat(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
 
 def _tail(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
     value = computed(inputs[0])
-    if node.op_type in ("Softmax", "LogSoftmax") and _attributes(node).get("axis", -1) not in (
-        -1,
-        value.index.ndim - 1,
-    ):
+    axis = _attributes(node).get("axis", -1) if "Softmax" in node.op_type else -1
+    if axis not in (-1, value.index.ndim - 1):
         raise Refused("it is not taken along the last axis")
     name = next(name for name, operator in TAIL_OPERATORS.items() if operator == node.op_type)
     return graph.cut(name, value, last=node.output[0] == graph.output)

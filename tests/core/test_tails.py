@@ -60,7 +60,7 @@ def test_a_tail_is_part_of_the_digest_and_none_changes_nothing():
     assert one.digest == "465e2a369851729b7acf986a4eed661e050193cb445c380543b6218f2050b835"
 
 
-@pytest.mark.parametrize("tail", ("", *TAILS))
+@pytest.mark.parametrize("tail", ["", *TAILS])
 def test_the_checker_reads_the_same_digest(tail, tmp_path):
     storage.save(ending(NET, tail), tmp_path / "n.leo")
     read = networks.read_network(tmp_path / "n.leo")
@@ -163,7 +163,7 @@ class TestCertificate:
             content.update(original=bare[0], compressed=bare[1])
 
         mutated(path, earlier)
-        with pytest.raises(CertificateError, match="says nothing of the softmax.*compress again"):
+        with pytest.raises(CertificateError, match=r"says nothing of the softmax.*compress again"):
             leo_core.check(path, proved / "old.leo", proved / "new.leo")
 
     def test_none_is_written_about_a_file_with_another_tail(self, proved, tmp_path):
