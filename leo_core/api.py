@@ -10,7 +10,7 @@ import math
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, final
@@ -407,6 +407,8 @@ def verify(
     heard = _Heard(listener)
     (left, _), (right, _) = read(first, heard, domain), read(second, heard, domain)
     box = _box(domain, left.network, heard)
+    for note in _shapes_apart(left.network, right.network):
+        heard(Note(note))
     checked = _solver(settings, heard)
     budget = Budget.of(settings.time_limit)
     found = compare(left.network, right.network, box, checked, budget=budget, seed=settings.seed, listener=heard)
@@ -417,7 +419,8 @@ def verify(
             apart = _sum_up(apart, import_deviation(imported.network, region, imported.rounding))
     if apart == 0.0:
         return found
-    return Comparison(max(0.0, float(round_down(found.lower - apart))), _sum_up(found.upper, apart), found.witness)
+    lower = max(0.0, float(round_down(found.lower - apart)))
+    return replace(found, lower=lower, upper=_sum_up(found.upper, apart))
 
 
 def check(
@@ -466,6 +469,19 @@ def convert(source: Any, target: str | Path, *, listener: Listener = silent) -> 
     output_frontend(target)
     imported, _ = read(source, _Heard(listener))
     return write(imported.network, target, source=_source(imported, 0.0)).path
+
+
+def _shapes_apart(first: Network, second: Network) -> list[str]:
+    """What to tell of shapes that differ though they hold as many values."""
+    told = []
+    for side in ("input", "output"):
+        shapes = [getattr(net.signature, f"{side}_shape") or (getattr(net, f"{side}_size"),) for net in (first, second)]
+        if shapes[0] != shapes[1] and np.prod(shapes[0]) == np.prod(shapes[1]):
+            told.append(
+                f"the {side} is of shape {shapes[0]} in the first model, {shapes[1]} in the second: compared as flat "
+                "lists, value by value in order"
+            )
+    return told
 
 
 class _Heard:

@@ -20,6 +20,7 @@ from leo_core.bounds.running import nodes_as_run
 from leo_core.domain import Box
 from leo_core.errors import DoorError, first_line
 from leo_core.network import INPUT, Affine, Network, Rounding
+from leo_core.tails import TAILS
 
 Array = NDArray[Any]
 Run: TypeAlias = "Callable[[Array], Any]"
@@ -105,7 +106,7 @@ def alike(first: Reading, second: Reading, points: Array, deviation: float) -> N
         widths = [upper - lower for lower, upper in (_outputs(reading, points) for reading in readings)]
         slack = widths[0] + widths[1]
         off = np.abs(ran[0] - ran[1])
-        limit = 2 * deviation + slack  # twice: a log-softmax may double what enters it
+        limit = TAILS[first.network.signature.tail].factor * deviation + slack
     if (off > limit).any():
         example, unit = (int(at) for at in np.argwhere(off > limit)[0])
         raise DoorError(
@@ -147,12 +148,6 @@ def _outputs(reading: Reading, points: Array) -> tuple[Array, Array]:
     dtype = reading.runs_in or str(network.dtype)
     lower, upper = nodes_as_run(network, points, dtype, reading.loose)[network.output]
     return through_tail(network.signature.tail, lower, upper, _unit(dtype))
-
-
-def with_tail(tail: str, values: Array) -> Array:
-    """What a tail computes of vectors (…, outputs)."""
-    lower, upper = through_tail(tail, values, values, 0.0)
-    return 0.5 * (lower + upper)
 
 
 def through_tail(tail: str, lower: Array, upper: Array, unit: float) -> tuple[Array, Array]:
@@ -239,4 +234,4 @@ def _shown(x: Array) -> str:
     return np.array2string(x, threshold=12, precision=9, separator=", ")
 
 
-__all__ = ["AGREES", "BATCHES", "Reading", "agrees", "alike", "inputs_at", "through_tail", "with_tail"]
+__all__ = ["AGREES", "BATCHES", "Reading", "agrees", "alike", "inputs_at", "through_tail"]

@@ -20,6 +20,7 @@ from leo_core.errors import DomainError, DoorError, FormatError, LeoError, Outpu
 from leo_core.execution.events import Listener, Note, silent
 from leo_core.network import Network
 from leo_core.plugins import FrontendSpec, Imported, registry
+from leo_core.tails import TAILS
 
 
 def read(model: Any, listener: Listener = silent, domain: Any = None) -> tuple[Imported, str]:
@@ -166,7 +167,7 @@ def _written(spec: FrontendSpec, network: Network, path: Path, points: Array | N
     back = spec.read_file(path).network
 
     def run(inputs: Array) -> Array:
-        return door.with_tail(back.signature.tail, back.evaluate(inputs.reshape(len(inputs), -1)))
+        return TAILS[back.signature.tail].apply(back.evaluate(inputs.reshape(len(inputs), -1)))
 
     door.agrees(Reading(network, run), _tried(network, points))
     return "not run: no framework runs it; LEO reads it back as it was"

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias, final
 import numpy as np
 from numpy.typing import NDArray
 
+from leo_core import tails
 from leo_core.arithmetic import ExactVector, add_exact
 from leo_core.errors import NetworkError
 from leo_core.linear import FloatArray, LinearMap, frozen_array, kind_of
@@ -125,8 +126,8 @@ Node: TypeAlias = Affine | Relu
 INPUT = "input"
 
 
-#: What may follow a network and is no part of it.
-TAILS = ("softmax", "log_softmax", "sigmoid")
+#: What may follow a network: outside its nodes, but part of what the model computes (:mod:`leo_core.tails`).
+TAILS = tuple(name for name in tails.TAILS if name)
 
 
 @final
@@ -160,7 +161,7 @@ class Layer:
 class Network:
     """A function of one input vector: nodes in topological order, the last-named ``output`` its value.
 
-    Equality and hashing are by :attr:`digest`: input size, nodes (not their origins) and output.
+    Equality and hashing are by :attr:`digest`: input size, nodes (not their origins), output and what follows it.
     Raises :class:`NetworkError`, naming the node, when shapes, order or values do not fit.
     """
 
@@ -276,6 +277,17 @@ class Network:
         return self.connections + sum(node.size for node in self.nodes if isinstance(node, Affine))
 
     @property
+    def nonzeros(self) -> int:
+        """How many of the stored weights are not zero."""
+        maps = (m for node in self.nodes if isinstance(node, Affine) for m in node.maps)
+        return sum(m.nonzeros for m in maps if m.connections)  # an entry that is merely picked stores nothing
+
+    @property
+    def operations(self) -> int:
+        """How many multiplications by a weight one input takes: each weight that is stored is used once."""
+        return self.connections
+
+    @property
     def inner_connections(self) -> int:
         """Connections behind the first ReLU, since papers differ in whether they count the input layer."""
         behind: set[str] = set()
@@ -346,6 +358,8 @@ class Network:
                 arrays = (node.bias,)
             for array in arrays:
                 digest.update(array.dtype.str.encode() + np.ascontiguousarray(array).tobytes())
+        if self.signature.tail:
+            digest.update(json.dumps(["tail", self.signature.tail]).encode())
         return digest.hexdigest()
 
     def evaluate(self, x: Any, dtype: Any = np.float64) -> FloatArray:

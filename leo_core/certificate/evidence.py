@@ -64,7 +64,7 @@ def as_checked(network: Network) -> networks.Net:
             matrices = tuple(linear.matrix().astype(np.float64) for linear in node.maps)
             bias = node.bias.astype(np.float64)
             nodes.append(networks.Node(node.name, node.sources, matrices, bias, bias, False))
-    return networks.Net(network.input_size, tuple(nodes), network.output, network.digest)
+    return networks.Net(network.input_size, tuple(nodes), network.output, network.digest, network.signature.tail)
 
 
 def gather(

@@ -21,6 +21,7 @@ from leo_core.errors import OutputError
 from leo_core.network import Network
 from leo_core.rewrite import Rewritten
 from leo_core.storage import write_archive
+from leo_core.tails import named
 
 #: A claimed deviation is this much larger than proved: another machine rounds differently.
 _SPARE = 2.0**-30
@@ -74,6 +75,11 @@ def _roles(rewritten: Rewritten, compressed: Network) -> Roles:
             f"no certificate: the file's ReLU layers, {sizes[1]}, are not those of the rewritten network, {sizes[0]}; "
             "write a .leo file"
         )
+    tails = rewritten.network.signature.tail, compressed.signature.tail
+    if tails[0] != tails[1]:
+        raise OutputError(
+            f"no certificate: the file ends in {named(tails[1])}, the original in {named(tails[0])}; write a .leo file"
+        )
     pairs = zip(rewritten.network.relus, compressed.relus, strict=True)
     lines = {
         name: tuple(np.array(part, kind) for part, kind in zip(zip(*found, strict=True), (np.int64, float, float)))
@@ -119,6 +125,7 @@ def write(path: Path, certificate: Certificate, told: Mapping[str, Any]) -> None
     content = {
         "original": certificate.original.digest,
         "compressed": certificate.compressed.digest,
+        "tail": certificate.original.signature.tail,
         "deviation": certificate.deviation,
         "layers": layers,
         "kept": {name: [of, keep(origin)] for name, (of, origin) in known.kept.items()},

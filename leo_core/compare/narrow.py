@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,8 +29,8 @@ _TRIES, _NODES = 40, 20_000
 
 def narrowed(
     joint: Network, region: Region, solver: CheckedSolver, budget: Budget, seen: Seen, upper: float, seed: int
-) -> float:
-    """An upper bound on |output| of a joint network, at most ``upper``, as near to what is ``seen`` as time allows.
+) -> Iterator[float]:
+    """Ever lower upper bounds on |output| of a joint network, as near to what is ``seen`` as time allows.
 
     ``seen`` learns of every point found. Thresholds that resist proof and witness are passed over upwards.
     """
@@ -37,6 +39,7 @@ def narrowed(
     rows = sides(joint)
     bounds = {row: min(upper, float(high[row[0]] if row[1] > 0 else -low[row[0]])) for row in rows}
     stuck = 0.0  # no threshold below this can be settled
+    yield max(0.0, *bounds.values())
     for _ in range(_TRIES):
         top, bottom = max(bounds.values()), max(seen.largest, stuck)
         if budget.expired or top <= _NEAR * bottom or top <= 0:
@@ -48,7 +51,7 @@ def narrowed(
             bounds[row] = threshold
         if seen.largest <= max(before, threshold) and any(bounds[row] > threshold for row in asked):
             stuck = threshold
-    return max(0.0, *bounds.values())
+        yield max(0.0, *bounds.values())
 
 
 def _settled(

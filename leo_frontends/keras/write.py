@@ -38,10 +38,10 @@ class _Writer:
         for node in self._network.nodes:
             values[node.name] = self._affine(node, values) if isinstance(node, Affine) else self._relu(node, values)
         result = values[self._network.output]
+        if signature.tail:  # of the flat vector, so before it gets a shape
+            result = keras.layers.Activation(signature.tail, name=self._name(signature.tail), dtype=self._dtype)(result)
         if len(signature.output_shape) > 1:
             result = keras.layers.Reshape(signature.output_shape, name=self._name("reshape"), dtype=self._dtype)(result)
-        if signature.tail:
-            result = keras.layers.Activation(signature.tail, name=self._name(signature.tail), dtype=self._dtype)(result)
         if result is given:  # a Sequential of an Input alone does not run
             result = keras.layers.Identity(name=self._name("identity"), dtype=self._dtype)(given)
         model = keras.Model(given, result, name="leo")

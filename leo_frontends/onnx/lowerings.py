@@ -283,7 +283,7 @@ def _tail(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
 
 
 #: ONNX's operator for each function that may stay outside at the end.
-TAIL_OPERATORS = {"softmax": "Softmax", "log_softmax": "LogSoftmax", "sigmoid": "Sigmoid"}
+TAIL_OPERATORS = {"softmax": "Softmax", "log_softmax": "LogSoftmax", "sigmoid": "Sigmoid", "tanh": "Tanh"}
 
 
 #: By ONNX operator, what makes nodes of it.
@@ -316,6 +316,7 @@ LOWERINGS: dict[str, Callable[[Graph, Any, list[Any]], Tensor]] = {
     "Sigmoid": _tail,
     "Slice": _slice,
     "Softmax": _tail,
+    "Tanh": _tail,
     "Squeeze": _squeeze,
     "Sub": _add,
     "Sum": _sum,

@@ -99,7 +99,7 @@ class _Writer:
         network, signature = self._network, self._network.signature
         at = self._cast(network.output, self._dtype)
         if signature.tail:
-            axis = {} if signature.tail == "sigmoid" else {"axis": -1}
+            axis = {"axis": -1} if "softmax" in signature.tail else {}
             at = self._emit(TAIL_OPERATORS[signature.tail], [at], signature.tail, **axis)
         if len(self._shape_out) != 1:
             shape = self._constant(np.array([-1, *self._shape_out]), "output_shape")
@@ -130,7 +130,8 @@ class _Writer:
         inputs = [at, self._constant(linear.matrix().astype(dtype), f"{name}.weight")]
         if bias is not None:
             inputs.append(self._constant(bias, f"{name}.bias"))
-        return self._emit("Gemm", inputs, name, transB=1), bias is not None
+        # alpha and beta have defaults, but some readers (OMLT) look for them
+        return self._emit("Gemm", inputs, name, alpha=1.0, beta=1.0, transB=1), bias is not None
 
     def _spread(self, node: Affine, bias: Array) -> str:
         """A constant, once per example."""

@@ -12,7 +12,7 @@ from leo_core.network import INPUT, Affine, Network, Node, Origin, Relu, Signatu
 from leo_core.plugins import FrontendSpec, Imported, hookimpl
 
 _KINDS = ("MLPClassifier", "MLPRegressor")
-_TAILS = {"identity": "", "softmax": "softmax", "logistic": "sigmoid"}
+_TAILS = {"identity": "", "softmax": "softmax", "logistic": "sigmoid", "tanh": "tanh"}
 
 
 @hookimpl

@@ -406,6 +406,7 @@ OPERATORS: dict[str, Lowering] = {
     "sigmoid": _tail("sigmoid"),
     "slice": _shaped(_slice),
     "softmax": _tail("softmax"),
+    "tanh": _tail("tanh"),
     "squeeze": _shaped(_squeeze),
     "stack": _stack,
     "sub": _sum(1.0, -1.0),

@@ -21,7 +21,12 @@ from leo_core.linear import Dense, Diagonal, LinearMap, Select
 from leo_core.network import INPUT, Affine, Network, Relu, free_name
 from leo_frontends.graph import Array
 
-_TAILS = {"softmax": lambda: nn.Softmax(dim=1), "log_softmax": lambda: nn.LogSoftmax(dim=1), "sigmoid": nn.Sigmoid}
+_TAILS = {
+    "softmax": lambda: nn.Softmax(dim=1),
+    "log_softmax": lambda: nn.LogSoftmax(dim=1),
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+}
 
 
 def build_module(network: Network) -> nn.Module:
@@ -102,7 +107,7 @@ class _GraphWriter:
             self._value[node.name] = self._affine(node) if isinstance(node, Affine) else self._relu(node)
         result = self._value[network.output]
         if signature.tail:
-            axis = () if signature.tail == "sigmoid" else (1,)
+            axis = (1,) if "softmax" in signature.tail else ()
             result = self._graph.call_function(getattr(torch, signature.tail), (result, *axis))
         if self._dtype != network.dtype:
             result = self._graph.call_method("to", (result, _torch_dtype(network.dtype)))

@@ -28,7 +28,7 @@ FLOORS = (
     {"domain", "inputs", "storage", "vnnlib"},
     {"network"},
     {"linear"},
-    {"arithmetic"},
+    {"arithmetic", "tails"},
     {"errors", "options"},
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

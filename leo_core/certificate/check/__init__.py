@@ -31,8 +31,8 @@ TRUSTED = 4  # the method of a verdict that rests on a solver's word
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What was re-checked: verdicts by state (``trusted``: on a solver's word alone), leaves, the deviation proved, and
-    the box all of it holds on."""
+    """What was re-checked: verdicts by state (``trusted``: on a solver's word alone), leaves, the deviation proved, the
+    box all of it holds on, and the function that both networks end in (the deviation is of what enters it)."""
 
     active: int
     inactive: int
@@ -43,6 +43,7 @@ class Report:
     deviation: float
     lower: Array
     upper: Array
+    tail: str = ""
 
 
 def check(certificate: Any, original: Any, compressed: Any, *, note: Note = lambda _text: None) -> Report:
@@ -53,9 +54,7 @@ def check(certificate: Any, original: Any, compressed: Any, *, note: Note = lamb
     try:
         content, arrays = open_certificate(certificate)
         f, g = read_network(original), read_network(compressed)
-        for net, what in ((f, "original"), (g, "compressed")):
-            if net.digest != content[what]:
-                raise Refused(f"it is of another {what} network")
+        require_meant(f, g, content)
         lower, upper = arrays["lower"].astype(np.float64), arrays["upper"].astype(np.float64)
         if lower.shape != (f.inputs,) or upper.shape != (f.inputs,) or not (lower <= upper).all():
             raise Refused("its box does not fit the network")
@@ -67,7 +66,7 @@ def check(certificate: Any, original: Any, compressed: Any, *, note: Note = lamb
             deviation = deviates(f, g, region, roles_of(content, arrays), content["deviation"])
         return Report(
             active=counts[ACTIVE], inactive=counts[INACTIVE], unstable=counts[UNSTABLE], undecided=counts[UNDECIDED],
-            trusted=counts["trusted"], leaves=leaves, deviation=deviation, lower=lower, upper=upper,
+            trusted=counts["trusted"], leaves=leaves, deviation=deviation, lower=lower, upper=upper, tail=f.tail,
         )  # fmt: skip
     except (Refused, OSError):
         raise
@@ -75,6 +74,23 @@ def check(certificate: Any, original: Any, compressed: Any, *, note: Note = lamb
         raise Refused("out of memory") from None
     except Exception as error:  # a hostile file can make zipfile, json and numpy raise nearly anything
         raise Refused(f"damaged, or no certificate ({type(error).__name__}: {error})") from error
+
+
+def require_meant(f: Net, g: Net, content: Mapping[str, Any]) -> None:
+    """Raises :class:`Refused` where the certificate is of other networks, or the two end in different functions."""
+    if f.tail != g.tail:
+        ends = " and ".join(f"{what} in {net.tail or 'none'}" for net, what in ((f, "original"), (g, "compressed")))
+        raise Refused(f"the networks end in different functions (softmax, say) of their outputs: the {ends}")
+    for net, what in ((f, "original"), (g, "compressed")):
+        if net.tail and content[what] == net.before_tail:
+            raise Refused(
+                f"it says nothing of the {net.tail} at the end of the {what} network, as those of earlier releases; "
+                "compress again for a new one"
+            )
+        if net.digest != content[what]:
+            raise Refused(f"it is of another {what} network")
+    if content.get("tail", "") != f.tail:
+        raise Refused(f"it is about networks that end in '{content['tail']}', these end in '{f.tail}'")
 
 
 def open_certificate(path: Any) -> tuple[dict[str, Any], dict[str, Array]]:
@@ -194,11 +210,12 @@ def roles_of(content: Mapping[str, Any], arrays: Mapping[str, Array]) -> Roles:
 def lines(report: Report) -> list[str]:
     """A report in words; the deviation to six digits, rounded up."""
     most = float(Context(prec=6, rounding=ROUND_CEILING).create_decimal_from_float(report.deviation))
+    before = f", before the {report.tail} that both networks end in," if report.tail else ""
     found = [
         f"box of {len(report.lower)} inputs within [{report.lower.min():g}, {report.upper.max():g}]",
         f"proved: {report.active} active, {report.inactive} inactive, {report.unstable} unstable, "
         f"{report.undecided} undecided; {report.leaves} leaves",
-        f"no output differs by more than {most:.6g} on the box",
+        f"no output{before} differs by more than {most:.6g} on the box",
     ]
     if report.trusted:
         found.append(f"NOT proved: {report.trusted} verdicts rest on a solver's word, and all of this on them")

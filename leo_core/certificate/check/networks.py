@@ -17,6 +17,7 @@ Array = Any
 
 VERSION = 1  # of the files that networks are read from
 MOST = 2**32  # bytes that an archive may unpack to, and that the matrices of a network may take
+TAILS = ("", "softmax", "log_softmax", "sigmoid", "tanh")  # what may follow a network, by name
 MOST_JSON = 2**27  # bytes of a header: as Python values it takes many times that
 
 
@@ -46,12 +47,17 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class Net:
-    """Nodes in an order in which each comes after what it reads."""
+    """Nodes in an order in which each comes after what it reads.
+
+    ``tail`` is a function that the model applies to the output, ``before_tail`` the digest without it.
+    """
 
     inputs: int
     nodes: tuple[Node, ...]
     output: str
     digest: str
+    tail: str = ""
+    before_tail: str = ""
 
     @cached_property
     def by_name(self) -> dict[str, Node]:
@@ -151,7 +157,12 @@ def read_network(path: Any) -> Net:
         affine |= set() if relu else {item["name"]}
     if content["output"] not in sizes or content["output"] == "input":
         raise Refused("the output is not a node")
-    return Net(content["input_size"], tuple(nodes), content["output"], digest.hexdigest())
+    tail, before_tail = content["signature"].get("tail", ""), digest.hexdigest()
+    if tail not in TAILS:
+        raise Refused(f"a network that ends in the unknown function '{tail}'")
+    if tail:
+        digest.update(json.dumps(["tail", tail]).encode())
+    return Net(content["input_size"], tuple(nodes), content["output"], digest.hexdigest(), tail, before_tail)
 
 
 def dense(kind: str, parts: Mapping[str, Array], columns: int, rows: int) -> Array:
