@@ -8,6 +8,7 @@ layer, one line per row of weights and one per bias. Numbers are decimal, read a
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +16,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.arithmetic import float_up, nearest_float
 from leo_core.errors import FormatError
 from leo_core.linear import Dense, Diagonal, Select
 from leo_core.network import INPUT, Affine, Network, Node, Origin, Relu
@@ -41,14 +41,15 @@ def read_file(path: Path) -> Imported:
 
 
 def reciprocals(numbers: Array) -> tuple[Array, Array, float]:
-    """1 / n as the sum of two floats, the first the nearest; and how far that is off at most, relative to it."""
+    """1 / n as the sum of two floats, the first the nearest; and how far that is off at most, relative to it.
+
+    Raises :class:`OverflowError` where there is none.
+    """
     exact = [1 / Fraction(float(number)) for number in numbers]
-    first = [nearest_float(value) for value in exact]
-    if not np.isfinite(first).all():
-        raise FormatError(f"a range is too small: {np.abs(numbers).min()}")
-    second = [nearest_float(value - Fraction(near)) for value, near in zip(exact, first, strict=True)]
-    left = [abs(e - Fraction(f) - Fraction(s)) / abs(Fraction(f)) for e, f, s in zip(exact, first, second, strict=True)]
-    return np.array(first), np.array(second), float_up(max(left))
+    first = [float(value) for value in exact]
+    second = [float(value - Fraction(near)) for value, near in zip(exact, first, strict=True)]
+    left = max(abs((e - Fraction(f) - Fraction(s)) / Fraction(f)) for e, f, s in zip(exact, first, second, strict=True))
+    return np.array(first), np.array(second), math.nextafter(float(left), math.inf) if left else 0.0
 
 
 class _Lines:
@@ -117,7 +118,10 @@ class _Lines:
         if means.any():
             at = "centred"
             nodes.append(Affine(at, (INPUT,), (Select.identity(len(means)),), -means, origin))
-        first, second, left = reciprocals(ranges)
+        try:
+            first, second, left = reciprocals(ranges)
+        except OverflowError:
+            raise FormatError(f"{self._where}: the range {np.abs(ranges).min():g} is too small to divide by") from None
         nodes.append(Affine(name, (at, at), (Diagonal(first), Diagonal(second)), np.zeros(len(means)), origin))
         if left:
             rounding[name] = Rounding(left, np.zeros(len(means)))

@@ -11,8 +11,7 @@ from typing import TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.arithmetic import nearest_float
-from leo_core.errors import FormatError, NetworkError, UnsupportedModelError
+from leo_core.errors import NetworkError, UnsupportedModelError
 from leo_core.linear import Diagonal, Select
 from leo_core.network import INPUT, Layer, Network, Node
 from leo_core.network import Affine as _Affine
@@ -112,10 +111,10 @@ def _two_floats(node: _Affine) -> Array | None:
     sums = [Fraction(float(a)) + Fraction(float(b)) for a, b in zip(first, second, strict=True)]
     if not all(sums):
         return None
-    ranges = np.array([nearest_float(1 / value) for value in sums])
     try:
+        ranges = np.array([float(1 / value) for value in sums])
         again = reciprocals(ranges)
-    except (FormatError, ZeroDivisionError, OverflowError, ValueError):
+    except (ZeroDivisionError, OverflowError):
         return None
     return ranges if (again[0] == first).all() and (again[1] == second).all() else None
 
