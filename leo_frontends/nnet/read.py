@@ -110,7 +110,8 @@ class _Lines:
         if (ranges == 1).all():
             nodes.append(Affine(name, (INPUT,), (Select.identity(len(means)),), -means, origin))
             return name
-        scale, shift = 1.0 / ranges, -means / ranges
+        with np.errstate(over="ignore"):
+            scale, shift = 1.0 / ranges, -means / ranges
         if (np.frexp(np.abs(ranges))[0] == 0.5).all() and (shift * ranges == -means).all():  # every quotient is a float
             nodes.append(Affine(name, (INPUT,), (Diagonal(scale),), shift, origin))
             return name
