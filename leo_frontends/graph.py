@@ -326,6 +326,10 @@ class Graph:
         node = self._node(name)
         return self.input_size if node is None else node.size
 
+    def tail_of(self, tensor: Tensor) -> str:
+        """The tail whose result a tensor is of, or an empty text."""
+        return self._tails[tensor.node][0] if isinstance(tensor, Value) and tensor.node in self._tails else ""
+
     def _node(self, name: str) -> Node | None:
         return next((node for node in reversed(self.nodes) if node.name == name), None)
 

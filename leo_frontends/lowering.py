@@ -169,18 +169,59 @@ def concatenate(graph: Graph, origin: Origin, tensors: Sequence[Tensor], axis: i
     if whole is not None:
         return whole
     filled = [_filled(tensor) for tensor in tensors]
-    order = np.concatenate([np.full(np.shape(index), i) for i, (index, _) in enumerate(filled)], axis)
-    index = np.concatenate([index for index, _ in filled], axis).ravel()
-    bias = np.concatenate([constant for _, constant in filled], axis).ravel()
+    which = np.concatenate([np.full(np.shape(index), i) for i, (index, _) in enumerate(filled)], axis)
+    index = np.concatenate([index for index, _ in filled], axis)
+    constants = np.concatenate([constant for _, constant in filled], axis)
+    return _put_together(graph, origin, tensors, which, index, constants)
+
+
+def where(graph: Graph, origin: Origin, mask: Array, left: Tensor, right: Tensor) -> Tensor:
+    """left where a constant mask says so, else right; broadcast."""
+    if isinstance(left, np.ndarray) and isinstance(right, np.ndarray):
+        return np.where(mask, left, right)
+    filled = [_filled(tensor) for tensor in (left, right)]
+    shape = np.broadcast_shapes(np.shape(mask), *(index.shape for index, _ in filled))
+    mask = np.broadcast_to(mask, shape).astype(bool)
+    index, constants = (np.where(mask, *(np.broadcast_to(pair[part], shape) for pair in filled)) for part in range(2))
+    if isinstance(left, Value) and isinstance(right, Value) and left.node == right.node:
+        return Value(left.node, index)
+    return _put_together(graph, origin, [left, right], np.where(mask, 0, 1), index, constants)
+
+
+def replaced(graph: Graph, origin: Origin, old: Tensor, at: Array, new: Tensor) -> Tensor:
+    """``old`` with its elements ``at`` (counted row by row) taken from ``new``, which has the shape of ``at``."""
+    if isinstance(old, np.ndarray) and isinstance(new, np.ndarray):
+        changed = old.copy()
+        changed.ravel()[at.ravel()] = new.ravel()
+        return changed
+    shape = np.shape(old.index if isinstance(old, Value) else old)
+    mask = np.zeros(math.prod(shape), bool)
+    mask[at.ravel()] = True
+    (index, constants), (of_new, from_new) = _filled(old), _filled(new)
+    index, constants = index.ravel().copy(), constants.ravel().astype(np.result_type(constants, from_new))
+    index[at.ravel()], constants[at.ravel()] = of_new.ravel(), from_new.ravel()
+    index, constants = index.reshape(shape), constants.reshape(shape)
+    if isinstance(new, np.ndarray) and mask.all():
+        return constants
+    if isinstance(new, Value) and (mask.all() or (isinstance(old, Value) and old.node == new.node)):
+        return Value(new.node, index)
+    return _put_together(graph, origin, [old, new], mask.reshape(shape).astype(int), index, constants)
+
+
+def _put_together(
+    graph: Graph, origin: Origin, tensors: Sequence[Tensor], which: Array, index: Array, constants: Array
+) -> Value:
+    """Element e is that of ``tensors[which[e]]``: the one that ``index`` names, or a constant."""
     values = {i: tensor for i, tensor in enumerate(tensors) if isinstance(tensor, Value)}
-    split = graph.gathered(values, order, index)
-    which, units = split.reads.T
+    split = graph.gathered(values, which, index.ravel())
+    of, units = split.reads.T
     maps: list[LinearMap] = []
     for i, value in values.items():
-        mine = which == i
+        mine = of == i
         pointers = np.concatenate([[0], np.cumsum(mine)])
         maps.append(Sparse(np.ones(mine.sum(), np.float32), units[mine], pointers, columns=graph.size(value.node)))
-    return graph.affine(origin, [value.node for value in values.values()], maps, split.same(bias), split, order.shape)
+    names = [value.node for value in values.values()]
+    return graph.affine(origin, names, maps, split.same(constants.ravel()), split, which.shape)
 
 
 def _one_node(tensors: Sequence[Tensor], axis: int) -> Value | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ def leo_frontend() -> FrontendSpec:
         read_model=read_live_model,
         write_model=write_live_model,
         run_model=run_model,
+        run_file=run_file,
         packages=("torch",),
         extra="torch",
     )
@@ -30,9 +32,24 @@ def leo_frontend() -> FrontendSpec:
 
 def run_model(model: Any, inputs: Any) -> Any:
     """The outputs of a module for a batch, without gradients."""
+    import_torch()
+    from leo_frontends.torch.live import run_module
+
+    return run_module(model, inputs)
+
+
+def run_file(path: Path) -> Callable[[Any], Any]:
+    """A ``.pt2`` program that LEO has written, loaded; or the chain that its state dict is of."""
     torch = import_torch()
-    with torch.no_grad():
-        return model(torch.as_tensor(inputs)).numpy()
+    from leo_frontends.torch.live import run_module
+
+    if path.suffix.lower() == ".pt2":
+        module = torch.export.load(path).module()
+        return lambda inputs: run_module(module, inputs)
+    from leo_frontends.torch.state_dict import chain_of
+
+    module = chain_of(path)
+    return lambda inputs: run_module(module, inputs)
 
 
 def read_file(path: Path) -> Imported:

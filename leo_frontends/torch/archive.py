@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +18,18 @@ import numpy as np
 
 from leo_core.errors import FormatError, UnsupportedModelError
 from leo_core.plugins import Imported
-from leo_frontends.graph import Array
-from leo_frontends.torch.program import Call, Program, Ref, lower, source_line
+from leo_frontends.graph import MIXES, Array
+from leo_frontends.torch.program import Body, Call, Program, Ref, lower, source_line
 
 #: ScalarType in torch's export schema; bfloat16 is read through its upper half of a float32.
 _DTYPES = {1: "u1", 2: "i1", 3: "i2", 4: "i4", 5: "i8", 6: "f2", 7: "f4", 8: "f8", 12: "?", 13: "bf16"}
 _FLOATS = {6: "float32", 7: "float32", 8: "float64", 13: "float32"}
-_SCALARS = {6: "float16", 7: "float32", 8: "float64", 13: "bfloat16"}
+_SCALARS = {
+    1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64",
+    6: "float16", 7: "float32", 8: "float64", 12: "bool", 13: "bfloat16",
+}  # fmt: skip
 _LARGEST = 1 << 34
+_NOT_RUN = "torch.export.load would execute code in the file; pass the loaded program, live, where you trust it"
 
 
 def read_archive(path: Path) -> Imported:
@@ -34,7 +40,7 @@ def read_archive(path: Path) -> Imported:
     try:
         with zipfile.ZipFile(path) as archive:
             program = _Archive(archive, str(path)).program()
-        return lower(program, str(path))
+        return replace(lower(program, str(path)), not_run=_NOT_RUN)
     except FileNotFoundError:
         raise FormatError(f"{path}: there is no such file") from None
     except IsADirectoryError:
@@ -62,7 +68,8 @@ class _Archive:
             raise ValueError("it unpacks to more than 16 GiB")
 
     def program(self) -> Program:
-        module = json.loads(self._archive.read(f"{self._top}models/model.json"))["graph_module"]
+        contents = json.loads(self._archive.read(f"{self._top}models/model.json"))
+        module = contents["graph_module"]
         graph, specs = module["graph"], module["signature"]
         inputs, constants = [], {}
         stored = {**self._payloads("weights"), **self._payloads("constants")}
@@ -86,11 +93,14 @@ class _Archive:
         if not sizes or not all("as_int" in size for size in sizes):
             raise UnsupportedModelError(self._where, ["the input has a free axis besides the batch"])
         shape = tuple(int(size["as_int"]) for size in sizes)
-        batch = int(meta["sizes"][0].get("as_int", 1))
+        batch = int(meta["sizes"][0].get("as_int", 0))
+        if not batch and not _any_size(meta["sizes"][0], contents.get("range_constraints") or {}):
+            raise UnsupportedModelError(self._where, [f"{MIXES}: it was exported for batches of some sizes only"])
+        if any(kind == "buffer_mutation" for kind, _ in outputs):
+            raise UnsupportedModelError(self._where, ["it changes its buffers, so that each run differs from the last"])
         if not 0 < math.prod(shape) <= 1 << 28:
             raise ValueError(f"an input of shape {shape}")
-        # what yields no tensor works out or asserts the size of the batch
-        calls = [_call(node) for node in graph["nodes"] if node["outputs"] and "as_tensor" in node["outputs"][0]]
+        calls = [_call(node) for node in graph["nodes"]]
         dtype, container = _FLOATS[meta["dtype"]], _container(module)
         return Program(inputs[0], shape, dtype, constants, calls, user[0], batch=batch, container=container)
 
@@ -137,26 +147,69 @@ def _tensor(data: bytes, meta: dict[str, Any], name: str) -> Array:
     return array
 
 
+def _any_size(size: dict[str, Any], constraints: dict[str, Any]) -> bool:
+    """Whether a symbolic size may be any number from 2 on."""
+    symbols = re.findall(r"'(\w+)'|\b(s\d+)\b", size["as_expr"]["expr_str"])
+    for symbol in {name for pair in symbols for name in pair if name}:
+        bounds = constraints.get(symbol)
+        if bounds and ((bounds.get("min_val") or 0) > 2 or bounds.get("max_val") is not None):
+            return False
+    return True
+
+
 def _call(node: dict[str, Any]) -> Call:
-    operator = node["target"].removeprefix("torch.ops.").removeprefix("aten.")
-    arguments = {item["name"]: _argument(item["arg"]) for item in node["inputs"]}
+    operator = node["target"].removeprefix("torch.ops.").removeprefix("aten.").replace("_operator.", "_operator_")
     trace = (node.get("metadata") or {}).get("stack_trace")
-    return Call(operator, arguments, node["outputs"][0]["as_tensor"]["name"], source_line(trace))
+    outputs = tuple(name for output in node["outputs"] for name in _output_names(output))
+    if "higher_order." in operator:
+        return _wrapped(operator.removeprefix("higher_order."), node, outputs, source_line(trace))
+    arguments = {item["name"]: _argument(item["arg"]) for item in node["inputs"]}
+    return Call(operator, arguments, outputs, source_line(trace))
+
+
+def _wrapped(operator: str, node: dict[str, Any], outputs: tuple[str, ...], where: str) -> Call:
+    """A call of a body of calls, which it wraps in a setting of gradients; anything else is refused when lowered."""
+    graphs = [item["arg"]["as_graph"]["graph"] for item in node["inputs"] if "as_graph" in item["arg"]]
+    arguments = [_argument(item["arg"]) for item in node["inputs"] if "as_graph" not in item["arg"]]
+    if operator != "wrap_with_set_grad_enabled" or len(graphs) != 1:
+        return Call(operator, {"args": arguments}, outputs, where)
+    (graph,) = graphs
+    inputs = tuple(_argument(item).name for item in graph["inputs"])
+    given = [_argument(item) for item in graph["outputs"]]
+    body = Body(inputs, tuple(_call(inner) for inner in graph["nodes"]), tuple(ref.name for ref in given))
+    return Call(operator, {"args": arguments[1:]}, outputs, where, body)
+
+
+def _output_names(output: dict[str, Any]) -> list[str]:
+    kind, content = next(iter(output.items()))
+    if kind == "as_tensor":
+        return [content["name"]]
+    if kind in ("as_tensors", "as_optional_tensors"):
+        return [item.get("as_tensor", item)["name"] for item in content]
+    if kind in ("as_sym_int", "as_sym_float", "as_sym_bool"):
+        return [content["as_name"]]
+    return []
 
 
 def _argument(argument: dict[str, Any]) -> Any:
     kind, content = next(iter(argument.items()))
     if kind == "as_tensor":
         return Ref(content["name"])
+    if kind == "as_optional_tensor":
+        return _argument(content)
     if kind in ("as_tensors", "as_optional_tensors"):
-        return [_argument(item) if "as_tensor" in item else Ref(item["name"]) for item in content]
+        return [_argument(item) if next(iter(item)).startswith("as_") else Ref(item["name"]) for item in content]
     if kind in ("as_int", "as_float", "as_bool", "as_string", "as_ints", "as_floats", "as_bools"):
         return content
-    if kind == "as_sym_int":
-        # the batch axis, where the file leaves it free; LEO works on one example
-        return content.get("as_int", 1)
-    if kind == "as_sym_ints":
-        return [item.get("as_int", 1) for item in content]
+    if kind in ("as_sym_int", "as_sym_float", "as_sym_bool"):
+        return _number(content)
+    if kind in ("as_sym_ints", "as_sym_floats", "as_sym_bools"):
+        return [_number(item) for item in content]
     if kind == "as_scalar_type":
         return _SCALARS.get(content, "a type that is no float")
     return None
+
+
+def _number(content: dict[str, Any]) -> Any:
+    kind, value = next(iter(content.items()))
+    return Ref(value) if kind == "as_name" else value
