@@ -120,20 +120,13 @@ def _copied(model: nn.Module, where: str) -> nn.Module:
     """
     memo: dict[int, Any] = {}
     for module in model.modules():
-        for value in vars(module).values():
-            if isinstance(value, torch.Tensor) and not value.is_leaf:
-                memo[id(value)] = value.detach().clone()
+        for value in (*vars(module).values(), *module._parameters.values(), *module._buffers.values()):
+            if isinstance(value, torch.Tensor) and (value.layout != torch.strided or not value.is_leaf):
+                dense = value.detach().to_dense() if value.layout != torch.strided else value.detach().clone()
+                memo[id(value)] = nn.Parameter(dense, False) if isinstance(value, nn.Parameter) else dense
     try:
         with torch.no_grad():
-            module = copy.deepcopy(model, memo).cpu().eval()
-            for part in module.modules():
-                for name, value in part._parameters.items():
-                    if value is not None and value.layout != torch.strided:
-                        part._parameters[name] = nn.Parameter(value.to_dense(), requires_grad=False)
-                for name, value in part._buffers.items():
-                    if value is not None and value.layout != torch.strided:
-                        part._buffers[name] = value.to_dense()
-        return module
+            return copy.deepcopy(model, memo).cpu().eval()
     except Exception as error:  # deepcopy calls whatever the model's attributes define
         problem = (
             f"it cannot be copied ({type(error).__name__}: {first_line(error)}); take off what holds on to tensors, as "

@@ -62,7 +62,7 @@ class Memory:
         tensor = self._contents[place.storage]
         if isinstance(tensor, Value):
             return Value(tensor.node, tensor.index.ravel()[place.at])
-        return np.asarray(tensor).ravel()[place.at]
+        return np.asarray(np.asarray(tensor).ravel()[place.at])
 
     def known_layout(self, place: Place) -> bool:
         """Whether the strides of a tensor are known."""

@@ -249,14 +249,19 @@ class _Run:
         places = _places(given)
         arguments = self._read(given)
         if any(isinstance(self._memory.read(place), Value) for place in places):
-            if name not in OPERATORS:
+            try:
+                if name not in OPERATORS:
+                    raise Refused(why_not(name))
+                if isinstance(kind := arguments.get("dtype"), str) and kind not in ("float32", "float64"):
+                    raise Refused(f"it casts to {kind}, which rounds: that has no affine + ReLU form")
+                result = OPERATORS[name](self._graph, Origin(call.outputs[0], call.operator), arguments)
+            except Refused as reason:
                 tails = [self._graph.tail_of(tensor) for tensor in map(self._memory.read, places)]
-                raise Refused(why_not(name) + "".join(f"; nor for the {tail} that it reads" for tail in tails if tail))
-            if isinstance(kind := arguments.get("dtype"), str) and kind not in ("float32", "float64"):
-                raise Refused(f"it casts to {kind}, which rounds: that has no affine + ReLU form")
-            result = OPERATORS[name](self._graph, Origin(call.outputs[0], call.operator), arguments)
+                also = "".join(f"; and the {tail} that it reads is kept at the end only" for tail in tails if tail)
+                raise Refused(f"{reason}{also}") from None
             known = name in ROW_BY_ROW or all(place.in_order and self._memory.known_layout(place) for place in places)
-            return self._memory.new(result, laid_out=known)
+            place = self._memory.new(result, laid_out=known)
+            return [place, None, None] if name in _AND_STATISTICS else place
         return self._kept(folded(call.operator, arguments))
 
     def _kept(self, result: Any) -> Any:
@@ -353,6 +358,8 @@ NUMBERS: dict[str, Callable[..., Any]] = {
 }
 
 _NUMPY = {"int64": "int64", "int32": "int32", "int16": "int16", "int8": "int8", "uint8": "uint8", "bool": "bool"}
+#: They give the statistics of the batch, too, which are empty where it is not used.
+_AND_STATISTICS = ("_native_batch_norm_legit_no_training", "native_batch_norm")
 _SHAPES_IN_PLACE = ("squeeze_", "unsqueeze_", "t_", "transpose_", "swapaxes_", "swapdims_", "set_", "as_strided_")
 
 __all__ = ["MIXES", "Body", "Call", "Program", "Ref", "lower", "same_function", "source_line"]
