@@ -9,10 +9,12 @@ import hashlib
 import math
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 import numpy as np
 
@@ -37,7 +39,8 @@ from leo_core.inputs import inputs_of
 from leo_core.milp.checked import CheckedSolver
 from leo_core.network import Network
 from leo_core.options import VERIFY_SECONDS, Options
-from leo_core.plugins import registry
+from leo_core.paths import require_apart
+from leo_core.plugins import Imported, registry
 from leo_core.report.json import details_json, network_json, number_json, stability_json
 from leo_core.report.table import (
     as_text,
@@ -55,6 +58,8 @@ from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.noise import float_noise
 from leo_core.stability import StabilityMap, decide
 from leo_core.stability.cross_check import CrossCheck, cross_checked
+
+Made = TypeVar("Made")
 
 #: The share of a time limit that deciding may take; rewriting gets the rest.
 _DECIDING = 0.85
@@ -126,7 +131,8 @@ class CompressionResult:
             if spec.read_model is not None:
                 what = f"LEO reads models of '{framework}' but cannot write them"
             raise PluginError(f'{what}; use .to("torch"), .export(path) or .network')
-        return spec.write_model(self.network)
+        with registry.blaming(spec, "writing a model"):
+            return spec.write_model(self.network)
 
     def export(self, path: str | Path) -> Path:
         """Write the smaller network to a file, its format by the suffix; a crash leaves no half file.
@@ -150,6 +156,7 @@ class CompressionResult:
         """
         if self.account is None:
             raise UsageError("there is no evidence to write down; call compress(…, evidence=True)")
+        require_apart({"the compressed network": compressed}, {"the certificate": path})
         network = self.network if compressed is None else read(compressed)[0].network
         certificate = self.account.certificate(network)
         if not math.isfinite(certificate.deviation):
@@ -297,8 +304,10 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
     stability = _decide(original, box, settings, deciding, heard)
     evidence = None
     if settings.evidence:
-        evidence = gather(original, stability, _solver(settings, heard), budget, heard, settings.seed)
-        stability = evidence.stability
+        evidence, again = _kept_on(
+            lambda left: gather(original, stability, _solver(settings, heard), left, heard, settings.seed), budget
+        )
+        stability = replace(evidence.stability, interrupted=evidence.stability.interrupted or again)
     noise = 0.0
     interrupted = stability.interrupted
     try:
@@ -307,8 +316,11 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
         interrupted = True
     imprecise = 0.0
     if imported.rounding:
-        region = Facts.of(original, stability).region(original)
-        imprecise = import_deviation(original, region, imported.rounding)
+        imprecise, again = _kept_on(
+            lambda _: import_deviation(original, Facts.of(original, stability).region(original), imported.rounding),
+            budget,
+        )
+        interrupted = interrupted or again
     tolerance = {"exact": 0.0, "float": noise}.get(str(settings.tolerance))
     tolerance = float(settings.tolerance) if tolerance is None else tolerance
     if imprecise > tolerance:
@@ -318,14 +330,17 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
                 f"is more than the tolerance {tolerance:.2g}: only exact rewrites were made"
             )
         )
-    rewritten = rewrite(
-        original,
-        stability,
-        tolerance=max(0.0, float(round_down(tolerance - imprecise)) if imprecise else tolerance),
-        passes=settings.passes,
-        objective=settings.objective,
-        budget=budget,
-        listener=heard,
+    rewritten, again = _kept_on(
+        lambda left: rewrite(
+            original,
+            stability,
+            tolerance=max(0.0, float(round_down(tolerance - imprecise)) if imprecise else tolerance),
+            passes=settings.passes,
+            objective=settings.objective,
+            budget=left,
+            listener=heard,
+        ),
+        budget,
     )
     if rewritten.network.exact_dtype > original.dtype:
         heard(
@@ -358,7 +373,7 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
         refusals=rewritten.refusals,
         notes=tuple(heard.notes),
         seconds=time.monotonic() - begun,
-        interrupted=interrupted or rewritten.interrupted,
+        interrupted=interrupted or again or rewritten.interrupted,
         frontend=frontend,
         account=None if evidence is None else Account(original, evidence, rewritten),
     )
@@ -388,15 +403,14 @@ def verify(
     checked = _solver(settings, heard)
     budget = Budget.of(settings.time_limit)
     found = compare(left.network, right.network, box, checked, budget=budget, seed=settings.seed, listener=heard)
-    apart = 0.0
+    apart, interrupted = 0.0, found.interrupted
     for imported in (left, right):
-        if imported.rounding:
-            region = bound_network(imported.network, box)
-            apart = _sum_up(apart, import_deviation(imported.network, region, imported.rounding))
+        off, again = _kept_on(partial(_misread, imported, box), budget)
+        apart, interrupted = _sum_up(apart, off), interrupted or again
     if apart == 0.0:
         return found
     lower = max(0.0, float(round_down(found.lower - apart)))
-    return replace(found, lower=lower, upper=_sum_up(found.upper, apart))
+    return replace(found, lower=lower, upper=_sum_up(found.upper, apart), interrupted=interrupted)
 
 
 def check(
@@ -443,9 +457,17 @@ def check(
 
 def convert(source: Any, target: str | Path, *, listener: Listener = silent) -> Path:
     """Write a model in another format, by the target's suffix; the function stays the same."""
+    require_apart({"IN": source}, {"OUT": target})
     output_frontend(target)
     imported, _ = read(source, _Heard(listener))
     return write(imported.network, target)
+
+
+def _misread(imported: Imported, box: Box, _budget: Budget) -> float:
+    """What reading a model can have changed at any output."""
+    if not imported.rounding:
+        return 0.0
+    return import_deviation(imported.network, bound_network(imported.network, box), imported.rounding)
 
 
 def _shapes_apart(first: Network, second: Network) -> list[str]:
@@ -539,6 +561,14 @@ def _checkpoint(network: Network, box: Box, settings: Options, solver: str, list
             Note(f"goes on from {settings.checkpoint}: {checkpoint.count} entries of earlier work, each checked again")
         )
     return checkpoint
+
+
+def _kept_on(stage: Callable[[Budget], Made], budget: Budget) -> tuple[Made, bool]:
+    """What a stage makes, and whether Ctrl-C came where it heeds none: then it is done anew, with no time left."""
+    try:
+        return stage(budget), False
+    except KeyboardInterrupt:
+        return stage(Budget.of(0.0)), True
 
 
 def _running_error(network: Network, facts: Facts, stability: StabilityMap) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,14 @@ def read(model: Any, listener: Listener = silent, shape: tuple[int, ...] | None 
         spec = registry.frontend_for_path(model)
         if spec.read_file is None:
             raise PluginError(f"{path}: the frontend '{spec.name}' cannot read files")
-        imported = spec.read_file(path)
+        with registry.blaming(spec, "reading", path):
+            imported = spec.read_file(path)
     else:
         spec = registry.frontend_for_model(model)
         if spec.read_model is None:
             raise PluginError(f"the frontend '{spec.name}' cannot read live models; save it to a file")
-        imported = spec.read_model(model, shape)
+        with registry.blaming(spec, "reading a model"):
+            imported = spec.read_model(model, shape)
     for note in imported.notes:
         listener(Note(note))
     return imported, spec.name
@@ -68,9 +71,25 @@ def write(network: Network, path: str | Path) -> Path:
     """Write a network under a temporary name, then rename it into place."""
     spec = output_frontend(path)
     assert spec.write_file is not None
-    with replacing(path) as temporary:
+    with replacing(path) as temporary, registry.blaming(spec, "writing", path):
         spec.write_file(network, temporary)
     return Path(path)
+
+
+def sizes_written(original: Network, path: str | Path) -> tuple[int, int] | None:
+    """Bytes that ``original`` takes as LEO writes it in the format of ``path``, and bytes of that file; like with like.
+
+    A file from elsewhere may hold an optimiser's state, or a graph that a compiler laid out. None where the format does
+    not hold the original.
+    """
+    spec = output_frontend(path)
+    assert spec.write_file is not None
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(LeoError, OSError):
+        twin = Path(folder) / f"original{Path(path).suffix}"
+        with registry.blaming(spec, "writing", twin):
+            spec.write_file(original, twin)
+        return twin.stat().st_size, Path(path).stat().st_size
+    return None
 
 
 @contextlib.contextmanager

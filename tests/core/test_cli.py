@@ -48,9 +48,11 @@ def test_compress_json_is_one_object_and_nothing_else(net, tmp_path):
     assert {"layers", "seconds", "strategy", "solver", "before", "after", "deviation", "tolerance",
             "float_noise", "running_error", "running_error_after"} <= content.keys()  # fmt: skip
     assert "certain" not in content
-    assert content["before"].keys() == content["after"].keys() == {"widths", "connections", "parameters"}
+    sizes = {"widths", "connections", "nonzeros", "operations", "parameters"}
+    assert content["before"].keys() == content["after"].keys() == sizes
     assert content["before"]["widths"] == [3, 8, 8, 2]
-    assert content["before"]["connections"] == 24 + 64 + 16
+    assert content["before"]["connections"] == content["before"]["operations"] == 24 + 64 + 16
+    assert content["before"]["nonzeros"] <= content["before"]["connections"]
     assert 0 <= content["deviation"] <= content["tolerance"]
     assert "layer 1 of 2" in done.stderr
 
@@ -271,7 +273,7 @@ def test_ctrl_c_writes_a_valid_partial_result(tmp_path):
     time.sleep(2)
     running.send_signal(signal.SIGINT)
     stdout, stderr = running.communicate(timeout=60)
-    assert running.returncode == 0, stderr
+    assert running.returncode == 130, stderr
     assert "Traceback" not in stderr
     content = json.loads(stdout)
     assert content["interrupted"]
