@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from leo_core.errors import UsageError
+from leo_core.errors import DomainError, UsageError
 from leo_core.options import OBJECTIVES, PASSES, STRATEGIES, TRUST, VERIFY_SECONDS, Options
 from leo_core.paths import require_apart
 from leo_core.terminal import CANNOT, Group, current_stop, fail, print_json, progress, stdout_kept
@@ -28,11 +28,24 @@ def main() -> None:
     """
 
 
+def _domain_value(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    """A domain as given; LO,HI that is none is wrong usage, what a file holds is not."""
+    from leo_core.domain import FILES, Box
+
+    if value is not None and not value.lower().endswith(FILES):
+        try:
+            Box.of(value, 1)
+        except DomainError as error:
+            raise UsageError(str(error)) from None
+    return value
+
+
 def _domain_option(command: Command) -> Command:
     return click.option(
         "--domain",
         required=True,
         metavar="D",
+        callback=_domain_value,
         help="The box inputs come from, on the model's own input before any normalisation: LO,HI for "
         'every input, a JSON file {"lower": …, "upper": …} (numbers or lists), or a .vnnlib file.',
     )(command)
@@ -316,7 +329,12 @@ def verify(first: str, second: str, domain: str, time_limit: float, solver: str,
 @click.argument("certificate", metavar="CERT")
 @click.argument("original", metavar="ORIGINAL")
 @click.argument("compressed", metavar="COMPRESSED")
-@click.option("--domain", metavar="D", help="A box that the certificate must cover, as in 'leo compress'.")
+@click.option(
+    "--domain",
+    metavar="D",
+    callback=_domain_value,
+    help="A box that the certificate must cover, as in 'leo compress'.",
+)
 @_json_option
 @_quiet_option
 def check(certificate: str, original: str, compressed: str, domain: str | None, as_json: bool, quiet: bool) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -58,13 +58,18 @@ def progress(quiet: bool, as_json: bool = False) -> Iterator[Listener]:
     from leo_core.execution.events import silent
     from leo_core.report.live import live
 
+    stop, line = current_stop(), ExitStack()
     try:
         with stdout_kept(as_json):
-            if quiet:
-                yield silent
-                return
-            with live(sys.stderr) as listener:
+            with stop.writing():  # a line half begun, or half ended, would leave the terminal without its cursor
+                listener = silent if quiet else line.enter_context(live(sys.stderr))
+            try:
+                if stop.heard:
+                    raise KeyboardInterrupt
                 yield listener
+            finally:
+                with stop.writing():
+                    line.close()
     except KeyboardInterrupt:
         if as_json:
             print_json({"interrupted": True})

@@ -240,7 +240,8 @@ def test_a_group_with_workers_ends_quietly(number, twice, tmp_path):
         if running.poll() is None:
             os.killpg(running.pid, number)
     stdout, stderr = running.communicate(timeout=120)
-    assert running.returncode == 128 + number, stderr
+    # the second may come when all is done and Python's own handlers are back: to a shell it is the same
+    assert running.returncode in ((128 + number, -number) if twice else (128 + number,)), stderr
     assert "Traceback" not in stderr
     if stdout.strip():
         assert json.loads(stdout)["interrupted"]
@@ -252,3 +253,54 @@ def test_a_group_with_workers_ends_quietly(number, twice, tmp_path):
             break
         time.sleep(0.01)
     assert not any(map(alive, found))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a terminal as Unix has them")
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_cursor_is_shown_again(number, tmp_path):
+    import pty
+
+    net = leo_core.convert(chain(8, 60, 60, 60, 60, 2, seed=1), tmp_path / "net.leo")
+    ours, theirs = pty.openpty()
+    running = subprocess.Popen(
+        [sys.executable, "-m", "leo_core", "inspect", str(net), *BOX],
+        stdout=subprocess.PIPE, stderr=theirs, env={**os.environ, "TERM": "xterm"}, start_new_session=True,
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    while b"\x1b[?25l" not in shown:
+        shown += os.read(ours, 4096)
+    running.send_signal(number)
+    try:
+        while more := os.read(ours, 4096):
+            shown += more
+    except OSError:  # its end of the terminal is closed
+        pass
+    running.communicate(timeout=60)
+    os.close(ours)
+    assert running.returncode == 128 + number, shown.decode()
+    assert shown.rindex(b"\x1b[?25h") > shown.rindex(b"\x1b[?25l")
+    assert b"Traceback" not in shown
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a terminal as Unix has them")
+def test_a_terminal_that_goes_away_costs_no_result(tmp_path):
+    import pty
+
+    net = leo_core.convert(chain(8, 60, 60, 60, 60, 2, seed=1), tmp_path / "net.leo")
+    ours, theirs = pty.openpty()
+    running = subprocess.Popen(
+        [sys.executable, "-m", "leo_core", "compress", str(net), str(tmp_path / "o.leo"), *BOX],
+        stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm"}, start_new_session=True,
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    while b"\x1b[?25l" not in shown:
+        shown += os.read(ours, 4096)
+    os.close(ours)  # from now on, writing to it fails
+    time.sleep(0.5)
+    running.send_signal(signal.SIGHUP)
+    assert running.wait(timeout=120) == 129
+    assert (tmp_path / "o.leo").exists()
