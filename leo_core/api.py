@@ -37,6 +37,8 @@ from leo_core.execution.events import Listener, Note, silent
 from leo_core.files import output_frontend, read, replacing, write
 from leo_core.inputs import inputs_of
 from leo_core.milp.checked import CheckedSolver
+from leo_core.milp.panel import Ledger, Panel
+from leo_core.milp.solver import Solver
 from leo_core.network import Network
 from leo_core.options import VERIFY_SECONDS, Options
 from leo_core.paths import require_apart
@@ -264,10 +266,12 @@ def analyze(model: Any, domain: Any, *, listener: Listener = silent, **options: 
 def cross_check(
     model: Any, domain: Any, solvers: tuple[str, str], *, listener: Listener = silent, **options: Any
 ) -> CrossCheck:
-    """Decide twice, with two solvers, and compare the verdicts; see :func:`analyze` for the other arguments.
+    """Decide twice, with two solvers, and compare answers and verdicts; see :func:`analyze` for the other arguments.
 
-    Under ``trust="proved"`` neither solver can make a verdict false, so a disagreement is an error of LEO's own;
-    under ``trust="solver"`` it is a wrong answer of one of the solvers.
+    In the first decision the second solver is asked all that the first is, and their answers are compared. The cascade
+    asks a solver next to nothing, so units are decided as in the paper, by MILPs, unless the strategy is ``"isa"``.
+    Under ``trust="proved"`` no solver can make a verdict false, so verdicts that disagree are an error of LEO's own;
+    under ``trust="solver"`` they are a wrong answer of one of the solvers.
     """
     if len(set(solvers)) != 2:
         raise UsageError(f"a cross-check takes two different solvers, not {', '.join(solvers) or 'none'}")
@@ -275,17 +279,31 @@ def cross_check(
         raise UsageError("a cross-check names its solvers itself; leave out the option solver")
     if options.get("checkpoint") is not None:
         raise UsageError("a cross-check decides twice, and a checkpoint is of one decision; leave out the checkpoint")
-    settings = [_options({**options, "solver": name}) for name in solvers]
+    settings = _options({**options, "solver": solvers[0]})
     heard = _Heard(listener)
+    if settings.strategy == "cascade":
+        settings = replace(settings, strategy="paper")
+        heard(Note("the cascade asks a solver next to nothing: the paper strategy is used, which asks of every unit"))
     imported, _ = read(model, heard, input_shape(domain))
     box = _box(domain, imported.network, heard)
-    for name in solvers:  # both are there before any work is done
-        registry.solver(name)
-    maps = []
-    for one in settings:
-        heard(Note(f"deciding with the solver '{one.solver}'", passing=True))
-        maps.append(_decide(imported.network, box, one, Budget.of(one.time_limit), heard))
-    return cross_checked(*maps)
+    there = {name: registry.solver(name) for name in solvers}  # both are there before any work is done
+    budget, ledger = Budget.of(settings.time_limit), Ledger()
+    maps: list[StabilityMap] = []
+    for name in solvers:
+        heard(Note(f"deciding with the solver '{name}'", passing=True))
+        asked = there if not maps else {name: there[name]}
+        limit = settings.time_limit
+        left = budget if limit is None or maps else budget.at_most(2 / 3 * limit)
+        left = Budget.of(0.0) if maps and maps[0].interrupted else left
+        maps.append(_decide(imported.network, box, settings, left, heard, Panel(asked, ledger)))
+    found = cross_checked(*maps)
+    return replace(
+        found,
+        asked=(ledger.asked[solvers[0]], ledger.asked[solvers[1]]),
+        failed=(ledger.failed[solvers[0]], ledger.failed[solvers[1]]),
+        compared=ledger.compared,
+        contradictions=tuple(ledger.contradictions),
+    )
 
 
 def compress(model: Any, domain: Any, *, listener: Listener = silent, **options: Any) -> CompressionResult:
@@ -516,10 +534,13 @@ def _box(domain: Any, network: Network, listener: Listener) -> Box:
     return box
 
 
-def _decide(network: Network, box: Box, settings: Options, budget: Budget, listener: Listener) -> StabilityMap:
+def _decide(
+    network: Network, box: Box, settings: Options, budget: Budget, listener: Listener, given: Solver | None = None
+) -> StabilityMap:
+    """Decide with the solver of the settings, or the one given."""
     if settings.trust == "solver":
         listener(Note("stable verdicts rest on the solver's word (--trust solver); the deviation is not proved"))
-    solver = registry.solver(settings.solver, lambda text: listener(Note(text)))
+    solver = given or registry.solver(settings.solver, lambda text: listener(Note(text)))
     jobs = settings.jobs
     if jobs > 1 and settings.strategy != "cascade":
         listener(Note(f"the {settings.strategy} strategy asks one MILP after the other; --jobs has no effect on it"))

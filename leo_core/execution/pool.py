@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -168,9 +169,13 @@ class _Worker:
         context = multiprocessing.get_context("spawn")  # a fork would copy solvers' and BLAS's threads half
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        with ThreadPoolExecutor(1) as starter:  # Ctrl-C breaks into no other thread, which would leave half a process
+            starter.submit(self._start).result()
+        theirs.close()
+
+    def _start(self) -> None:
         with _bare_child(), _undisturbed():
             self.process.start()
-        theirs.close()
 
     @property
     def ends(self) -> tuple[Any, Any]:
@@ -229,7 +234,7 @@ def _bare_child() -> Iterator[None]:
 def _undisturbed() -> Iterator[None]:
     """A process started here is not ended by Ctrl-C, with a traceback, before it has come to :func:`_serve`.
 
-    The signal is held back, not lost: the parent hears it right after.
+    What a thread holds back is heard by another one of its process, and a process begins with what its starter held.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield

@@ -40,9 +40,17 @@ def cross_check_json(found: CrossCheck) -> dict[str, Any]:
     """The first decision as ``inspect`` has it, and how the second compares."""
     return {
         **stability_json(found.first),
+        "interrupted": found.first.interrupted or found.second.interrupted,
         "cross_check": {
             "solvers": [found.first.solver, found.second.solver],
             "seconds": [round(one.seconds, 6) for one in (found.first, found.second)],
+            "asked": list(found.asked),
+            "failed": list(found.failed),
+            "compared": found.compared,
+            "contradictions": [
+                {"question": item.question, "solvers": list(item.solvers), "what": item.what}
+                for item in found.contradictions
+            ],
             "decided_by_one": found.decided_by_one,
             "disagreements": [
                 {

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from leo_core.compare import Comparison
 from leo_core.network import Network
 from leo_core.rewrite.step import Step
+from leo_core.stability.cross_check import CrossCheck
 from leo_core.stability.verdict import StabilityMap, State
 
 if TYPE_CHECKING:
@@ -141,6 +142,19 @@ def _listed(point: Any) -> str:
     return f"input of {len(point):,} values: {first}, … (all of them with --json)"
 
 
+def contradiction_lines(found: CrossCheck) -> list[str]:
+    """Verdicts, and answers, of two solvers that contradict each other."""
+    lines = [
+        f"  {item.relu}, unit {item.unit}: {item.first.name.lower()} with {found.first.solver}, "
+        f"{item.second.name.lower()} with {found.second.solver}"
+        for item in found.disagreements
+    ]
+    lines += [f"  question {item.question}: {item.what}" for item in found.contradictions[:_LISTED]]
+    if len(found.contradictions) > _LISTED:
+        lines.append(f"  … and {len(found.contradictions) - _LISTED} more (all of them with --json)")
+    return lines
+
+
 def as_text(*parts: RenderableType, width: int = 100) -> str:
     """Rich things as plain text without colour, as ``print`` needs it."""
     import io
@@ -160,7 +174,7 @@ def scientific(value: float) -> str:
     return "0" if value == 0 else f"{value:.2g}"
 
 
-#: Inputs that are written out.
+#: Numbers, or lines, that are written out.
 _LISTED = 12
 _ORDER = (State.ACTIVE, State.INACTIVE, State.UNSTABLE, State.UNDECIDED)
 

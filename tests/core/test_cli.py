@@ -312,33 +312,102 @@ def test_a_plug_in_that_prints_does_not_spoil_the_json(net, tmp_path):
 
 
 class TestCrossCheck:
-    def test_solvers_that_agree(self, net):
-        done = leo(
-            "inspect", net, "--domain", "-1,1", "--cross-check", "highs,scipy", "--strategy", "paper", "--json", "-q"
-        )
-        assert done.exit_code == 0
-        content = json.loads(done.stdout)
-        assert content["cross_check"]["solvers"] == ["highs", "scipy"]
-        assert content["cross_check"]["disagreements"] == []
-        assert content["cross_check"]["decided_by_one"] == 0
-        assert [layer["units"] for layer in content["layers"]] == [8, 8]
-        assert (
-            "no verdicts contradict" in leo("inspect", net, "--domain", "-1,1", "--cross-check", "highs,scipy").output
-        )
+    @pytest.fixture
+    def net(self, tmp_path) -> Path:
+        return leo_core.convert(chain(2, 6, 5, 2, seed=2), tmp_path / "net.leo")
 
-    def test_a_liar_is_caught_where_solvers_are_trusted_and_powerless_where_not(self, net, monkeypatch):
+    ASK = ("--domain", "-1,1", "--cross-check")
+
+    @pytest.fixture
+    def liar(self, monkeypatch):
         from leo_core.plugins import SolverSpec, registry
         from leo_core.testing.reference import ReferenceSolver
-        from leo_core.testing.wrong import WrongSolver, zeros
+        from leo_core.testing.wrong import WrongSolver
 
         monkeypatch.setattr(registry, "_registered", {})
-        leo_core.register_solver(SolverSpec("liar", "zeros", lambda: WrongSolver(ReferenceSolver(), zeros)))
-        ask = ("inspect", net, "--domain", "-1,1", "--cross-check", "highs,liar", "--strategy", "paper")
-        trusting = leo(*ask, "--trust", "solver")
+
+        def register(fault):
+            leo_core.register_solver(SolverSpec("liar", "lies", lambda: WrongSolver(ReferenceSolver(), fault)))
+
+        return register
+
+    @pytest.mark.parametrize("strategy", ["cascade", "paper", "isa"])
+    def test_solvers_that_agree(self, net, strategy):
+        done = leo("inspect", net, *self.ASK, "highs,scipy", "--strategy", strategy, "--json", "-q")
+        assert done.exit_code == 0, done.output
+        content = json.loads(done.stdout)
+        check = content["cross_check"]
+        assert check["solvers"] == ["highs", "scipy"]
+        assert check["disagreements"] == check["contradictions"] == []
+        assert check["decided_by_one"] == 0
+        assert check["compared"] > 0
+        assert min(check["asked"]) >= check["compared"]
+        assert check["failed"] == [0, 0]
+        assert content["strategy"] == ("isa" if strategy == "isa" else "paper")
+        assert [layer["units"] for layer in content["layers"]] == [6, 5]
+        done = leo("inspect", net, *self.ASK, "highs,scipy", "--strategy", strategy)
+        assert "no verdicts contradict" in done.output
+        assert f"highs was asked {check['asked'][0]} times and scipy was asked {check['asked'][1]} times" in done.output
+        assert ("the paper strategy is used" in done.stderr) == (strategy == "cascade")
+
+    @pytest.mark.parametrize(
+        ("fault", "order", "trust"),
+        [
+            ("zeros", "highs,liar", "proved"),
+            ("zeros", "liar,highs", "solver"),
+            ("always_infeasible", "highs,liar", "proved"),
+            ("always_infeasible", "liar,highs", "proved"),
+            ("bound_far_too_low", "highs,liar", "solver"),
+            ("wrong_sense", "highs,liar", "proved"),
+            ("stale_objective", "highs,liar", "solver"),
+            ("primal_as_bound", "liar,highs", "proved"),
+        ],
+    )
+    def test_a_liar_is_caught_whatever_is_trusted(self, net, liar, fault, order, trust):
+        from leo_core.testing import wrong
+
+        liar(getattr(wrong, fault))
+        done = leo("inspect", net, *self.ASK, order, "--trust", trust, "--json")
+        assert done.exit_code == 1
+        assert "contradict" in done.stderr
+        assert "question" in done.stderr
+        assert "liar" in done.stderr
+        found = json.loads(done.stdout)["cross_check"]["contradictions"]
+        assert all("liar" in item["solvers"] for item in found), "the honest one is not accused of anything by itself"
+
+    def test_verdicts_that_disagree_are_listed_by_unit(self, net, liar):
+        from leo_core.testing.wrong import zeros
+
+        liar(zeros)
+        trusting = leo("inspect", net, *self.ASK, "highs,liar", "--trust", "solver")
         assert trusting.exit_code == 1
         assert "unit" in trusting.stderr
-        assert "contradict" in trusting.stderr
-        assert leo(*ask).exit_code == 0
+
+    @pytest.mark.parametrize("fault", ["crashes", "no_answer"])
+    def test_one_that_never_answers_is_no_agreement(self, net, liar, fault):
+        from leo_core.testing import wrong
+
+        liar(getattr(wrong, fault))
+        done = leo("inspect", net, *self.ASK, "highs,liar")
+        assert done.exit_code == 1
+        assert "liar failed" in done.output
+        assert "no answers could be compared" in done.stderr
+        assert "no verdicts contradict" not in done.output
+
+    def test_one_that_is_asked_nothing_is_no_agreement(self, tmp_path):
+        from leo_core.linear import Dense
+        from leo_core.network import Affine, Network, Relu
+
+        nodes = (
+            Affine("a", ("input",), (Dense([[1.0], [1.0]]),), np.array([2.0, -3.0])),
+            Relu("r", "a", np.zeros(2)),
+            Affine("b", ("r",), (Dense([[1.0, 1.0]]),), np.zeros(1)),
+        )
+        path = leo_core.convert(Network(1, nodes, "b"), tmp_path / "stable.leo")
+        done = leo("inspect", path, *self.ASK, "highs,scipy")
+        assert done.exit_code == 0
+        assert "neither solver was asked anything" in done.output
+        assert "no verdicts contradict" not in done.output
 
     @pytest.mark.parametrize(
         ("arguments", "says"),
