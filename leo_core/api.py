@@ -9,11 +9,12 @@ import hashlib
 import math
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 import numpy as np
 
@@ -37,8 +38,11 @@ from leo_core.execution.events import Listener, Note, silent
 from leo_core.files import Source, Written, as_read, live, output_frontend, read, replacing, write
 from leo_core.inputs import inputs_of
 from leo_core.milp.checked import CheckedSolver
+from leo_core.milp.panel import Ledger, Panel
+from leo_core.milp.solver import Solver
 from leo_core.network import Network, Rounding
 from leo_core.options import VERIFY_SECONDS, Options
+from leo_core.paths import require_apart
 from leo_core.plugins import Imported, registry
 from leo_core.report.json import details_json, network_json, number_json, stability_json
 from leo_core.report.table import (
@@ -57,6 +61,8 @@ from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.noise import float_noise
 from leo_core.stability import StabilityMap, decide
 from leo_core.stability.cross_check import CrossCheck, cross_checked
+
+Made = TypeVar("Made")
 
 #: The share of a time limit that deciding may take; rewriting gets the rest.
 _DECIDING = 0.85
@@ -134,7 +140,8 @@ class CompressionResult:
             if spec.read_model is not None:
                 what = f"LEO reads models of '{framework}' but cannot write them"
             raise PluginError(f'{what}; use .to("torch"), .export(path) or .network')
-        return live(self.network, spec, self._points, self.source)
+        with registry.blaming(spec, "writing a model"):
+            return live(self.network, spec, self._points, self.source)
 
     def export(self, path: str | Path) -> Path:
         """Write the smaller network to a file, its format by the suffix; a crash leaves no half file.
@@ -171,6 +178,7 @@ class CompressionResult:
         """
         if self.account is None:
             raise UsageError("there is no evidence to write down; call compress(…, evidence=True)")
+        require_apart({"the compressed network": compressed}, {"the certificate": path})
         network = self.network if compressed is None else read(compressed)[0].network
         certificate = self.account.certificate(network)
         if not math.isfinite(certificate.deviation):
@@ -279,10 +287,12 @@ def analyze(model: Any, domain: Any, *, listener: Listener = silent, **options: 
 def cross_check(
     model: Any, domain: Any, solvers: tuple[str, str], *, listener: Listener = silent, **options: Any
 ) -> CrossCheck:
-    """Decide twice, with two solvers, and compare the verdicts; see :func:`analyze` for the other arguments.
+    """Decide twice, with two solvers, and compare answers and verdicts; see :func:`analyze` for the other arguments.
 
-    Under ``trust="proved"`` neither solver can make a verdict false, so a disagreement is an error of LEO's own;
-    under ``trust="solver"`` it is a wrong answer of one of the solvers.
+    In the first decision the second solver is asked all that the first is, and their answers are compared. The cascade
+    asks a solver next to nothing, so units are decided as in the paper, by MILPs, unless the strategy is ``"isa"``.
+    Under ``trust="proved"`` no solver can make a verdict false, so verdicts that disagree are an error of LEO's own;
+    under ``trust="solver"`` they are a wrong answer of one of the solvers.
     """
     if len(set(solvers)) != 2:
         raise UsageError(f"a cross-check takes two different solvers, not {', '.join(solvers) or 'none'}")
@@ -290,17 +300,31 @@ def cross_check(
         raise UsageError("a cross-check names its solvers itself; leave out the option solver")
     if options.get("checkpoint") is not None:
         raise UsageError("a cross-check decides twice, and a checkpoint is of one decision; leave out the checkpoint")
-    settings = [_options({**options, "solver": name}) for name in solvers]
+    settings = _options({**options, "solver": solvers[0]})
     heard = _Heard(listener)
+    if settings.strategy == "cascade":
+        settings = replace(settings, strategy="paper")
+        heard(Note("the cascade asks a solver next to nothing: the paper strategy is used, which asks of every unit"))
     imported, _ = read(model, heard, domain)
     box = _box(domain, imported.network, heard)
-    for name in solvers:  # both are there before any work is done
-        registry.solver(name)
-    maps = []
-    for one in settings:
-        heard(Note(f"deciding with the solver '{one.solver}'", passing=True))
-        maps.append(_decide(imported.network, box, one, Budget.of(one.time_limit), heard))
-    return cross_checked(*maps)
+    there = {name: registry.solver(name) for name in solvers}  # both are there before any work is done
+    budget, ledger = Budget.of(settings.time_limit), Ledger()
+    maps: list[StabilityMap] = []
+    for name in solvers:
+        heard(Note(f"deciding with the solver '{name}'", passing=True))
+        asked = there if not maps else {name: there[name]}
+        limit = settings.time_limit
+        left = budget if limit is None or maps else budget.at_most(2 / 3 * limit)
+        left = Budget.of(0.0) if maps and maps[0].interrupted else left
+        maps.append(_decide(imported.network, box, settings, left, heard, Panel(asked, ledger)))
+    found = cross_checked(*maps)
+    return replace(
+        found,
+        asked=(ledger.asked[solvers[0]], ledger.asked[solvers[1]]),
+        failed=(ledger.failed[solvers[0]], ledger.failed[solvers[1]]),
+        compared=ledger.compared,
+        contradictions=tuple(ledger.contradictions),
+    )
 
 
 def compress(model: Any, domain: Any, *, listener: Listener = silent, **options: Any) -> CompressionResult:
@@ -319,8 +343,10 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
     stability = _decide(original, box, settings, deciding, heard)
     evidence = None
     if settings.evidence:
-        evidence = gather(original, stability, _solver(settings, heard), budget, heard, settings.seed)
-        stability = evidence.stability
+        evidence, again = _kept_on(
+            lambda left: gather(original, stability, _solver(settings, heard), left, heard, settings.seed), budget
+        )
+        stability = replace(evidence.stability, interrupted=evidence.stability.interrupted or again)
     noise = 0.0
     interrupted = stability.interrupted
     try:
@@ -329,8 +355,11 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
         interrupted = True
     imprecise = 0.0
     if imported.rounding:
-        region = Facts.of(original, stability).region(original)
-        imprecise = import_deviation(original, region, imported.rounding)
+        imprecise, again = _kept_on(
+            lambda _: import_deviation(original, Facts.of(original, stability).region(original), imported.rounding),
+            budget,
+        )
+        interrupted = interrupted or again
     tolerance = {"exact": 0.0, "float": noise}.get(str(settings.tolerance))
     tolerance = float(settings.tolerance) if tolerance is None else tolerance
     if imprecise > tolerance:
@@ -340,14 +369,17 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
                 f"is more than the tolerance {tolerance:.2g}: only exact rewrites were made"
             )
         )
-    rewritten = rewrite(
-        original,
-        stability,
-        tolerance=max(0.0, float(round_down(tolerance - imprecise)) if imprecise else tolerance),
-        passes=settings.passes,
-        objective=settings.objective,
-        budget=budget,
-        listener=heard,
+    rewritten, again = _kept_on(
+        lambda left: rewrite(
+            original,
+            stability,
+            tolerance=max(0.0, float(round_down(tolerance - imprecise)) if imprecise else tolerance),
+            passes=settings.passes,
+            objective=settings.objective,
+            budget=left,
+            listener=heard,
+        ),
+        budget,
     )
     if rewritten.network.exact_dtype > original.dtype:
         heard(
@@ -381,7 +413,7 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
         refusals=rewritten.refusals,
         notes=tuple(heard.notes),
         seconds=time.monotonic() - begun,
-        interrupted=interrupted or rewritten.interrupted,
+        interrupted=interrupted or again or rewritten.interrupted,
         frontend=frontend,
         account=None if evidence is None else Account(original, evidence, rewritten),
         door=imported.door,
@@ -412,15 +444,14 @@ def verify(
     checked = _solver(settings, heard)
     budget = Budget.of(settings.time_limit)
     found = compare(left.network, right.network, box, checked, budget=budget, seed=settings.seed, listener=heard)
-    apart = 0.0
+    apart, interrupted = 0.0, found.interrupted
     for imported in (left, right):
-        if imported.rounding:
-            region = bound_network(imported.network, box)
-            apart = _sum_up(apart, import_deviation(imported.network, region, imported.rounding))
+        off, again = _kept_on(partial(_misread, imported, box), budget)
+        apart, interrupted = _sum_up(apart, off), interrupted or again
     if apart == 0.0:
         return found
     lower = max(0.0, float(round_down(found.lower - apart)))
-    return replace(found, lower=lower, upper=_sum_up(found.upper, apart))
+    return replace(found, lower=lower, upper=_sum_up(found.upper, apart), interrupted=interrupted)
 
 
 def check(
@@ -466,9 +497,17 @@ def check(
 
 def convert(source: Any, target: str | Path, *, listener: Listener = silent) -> Path:
     """Write a model in another format, by the target's suffix; the function stays the same."""
+    require_apart({"IN": source}, {"OUT": target})
     output_frontend(target)
     imported, _ = read(source, _Heard(listener))
     return write(imported.network, target, source=_source(imported, 0.0)).path
+
+
+def _misread(imported: Imported, box: Box, _budget: Budget) -> float:
+    """What reading a model can have changed at any output."""
+    if not imported.rounding:
+        return 0.0
+    return import_deviation(imported.network, bound_network(imported.network, box), imported.rounding)
 
 
 def _shapes_apart(first: Network, second: Network) -> list[str]:
@@ -517,10 +556,13 @@ def _box(domain: Any, network: Network, listener: Listener) -> Box:
     return box
 
 
-def _decide(network: Network, box: Box, settings: Options, budget: Budget, listener: Listener) -> StabilityMap:
+def _decide(
+    network: Network, box: Box, settings: Options, budget: Budget, listener: Listener, given: Solver | None = None
+) -> StabilityMap:
+    """Decide with the solver of the settings, or the one given."""
     if settings.trust == "solver":
         listener(Note("stable verdicts rest on the solver's word (--trust solver); the deviation is not proved"))
-    solver = registry.solver(settings.solver, lambda text: listener(Note(text)))
+    solver = given or registry.solver(settings.solver, lambda text: listener(Note(text)))
     jobs = settings.jobs
     if jobs > 1 and settings.strategy != "cascade":
         listener(Note(f"the {settings.strategy} strategy asks one MILP after the other; --jobs has no effect on it"))
@@ -566,6 +608,14 @@ def _checkpoint(network: Network, box: Box, settings: Options, solver: str, list
 
 def _source(imported: Imported, deviation: float) -> Source | None:
     return None if imported.run is None else Source(as_read(imported), deviation)
+
+
+def _kept_on(stage: Callable[[Budget], Made], budget: Budget) -> tuple[Made, bool]:
+    """What a stage makes, and whether Ctrl-C came where it heeds none: then it is done anew, with no time left."""
+    try:
+        return stage(budget), False
+    except KeyboardInterrupt:
+        return stage(Budget.of(0.0)), True
 
 
 def _running_error(

@@ -17,6 +17,9 @@ from leo_core.vnnlib import read_input_boxes
 
 Array = NDArray[np.float64]
 
+#: The suffixes of files that hold a domain.
+FILES = (".json", ".vnnlib")
+
 
 @final
 @dataclass(frozen=True, eq=False)

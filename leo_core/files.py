@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,11 +71,13 @@ def lower(model: Any, shape: tuple[int, ...] | None = None) -> tuple[Imported, F
         spec = registry.frontend_for_path(model)
         if spec.read_file is None:
             raise PluginError(f"{path}: the frontend '{spec.name}' cannot read files")
-        return spec.read_file(path), spec
+        with registry.blaming(spec, "reading", path):
+            return spec.read_file(path), spec
     spec = registry.frontend_for_model(model)
     if spec.read_model is None:
         raise PluginError(f"the frontend '{spec.name}' cannot read live models; save it to a file")
-    return spec.read_model(model, shape), spec
+    with registry.blaming(spec, "reading a model"):
+        return spec.read_model(model, shape), spec
 
 
 def _fitting(domain: Any, size: int) -> Box | None:
@@ -133,7 +136,7 @@ def write(network: Network, path: str | Path, points: Array | None = None, sourc
     """
     spec = output_frontend(path)
     assert spec.write_file is not None
-    with replacing(path) as temporary:
+    with replacing(path) as temporary, registry.blaming(spec, "writing", path):
         spec.write_file(network, temporary)
         try:
             status = _written(spec, network, temporary, points, source)
@@ -183,6 +186,22 @@ def _compared(spec: FrontendSpec, network: Network, run: door.Run, points: Array
 
 def _tried(network: Network, points: Array | None) -> Array:
     return door.inputs_at(network, None) if points is None else points
+
+
+def sizes_written(original: Network, path: str | Path) -> tuple[int, int] | None:
+    """Bytes that ``original`` takes as LEO writes it in the format of ``path``, and bytes of that file; like with like.
+
+    A file from elsewhere may hold an optimiser's state, or a graph that a compiler laid out. None where the format does
+    not hold the original.
+    """
+    spec = output_frontend(path)
+    assert spec.write_file is not None
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(LeoError, OSError):
+        twin = Path(folder) / f"original{Path(path).suffix}"
+        with registry.blaming(spec, "writing", twin):
+            spec.write_file(original, twin)
+        return twin.stat().st_size, Path(path).stat().st_size
+    return None
 
 
 @contextlib.contextmanager

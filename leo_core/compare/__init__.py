@@ -8,6 +8,7 @@ side, what is proved to be the same taken once (:mod:`.joint`), and branch and b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -165,7 +166,7 @@ def _nearest(value: Fraction) -> float:
     try:
         return float(value)
     except OverflowError:
-        return float(np.copysign(np.inf, value.numerator))
+        return math.inf if value > 0 else -math.inf
 
 
 def _require_one_tail(first: Network, second: Network, box: Box, seed: int) -> None:

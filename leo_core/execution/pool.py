@@ -15,7 +15,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, Final, Protocol, TypeAlias, TypeVar, final
 
@@ -167,9 +169,13 @@ class _Worker:
         context = multiprocessing.get_context("spawn")  # a fork would copy solvers' and BLAS's threads half
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs,), daemon=True)
-        with _bare_child():
-            self.process.start()
+        with ThreadPoolExecutor(1) as starter:  # Ctrl-C breaks into no other thread, which would leave half a process
+            starter.submit(self._start).result()
         theirs.close()
+
+    def _start(self) -> None:
+        with _bare_child(), _undisturbed():
+            self.process.start()
 
     @property
     def ends(self) -> tuple[Any, Any]:
@@ -222,6 +228,23 @@ def _bare_child() -> Iterator[None]:
         vars(main).update(hidden)
         for name in threads:
             del os.environ[name]
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """A process started here is not ended by Ctrl-C, with a traceback, before it has come to :func:`_serve`.
+
+    What a thread holds back is heard by another one of its process, and a process begins with what its starter held.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # which would let it through in between
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _follow_parent() -> None:

@@ -6,7 +6,8 @@ In pluggy one raising plug-in would empty a collecting call for all, so each get
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
@@ -15,7 +16,7 @@ from typing import Any, Literal, TypeAlias, final
 
 import pluggy
 
-from leo_core.errors import LeoError, MissingExtraError, PluginError
+from leo_core.errors import FormatError, LeoError, MissingExtraError, PluginError, first_line
 from leo_core.milp.solver import Solver
 from leo_core.plugins import hookspecs
 from leo_core.plugins.specs import ExecutorSpec, FrontendSpec, SolverSpec
@@ -128,6 +129,32 @@ def frontend_for_model(model: Any) -> FrontendSpec:
     )
 
 
+@contextmanager
+def blaming(spec: FrontendSpec, doing: str, path: str | Path | None = None) -> Iterator[None]:
+    """Name the frontend whose function is ``doing`` something when it raises what is no error of LEO's.
+
+    An OSError where ``path`` is written is left to whoever opened it; where it is read, it is said of the file.
+    """
+    where = "" if path is None else f"{path}: "
+    try:
+        yield
+    except (LeoError, MemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and path is not None:
+            if doing == "writing":
+                raise
+            missing = isinstance(error, FileNotFoundError) and not Path(path).exists()
+            said = "there is no such file" if missing else f"cannot be read ({error.strerror or error})"
+            raise FormatError(f"{path}: {said}") from None
+        raised = type(error).__name__ if str(error) in ("", type(error).__name__) else f"{type(error).__name__}: "
+        said = raised + (first_line(error) if raised.endswith(": ") else "")
+        raise PluginError(
+            f"{where}the frontend '{spec.name}' ({_version(spec.name)}) failed while {doing}: {said}; "
+            "it should raise one of LEO's errors: report this to its authors"
+        ) from error
+
+
 def listing() -> tuple[PluginStatus, ...]:
     """Every plug-in with its state, loaded one at a time; nothing here raises."""
     return tuple(_status(kind, name) for kind in _SPECS for name in _names(kind))
@@ -157,6 +184,14 @@ def _status(kind: Kind, name: str) -> PluginStatus:
     if missing:
         return PluginStatus(kind, name, spec.summary, owners, "missing", str(_missing_error(kind, spec, missing)))
     return PluginStatus(kind, name, spec.summary, owners, "available")
+
+
+def _version(name: str) -> str:
+    """The distribution that a frontend comes from, with its version."""
+    for point in _points("frontend"):
+        if point.name == name and point.dist is not None:
+            return f"{point.dist.name} {point.dist.version}"
+    return "this process"
 
 
 def _register(kind: Kind, spec: Any) -> None:

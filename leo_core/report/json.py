@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
+from leo_core.compare import Comparison
+from leo_core.domain import Box
 from leo_core.network import Network
 from leo_core.stability.cross_check import CrossCheck
 from leo_core.stability.verdict import StabilityMap, State
@@ -36,9 +40,17 @@ def cross_check_json(found: CrossCheck) -> dict[str, Any]:
     """The first decision as ``inspect`` has it, and how the second compares."""
     return {
         **stability_json(found.first),
+        "interrupted": found.first.interrupted or found.second.interrupted,
         "cross_check": {
             "solvers": [found.first.solver, found.second.solver],
             "seconds": [round(one.seconds, 6) for one in (found.first, found.second)],
+            "asked": list(found.asked),
+            "failed": list(found.failed),
+            "compared": found.compared,
+            "contradictions": [
+                {"question": item.question, "solvers": list(item.solvers), "what": item.what}
+                for item in found.contradictions
+            ],
             "decided_by_one": found.decided_by_one,
             "disagreements": [
                 {
@@ -57,8 +69,33 @@ def network_json(network: Network) -> dict[str, Any]:
     return {
         "widths": list(network.widths),
         "connections": network.connections,
+        "nonzeros": network.nonzeros,
+        "operations": network.operations,
         "parameters": network.parameters,
     }
+
+
+def comparison_json(found: Comparison) -> dict[str, Any]:
+    """The contract of ``leo verify --json``."""
+    at = found.largest
+    return {
+        "upper": number_json(found.upper),
+        "lower": found.lower,
+        "witness": found.witness.tolist(),
+        "verdict": found.verdict,
+        "largest": None
+        if at is None
+        else {"output": at, "first": number_json(found.first[at]), "second": number_json(found.second[at])},
+        "tail": found.tail,
+        "outputs_upper": number_json(found.outputs_upper),
+        "interrupted": found.interrupted,
+    }
+
+
+def outside(points: Any, box: Box) -> int:
+    """How many of some inputs (examples × inputs) lie outside a box."""
+    values = np.asarray(points, dtype=np.float64)
+    return int(np.count_nonzero(((values < box.lower) | (values > box.upper)).any(axis=1)))
 
 
 def details_json(network: Network) -> dict[str, Any]:

@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import TextIO
+from typing import Any, TextIO, cast
 
 from leo_core.execution.events import Event, Listener, Note
+
+
+class _Lasting:
+    """A stream that may go away: what a closed terminal does not take is lost, and the work goes on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            return self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
 
 
 @contextmanager
@@ -26,7 +45,7 @@ def live(stream: TextIO) -> Iterator[Listener]:
             words = decided if left is None else f"{decided}, {timedelta(seconds=int(left))} left"
             return Text(words, no_wrap=True)
 
-    console = Console(file=stream, highlight=False, markup=False, soft_wrap=True)
+    console = Console(file=cast(TextIO, _Lasting(stream)), highlight=False, markup=False, soft_wrap=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=16),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+from leo_core.compare import Comparison
 from leo_core.network import Network
 from leo_core.rewrite.step import Step
+from leo_core.stability.cross_check import CrossCheck
 from leo_core.stability.verdict import StabilityMap, State
 
 if TYPE_CHECKING:
@@ -33,7 +35,10 @@ def stability_table(stability: StabilityMap) -> Table:
 
 
 def before_after_table(before: Network, after: Network, bytes_: tuple[int, int] | None = None) -> Table:
-    """Widths, connections, parameters and, where they are known, file sizes; and what is left of each."""
+    """Widths, connections, parameters and, where they are known, file sizes; and what is left of each.
+
+    ``bytes_`` are those of both networks as LEO writes them, in one format.
+    """
     from rich import box
     from rich.table import Table
 
@@ -44,11 +49,13 @@ def before_after_table(before: Network, after: Network, bytes_: tuple[int, int] 
     counts = [
         ("ReLU units", before.units, after.units),
         ("connections", before.connections, after.connections),
+        ("… that are not zero", before.nonzeros, after.nonzeros),
         ("… behind the first ReLU", before.inner_connections, after.inner_connections),
         ("parameters", before.parameters, after.parameters),
+        ("multiplications for one input", before.operations, after.operations),
     ]
     if bytes_ is not None:
-        counts.append(("bytes in the file", *bytes_))
+        counts.append(("bytes as LEO writes it", *bytes_))
     for label, was, now in counts:
         table.add_row(label, f"{was:,}", f"{now:,}", f"{now / was:.1%}" if was else "")
     table.add_row("largest weight", f"{before.largest_weight:.3g}", f"{after.largest_weight:.3g}", "")
@@ -104,6 +111,50 @@ def certain_line(share: float | None, inputs: int, dtype: str) -> str:
     return f"class certain to stay when both are run in {dtype}: {share:.2%} of {inputs:,} inputs"
 
 
+def inputs_lines(report: Mapping[str, Any], dtype: str) -> list[str]:
+    """What is said of given inputs: the class certain to stay, and how many the guarantee does not cover."""
+    lines = [certain_line(report["certain"], report["inputs"], dtype)] if "certain" in report else []
+    if report.get("outside"):
+        lines.append(
+            f"{report['outside']:,} of {report['inputs']:,} inputs lie outside the domain: the guarantee, and the "
+            "largest change, do not hold there"
+        )
+    return lines
+
+
+def difference_lines(found: Comparison) -> list[str]:
+    """Where two networks differ most: the output, both its values, and the input."""
+    at = found.largest
+    if at is None:
+        return []
+    what = f"output {at}" if len(found.first) > 1 else "the output"
+    return [
+        f"at this input {what} is {found.first[at]:.9g} in A, {found.second[at]:.9g} in B"
+        + (f" (before the {found.tail})" if found.tail else ""),
+        _listed(found.witness),
+    ]
+
+
+def _listed(point: Any) -> str:
+    if len(point) <= _LISTED:
+        return f"input: {', '.join(f'{value:.9g}' for value in point)}"
+    first = ", ".join(f"{value:.9g}" for value in point[:_LISTED])
+    return f"input of {len(point):,} values: {first}, … (all of them with --json)"
+
+
+def contradiction_lines(found: CrossCheck) -> list[str]:
+    """Verdicts, and answers, of two solvers that contradict each other."""
+    lines = [
+        f"  {item.relu}, unit {item.unit}: {item.first.name.lower()} with {found.first.solver}, "
+        f"{item.second.name.lower()} with {found.second.solver}"
+        for item in found.disagreements
+    ]
+    lines += [f"  question {item.question}: {item.what}" for item in found.contradictions[:_LISTED]]
+    if len(found.contradictions) > _LISTED:
+        lines.append(f"  … and {len(found.contradictions) - _LISTED} more (all of them with --json)")
+    return lines
+
+
 def as_text(*parts: RenderableType, width: int = 100) -> str:
     """Rich things as plain text without colour, as ``print`` needs it."""
     import io
@@ -123,6 +174,8 @@ def scientific(value: float) -> str:
     return "0" if value == 0 else f"{value:.2g}"
 
 
+#: Numbers, or lines, that are written out.
+_LISTED = 12
 _ORDER = (State.ACTIVE, State.INACTIVE, State.UNSTABLE, State.UNDECIDED)
 
 

@@ -1,4 +1,7 @@
-"""Where two decisions of the same network on the same box contradict each other: one of them is wrong."""
+"""Where two decisions of a network on a box contradict each other, or two solvers' answers to one question.
+
+One of the two is wrong. Verdicts that are proved cannot be made false by a solver, so answers are compared themselves.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import final
 
 import numpy as np
 
+from leo_core.milp.panel import Contradiction
 from leo_core.stability.verdict import StabilityMap, State
 
 
@@ -24,12 +28,31 @@ class Disagreement:
 @final
 @dataclass(frozen=True, eq=False)
 class CrossCheck:
-    """Two decisions, with what they contradict each other in, and how many units only one of them decided."""
+    """Two decisions, with what they contradict each other in, and how many units only one of them decided.
+
+    Of the two solvers: how often each was asked and failed, how many questions both answered, and which answers
+    contradict each other.
+    """
 
     first: StabilityMap
     second: StabilityMap
     disagreements: tuple[Disagreement, ...]
     decided_by_one: int
+    asked: tuple[int, int] = (0, 0)
+    failed: tuple[int, int] = (0, 0)
+    compared: int = 0
+    contradictions: tuple[Contradiction, ...] = ()
+
+    @property
+    def told(self) -> list[str]:
+        """Who was asked how often, and what was compared, in words."""
+        names = (self.first.solver, self.second.solver)
+        if not any(self.asked):
+            return ["neither solver was asked anything: no ReLU needed one; nothing was compared"]
+        lines = [" and ".join(f"{name} was asked {count} times" for name, count in zip(names, self.asked, strict=True))]
+        lines += [f"{name} failed {count} times" for name, count in zip(names, self.failed, strict=True) if count]
+        lines.append(f"{self.compared} answers to the same question were compared")
+        return lines
 
 
 def cross_checked(first: StabilityMap, second: StabilityMap) -> CrossCheck:

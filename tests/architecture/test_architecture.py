@@ -18,6 +18,8 @@ SOURCES = sorted(p for room in ("leo_core", "leo_backends", "leo_frontends") for
 FLOORS = (
     {"__main__"},
     {"cli"},
+    {"terminal"},
+    {"signals"},
     {"api"},
     {"files"},
     {"report", "certificate", "compare", "door"},
@@ -29,7 +31,7 @@ FLOORS = (
     {"network"},
     {"linear"},
     {"arithmetic", "tails"},
-    {"errors", "options"},
+    {"errors", "options", "paths"},
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 

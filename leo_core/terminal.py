@@ -1,0 +1,104 @@
+"""How the command talks: errors as one message and an exit code, progress on stderr, JSON on stdout, nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from leo_core.errors import LeoError, UsageError
+from leo_core.signals import Stop, stopping
+
+if TYPE_CHECKING:
+    from leo_core.execution.events import Listener
+
+#: Exit codes: done; the work cannot be done; the command was used wrongly. A signal has its own (:mod:`.signals`).
+DONE, CANNOT, WRONG_USAGE = 0, 1, 2
+
+
+class Group(click.Group):
+    """Turns every error of ours, and every signal, into one message on stderr and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with stopping() as stop:
+            ctx.obj = stop
+            try:
+                done = super().invoke(ctx)
+            except UsageError as error:
+                fail(error, WRONG_USAGE)
+            except LeoError as error:
+                fail(error, CANNOT)
+            except MemoryError:
+                fail("out of memory; use a smaller network or domain", CANNOT)
+            except KeyboardInterrupt:
+                fail("interrupted before there was a result; nothing was written", stop.exit_code)
+            except OSError:
+                if not stop.heard:
+                    raise
+                sys.exit(stop.exit_code)  # the terminal is gone
+            if stop.heard:
+                sys.exit(stop.exit_code)
+            return done
+
+
+def current_stop() -> Stop:
+    """The signal of the command that is running, should one come."""
+    stop: Stop = click.get_current_context().obj
+    return stop
+
+
+@contextmanager
+def progress(quiet: bool, as_json: bool = False) -> Iterator[Listener]:
+    """A listener that shows on stderr where the work stands. A signal that leaves no result leaves one JSON object."""
+    from leo_core.execution.events import silent
+    from leo_core.report.live import live
+
+    stop, line = current_stop(), ExitStack()
+    try:
+        with stdout_kept(as_json):
+            with stop.writing():  # a line half begun, or half ended, would leave the terminal without its cursor
+                listener = silent if quiet else line.enter_context(live(sys.stderr))
+            try:
+                if stop.heard:
+                    raise KeyboardInterrupt
+                yield listener
+            finally:
+                with stop.writing():
+                    line.close()
+    except KeyboardInterrupt:
+        if as_json:
+            print_json({"interrupted": True})
+        raise
+
+
+@contextmanager
+def stdout_kept(kept: bool) -> Iterator[None]:
+    """What a plug-in's compiled code prints goes to stderr: only our JSON object is for stdout."""
+    if not kept:
+        yield
+        return
+    sys.stdout.flush()
+    own = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(own, 1)
+        os.close(own)
+
+
+def print_json(content: dict[str, Any]) -> None:
+    """The one object of ``--json``."""
+    click.echo(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def fail(error: object, code: int) -> NoReturn:
+    """End with a message on stderr."""
+    click.echo(f"leo: {error}", err=True)
+    sys.exit(code)
