@@ -28,6 +28,7 @@ from leo_core.certificate.write import Account
 from leo_core.certificate.write import write as write_certificate
 from leo_core.compare import Comparison, compare
 from leo_core.domain import Box, input_shape
+from leo_core.environment import ieee, settle, undisturbed
 from leo_core.errors import CertificateError, OutputError, PluginError, UsageError
 from leo_core.execution.budget import Budget
 from leo_core.execution.checkpoint import Checkpoint
@@ -115,6 +116,7 @@ class CompressionResult:
         """The smaller network as a live model of the framework the original came from."""
         return self.to(self.frontend)
 
+    @ieee()
     def to(self, framework: str) -> Any:
         """The smaller network as a live model of a framework, by its frontend's name (``"onnx"``).
 
@@ -126,7 +128,8 @@ class CompressionResult:
             if spec.read_model is not None:
                 what = f"LEO reads models of '{framework}' but cannot write them"
             raise PluginError(f'{what}; use .to("torch"), .export(path) or .network')
-        return spec.write_model(self.network)
+        write_model = spec.write_model
+        return undisturbed(lambda: write_model(self.network))
 
     def export(self, path: str | Path) -> Path:
         """Write the smaller network to a file, its format by the suffix; a crash leaves no half file.
@@ -135,6 +138,7 @@ class CompressionResult:
         """
         return write(self.network, path)
 
+    @ieee()
     def certify(self, path: str | Path, compressed: str | Path | None = None) -> float:
         """Write what is needed to re-check this result: a certificate, for :func:`check`; the deviation it claims.
 
@@ -166,6 +170,7 @@ class CompressionResult:
             write_certificate(temporary, certificate, told)
         return certificate.deviation
 
+    @ieee()
     def certain(self, inputs: Any) -> float | None:
         """The share of given inputs whose class is certain to stay when both networks are run in their own dtype.
 
@@ -232,6 +237,7 @@ class CompressionResult:
         }
 
 
+@ieee()
 def analyze(model: Any, domain: Any, *, listener: Listener = silent, **options: Any) -> StabilityMap:
     """Decide which ReLUs never change state on a domain.
 
@@ -254,6 +260,7 @@ def analyze(model: Any, domain: Any, *, listener: Listener = silent, **options: 
     return _decide(imported.network, box, settings, Budget.of(settings.time_limit), heard)
 
 
+@ieee()
 def cross_check(
     model: Any, domain: Any, solvers: tuple[str, str], *, listener: Listener = silent, **options: Any
 ) -> CrossCheck:
@@ -281,6 +288,7 @@ def cross_check(
     return cross_checked(*maps)
 
 
+@ieee()
 def compress(model: Any, domain: Any, *, listener: Listener = silent, **options: Any) -> CompressionResult:
     """Make a network smaller without changing what it computes on a domain; see :func:`analyze` for arguments.
 
@@ -364,6 +372,7 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
     )
 
 
+@ieee()
 def verify(
     first: Any,
     second: Any,
@@ -396,6 +405,7 @@ def verify(
     return Comparison(max(0.0, float(round_down(found.lower - apart))), _sum_up(found.upper, apart), found.witness)
 
 
+@ieee()
 def check(
     certificate: str | Path, original: Any, compressed: Any, domain: Any = None, *, listener: Listener = silent
 ) -> Report:
@@ -438,6 +448,7 @@ def check(
     return report
 
 
+@ieee()
 def convert(source: Any, target: str | Path, *, listener: Listener = silent) -> Path:
     """Write a model in another format, by the target's suffix; the function stays the same."""
     output_frontend(target)
@@ -460,6 +471,7 @@ class _Heard:
         if isinstance(event, Note) and not event.passing:
             self.notes.append(event.text)
         self._listener(event)
+        settle()
 
 
 def _options(given: dict[str, Any]) -> Options:

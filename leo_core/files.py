@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from leo_core.environment import ieee, undisturbed
 from leo_core.errors import FormatError, LeoError, OutputError, PluginError
 from leo_core.execution.events import Listener, Note, silent
 from leo_core.network import Network
 from leo_core.plugins import FrontendSpec, Imported, registry
 
 
+@ieee()
 def read(model: Any, listener: Listener = silent, shape: tuple[int, ...] | None = None) -> tuple[Imported, str]:
     """(a model as LEO sees it, the name of the frontend that read it), from a path or a live model.
 
@@ -29,12 +31,14 @@ def read(model: Any, listener: Listener = silent, shape: tuple[int, ...] | None 
         spec = registry.frontend_for_path(model)
         if spec.read_file is None:
             raise PluginError(f"{path}: the frontend '{spec.name}' cannot read files")
-        imported = spec.read_file(path)
+        read_file = spec.read_file
+        imported = undisturbed(lambda: read_file(path))
     else:
         spec = registry.frontend_for_model(model)
         if spec.read_model is None:
             raise PluginError(f"the frontend '{spec.name}' cannot read live models; save it to a file")
-        imported = spec.read_model(model, shape)
+        read_model = spec.read_model
+        imported = undisturbed(lambda: read_model(model, shape))
     for note in imported.notes:
         listener(Note(note))
     return imported, spec.name
@@ -64,12 +68,14 @@ def require_writable(path: str | Path) -> None:
         raise OutputError(f"{path}: the folder '{target.parent}' is not writable")
 
 
+@ieee()
 def write(network: Network, path: str | Path) -> Path:
     """Write a network under a temporary name, then rename it into place."""
     spec = output_frontend(path)
-    assert spec.write_file is not None
+    write_file = spec.write_file
+    assert write_file is not None
     with replacing(path) as temporary:
-        spec.write_file(network, temporary)
+        undisturbed(lambda: write_file(network, temporary))
     return Path(path)
 
 

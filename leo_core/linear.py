@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from leo_core.arithmetic import ExactVector, to_integers
+from leo_core.environment import own_thread
 
 FloatArray: TypeAlias = NDArray[Any]
 
@@ -117,6 +118,7 @@ class Dense(_Rebuilt):
         return self._matrix
 
     @cached_property
+    @own_thread()  # what is kept must not depend on who asked first
     def _double(self) -> NDArray[np.float64]:
         return self._matrix.astype(np.float64, copy=False)
 
@@ -136,6 +138,7 @@ class Dense(_Rebuilt):
         return y @ self._as(y.dtype)
 
     @cached_property
+    @own_thread()
     def _absolute(self) -> Dense:
         return Dense(np.abs(self._double))
 
@@ -146,6 +149,7 @@ class Dense(_Rebuilt):
         return Dense((self._matrix != 0).astype(np.float32))
 
     @cached_property
+    @own_thread()
     def _integers(self) -> tuple[NDArray[np.object_], int]:
         return to_integers(self._matrix)
 
@@ -213,6 +217,7 @@ class Sparse(_Rebuilt):
         return {"data": self._data, "indices": self._indices, "indptr": self._indptr}
 
     @cached_property
+    @own_thread()
     def _dense(self) -> FloatArray:
         return frozen_array(self._csr.toarray())
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.arithmetic import ExactVector, add_exact
+from leo_core.environment import own_thread
 from leo_core.errors import NetworkError
 from leo_core.linear import FloatArray, LinearMap, frozen_array, kind_of
 
@@ -352,6 +353,7 @@ class Network:
         """The network's value on a batch (…, input_size) → (…, output_size), all sums in ``dtype``."""
         return self.evaluate_nodes(x, dtype)[self.output]
 
+    @own_thread()
     def evaluate_nodes(
         self, x: Any, dtype: Any = np.float64, only: Container[str] | None = None
     ) -> dict[str, FloatArray]:
@@ -376,6 +378,7 @@ class Network:
                 values[node.name] = total + node.bias.astype(dtype)
         return values
 
+    @own_thread()
     def evaluate_exact(self, x: Any, only: Container[str] | None = None) -> dict[str, ExactVector]:
         """Every node's exact rational value at one point (floats or Fractions), by name.
 

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from leo_core.arithmetic import TINY, gamma, round_down, round_up
 from leo_core.bounds.interval import bound_affine_stack
 from leo_core.bounds.region import Region
+from leo_core.environment import ieee
 from leo_core.linear import Select
 from leo_core.network import INPUT, Affine, Network, Relu
 
@@ -35,6 +36,7 @@ Array = NDArray[np.float64]
 _HELD = 2**21
 
 
+@ieee()
 def running_error(network: Network, region: Region, dtype: Any) -> Array:
     """How far the outputs of a network run in ``dtype`` (float32, float64) can be from their exact values.
 
@@ -58,6 +60,7 @@ def running_error_at(network: Network, points: Any, dtype: Any) -> Array:
     return np.vstack([np.zeros((0, network.output_size)), *errors])
 
 
+@ieee()
 def as_run(network: Network, points: Any, dtype: Any) -> tuple[Array, Array]:
     """Proved (lower, upper) of the outputs that a network run in ``dtype`` has at given points.
 
@@ -70,6 +73,7 @@ def as_run(network: Network, points: Any, dtype: Any) -> tuple[Array, Array]:
     return lower, upper
 
 
+@ieee()
 def certain_class(network: Network, points: Any, dtype: Any) -> NDArray[np.int64]:
     """The output that is sure to be the largest when a network is run in ``dtype`` at each of ``points``, or −1."""
     lower, upper = as_run(network, points, dtype)

@@ -18,6 +18,7 @@ from leo_core.compare.joint import DIFFERENCE, Seen, joint_region, side_by_side
 from leo_core.compare.narrow import narrowed
 from leo_core.compare.pairing import DUST, paired
 from leo_core.domain import Box
+from leo_core.environment import ieee
 from leo_core.errors import NetworkError
 from leo_core.execution.budget import Budget
 from leo_core.execution.events import Listener, Note, silent
@@ -59,6 +60,7 @@ class Comparison:
         return f"{within}; {apart}; what is between the two is open"
 
 
+@ieee()
 def compare(
     first: Network,
     second: Network,

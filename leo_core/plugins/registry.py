@@ -15,7 +15,8 @@ from typing import Any, Literal, TypeAlias, final
 
 import pluggy
 
-from leo_core.errors import LeoError, MissingExtraError, PluginError
+from leo_core.environment import settle
+from leo_core.errors import LeoError, MachineError, MissingExtraError, PluginError
 from leo_core.milp.solver import Solver
 from leo_core.plugins import hookspecs
 from leo_core.plugins.specs import ExecutorSpec, FrontendSpec, SolverSpec
@@ -79,6 +80,7 @@ def solver(name: str, tell: Callable[[str], None] = lambda _text: None) -> Solve
     spec = _require("solver", name)
     try:
         created: Solver = spec.create()
+        settle()
     except LeoError:
         raise
     except Exception as error:
@@ -193,6 +195,9 @@ def _load(kind: Kind, name: str) -> Any:
             raise PluginError(f"the {kind} '{name}' is defined by {' and by '.join(owners)}; uninstall one of them")
         try:
             plugin = points[0].load()
+            settle()  # a library may set the processor's arithmetic when it is loaded
+        except MachineError:
+            raise
         except Exception as error:
             raise PluginError(
                 f"the {kind} '{name}' of {owners[0]} cannot be imported: {type(error).__name__}: {error}"
@@ -206,6 +211,9 @@ def _call(kind: Kind, name: str, plugin: Any) -> Any:
     try:
         manager.register(plugin, name=name)
         answers = getattr(manager.hook, f"leo_{kind}")()
+        settle()
+    except MachineError:
+        raise
     except Exception as error:
         raise PluginError(f"the {kind} '{name}' failed when asked: {type(error).__name__}: {error}") from error
     if len(answers) != 1 or not isinstance(answers[0], _SPECS[kind]):

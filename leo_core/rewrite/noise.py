@@ -9,6 +9,7 @@ import numpy as np
 from leo_core.arithmetic import Array, ExactVector
 from leo_core.bounds.interval import bound_network
 from leo_core.domain import Box
+from leo_core.environment import ieee
 from leo_core.network import Network
 from leo_core.stability.verdict import StabilityMap
 
@@ -21,6 +22,7 @@ _CHECKED = 16
 _EXACT_PRODUCTS = 5_000_000
 
 
+@ieee()
 def float_noise(network: Network, stability: StabilityMap, seed: int = 0) -> float:
     """The largest |computed − exact| at any output, over witnesses, corners, samples and points near the worst.
 

@@ -16,6 +16,7 @@ from typing import final
 import numpy as np
 
 from leo_core.arithmetic import Array, round_up
+from leo_core.environment import ieee
 from leo_core.execution.budget import Budget
 from leo_core.execution.events import Listener, Note, silent
 from leo_core.network import Network
@@ -72,6 +73,7 @@ class Rewritten:
     interrupted: bool = False
 
 
+@ieee()
 def rewrite(
     network: Network,
     stability: StabilityMap,

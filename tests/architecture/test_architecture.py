@@ -29,7 +29,7 @@ FLOORS = (
     {"network"},
     {"linear"},
     {"arithmetic"},
-    {"errors", "options"},
+    {"environment", "errors", "options"},
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 

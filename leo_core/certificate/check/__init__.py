@@ -18,6 +18,8 @@ from leo_core.certificate.check.bounds import Region, bounded
 from leo_core.certificate.check.difference import Difference, Roles
 from leo_core.certificate.check.networks import Net, Refused, open_archive, read_network
 from leo_core.certificate.check.trees import BATCH, Tree, proved_bounds, signs_at
+from leo_core.environment import ieee
+from leo_core.errors import MachineError
 
 Array = Any
 Note = Callable[[str], None]
@@ -51,30 +53,36 @@ def check(certificate: Any, original: Any, compressed: Any, *, note: Note = lamb
     ``note`` is told how far the work is.
     """
     try:
-        content, arrays = open_certificate(certificate)
-        f, g = read_network(original), read_network(compressed)
-        for net, what in ((f, "original"), (g, "compressed")):
-            if net.digest != content[what]:
-                raise Refused(f"it is of another {what} network")
-        lower, upper = arrays["lower"].astype(np.float64), arrays["upper"].astype(np.float64)
-        if lower.shape != (f.inputs,) or upper.shape != (f.inputs,) or not (lower <= upper).all():
-            raise Refused("its box does not fit the network")
-        if not (np.isfinite(lower).all() and np.isfinite(upper).all()):
-            raise Refused("its box is not bounded")
-        with np.errstate(all="ignore"):
-            region, counts, leaves = verdicts(f, (lower[None], upper[None]), content, arrays, note)
-            note("comparing the networks")
-            deviation = deviates(f, g, region, roles_of(content, arrays), content["deviation"])
-        return Report(
-            active=counts[ACTIVE], inactive=counts[INACTIVE], unstable=counts[UNSTABLE], undecided=counts[UNDECIDED],
-            trusted=counts["trusted"], leaves=leaves, deviation=deviation, lower=lower, upper=upper,
-        )  # fmt: skip
+        with ieee():
+            return _checked(certificate, original, compressed, note)
+    except MachineError as error:
+        raise Refused(str(error)) from None
     except (Refused, OSError):
         raise
     except MemoryError:
         raise Refused("out of memory") from None
     except Exception as error:  # a hostile file can make zipfile, json and numpy raise nearly anything
         raise Refused(f"damaged, or no certificate ({type(error).__name__}: {error})") from error
+
+
+def _checked(certificate: Any, original: Any, compressed: Any, note: Note) -> Report:
+    content, arrays = open_certificate(certificate)
+    f, g = read_network(original), read_network(compressed)
+    for net, what in ((f, "original"), (g, "compressed")):
+        if net.digest != content[what]:
+            raise Refused(f"it is of another {what} network")
+    lower, upper = arrays["lower"].astype(np.float64), arrays["upper"].astype(np.float64)
+    if lower.shape != (f.inputs,) or upper.shape != (f.inputs,) or not (lower <= upper).all():
+        raise Refused("its box does not fit the network")
+    if not (np.isfinite(lower).all() and np.isfinite(upper).all()):
+        raise Refused("its box is not bounded")
+    region, counts, leaves = verdicts(f, (lower[None], upper[None]), content, arrays, note)
+    note("comparing the networks")
+    deviation = deviates(f, g, region, roles_of(content, arrays), content["deviation"])
+    return Report(
+        active=counts[ACTIVE], inactive=counts[INACTIVE], unstable=counts[UNSTABLE], undecided=counts[UNDECIDED],
+        trusted=counts["trusted"], leaves=leaves, deviation=deviation, lower=lower, upper=upper,
+    )  # fmt: skip
 
 
 def open_certificate(path: Any) -> tuple[dict[str, Any], dict[str, Array]]:
