@@ -157,7 +157,9 @@ class CompressionResult:
         network = self.network if compressed is None else read(compressed)[0].network
         certificate = self.account.certificate(network)
         if not math.isfinite(certificate.deviation):
-            raise OutputError(f"{path}: no certificate: no bound on the deviation was found; write OUT as a .leo file")
+            other = compressed is not None and Path(compressed).suffix != ".leo"
+            why = "write OUT as a .leo file" if other else "numbers overflow on the way to the outputs"
+            raise OutputError(f"{path}: no certificate: the checker would find no bound on the deviation; {why}")
         told = {
             "made_by": f"leo-compress {version('leo-compress')}",
             "strategy": self.stability.strategy,

@@ -6,6 +6,7 @@ All must equal their own ``matrix()`` exactly; the tests compare them in rationa
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import Any, Protocol, TypeAlias, final
 
@@ -225,12 +226,12 @@ class Sparse(_Rebuilt):
         return self._dense
 
     def apply(self, x: FloatArray) -> FloatArray:
-        flat = x.reshape(-1, self.columns)
+        flat = x.reshape(math.prod(x.shape[:-1]), self.columns)
         result = (self._csr.astype(x.dtype) @ flat.T).T
         return np.asarray(result, dtype=x.dtype).reshape(*x.shape[:-1], self.rows)
 
     def apply_transposed(self, y: FloatArray) -> FloatArray:
-        flat = y.reshape(-1, self.rows)
+        flat = y.reshape(math.prod(y.shape[:-1]), self.rows)
         result = (self._csr.astype(y.dtype).T @ flat.T).T
         return np.asarray(result, dtype=y.dtype).reshape(*y.shape[:-1], self.columns)
 

@@ -18,6 +18,7 @@ from leo_core.bounds.region import Region
 from leo_core.bounds.slopes import improved
 from leo_core.certificate import check
 from leo_core.certificate.check import bounds, networks, trees
+from leo_core.errors import EncodingError
 from leo_core.execution.budget import Budget
 from leo_core.execution.events import Listener, Note
 from leo_core.milp.solver import Solver
@@ -168,6 +169,8 @@ class _Layer:
                 tree = prover.never_positive(*claim, self._budget).tree
                 if tree is not None:
                     self._take_splits(claim, tree)
+        except EncodingError:  # its LP cannot be written: without evidence, what is missing is undecided
+            return
         finally:
             prover.close()
 

@@ -70,7 +70,8 @@ def paired(
         found = Difference(*nets, region, roles)
         bound = found.deviation()
         dust = DUST * max(1.0, float(known.reach(old, old.output).max()))
-        if seen < bound <= dust and old.connections + new.connections <= _EXACT:
+        bounded = all(np.isfinite(side).all() for ends in region.values() for side in ends)
+        if seen < bound <= dust and bounded and old.connections + new.connections <= _EXACT:
             found = Difference(*nets, region, roles, exact=True)
             bound = min(bound, found.deviation())
         if best is None or bound < best.bound:
@@ -119,7 +120,7 @@ def _partner(
     """The ReLU of ``old`` that most of these units are in, and which of its units each is (−1: none)."""
     best: tuple[str, NDArray[np.int64]] = ("", np.full(values.shape[1], -1))
     for relu in old.relus:
-        if taken[relu.name]:
+        if taken[relu.name] or not relu.size or not values.shape[1]:
             continue
         distance = _distance(values, were[relu.source])
         nearest = distance.argmin(axis=1)
@@ -153,6 +154,8 @@ def _multiples(values: Array, gone: list[int], stays: list[int], slope: Array) -
         at = int(np.argmax(np.abs(cosine)))
         of = stays[at]
         opposite = cosine[at] < 0
+        if not np.isfinite(length[[unit, of]] ** 2).all():
+            continue
         if 1.0 - abs(cosine[at]) <= 0.5 * _PARALLEL**2 and slope[unit] == slope[of] and not (opposite and slope[of]):
             ratio = Fraction(float(values[:, unit] @ values[:, of])) / Fraction(float(length[of] ** 2) or 1.0)
             near = ratio.limit_denominator(1 << 10)

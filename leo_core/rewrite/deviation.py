@@ -360,11 +360,12 @@ def _exact_change(old: Form, new: Form, lower: Array, upper: Array) -> Change:
     most = np.array(
         [float_up(Fraction(max(abs(int(t)), abs(int(u))), denominator)) for t, u in zip(top, bottom, strict=True)]
     )
-    rounded, constant = _nearest(matrix, 1 << shift), _nearest(offset, 1 << shift)
+    moves = most > 0  # a row that is 0 on the whole box must not be anything else as floats
+    rounded, constant = _nearest(matrix, 1 << shift) * moves[:, None], _nearest(offset, 1 << shift) * moves
     reach = np.maximum(np.abs(lower), np.abs(upper))
     with np.errstate(invalid="ignore", over="ignore"):
         size = np.abs(rounded) @ reach + np.abs(constant)
-        rest = np.where(most > 0, size * 4 * UNIT_ROUNDOFF + product_error(size, len(reach)) + reach.sum() * TINY, 0.0)
+        rest = np.where(moves, size * 4 * UNIT_ROUNDOFF + product_error(size, len(reach)) + reach.sum() * TINY, 0.0)
     return Change(rounded, constant, np.where(np.isnan(rest), np.inf, rest), lower, upper, most)
 
 

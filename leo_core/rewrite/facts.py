@@ -72,7 +72,8 @@ class Units:
     def defect(self, slope: Array) -> Array:
         """How far relu(z) can be from the unit's line: zero while the state is proved for z itself."""
         away = np.where(self.state == State.ACTIVE, -self.lower, self.upper)
-        stable = np.where(away > 0, round_up((1.0 - slope) * away), 0.0)
+        share = np.where(slope == 0, 1.0, round_up(1.0 - slope))
+        stable = np.where(away > 0, np.where(slope == 0, away, round_up(share * away)), 0.0)
         return np.where(self.state == State.UNSTABLE, np.inf, stable)
 
 

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from leo_core.arithmetic import Array, ExactVector
+from leo_core.arithmetic import Array, ExactVector, float_down
 from leo_core.bounds.interval import bound_network
 from leo_core.domain import Box
 from leo_core.environment import ieee
@@ -77,7 +77,7 @@ def _around(box: Box, points: Array, count: int, rng: np.random.Generator) -> Ar
 
 def _exact_error(network: Network, x: Array, seen: Array) -> float:
     exact = network.evaluate_exact(ExactVector.of(x))[network.output].fractions()
-    return float(max(abs(Fraction(float(value)) - true) for value, true in zip(seen, exact, strict=True)))
+    return float_down(max(abs(Fraction(float(value)) - true) for value, true in zip(seen, exact, strict=True)))
 
 
 def _enclosed_error(network: Network, x: Array, seen: Array) -> float:
