@@ -312,13 +312,12 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
     noise = 0.0
     interrupted = stability.interrupted
     try:
-        noise = float_noise(original, stability, settings.seed)
+        noise = float_noise(original, stability, settings.seed, budget)
     except KeyboardInterrupt:
         interrupted = True
     imprecise = 0.0
     if imported.rounding:
-        region = Facts.of(original, stability).region(original)
-        imprecise = import_deviation(original, region, imported.rounding)
+        imprecise = import_deviation(original, Facts.of(original, stability), imported.rounding)
     tolerance = {"exact": 0.0, "float": noise}.get(str(settings.tolerance))
     tolerance = float(settings.tolerance) if tolerance is None else tolerance
     if imprecise > tolerance:
@@ -350,7 +349,7 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
         running = _running_error(original, Facts.of(original, stability), stability)
         running_after = _running_error(rewritten.network, rewritten.facts, stability)
         if rewritten.steps:
-            noise_after = float_noise(rewritten.network, stability, settings.seed)
+            noise_after = float_noise(rewritten.network, stability, settings.seed, budget)
     except KeyboardInterrupt:
         interrupted = True
     return CompressionResult(
@@ -400,8 +399,8 @@ def verify(
     apart = 0.0
     for imported in (left, right):
         if imported.rounding:
-            region = bound_network(imported.network, box)
-            apart = _sum_up(apart, import_deviation(imported.network, region, imported.rounding))
+            facts = Facts.bounded(imported.network, box)
+            apart = _sum_up(apart, import_deviation(imported.network, facts, imported.rounding))
     if apart == 0.0:
         return found
     return Comparison(max(0.0, float(round_down(found.lower - apart))), _sum_up(found.upper, apart), found.witness)

@@ -218,6 +218,11 @@ class Network:
     def _by_name(self) -> Mapping[str, Node]:
         return {node.name: node for node in self.nodes}
 
+    @cached_property
+    def memo(self) -> dict[Any, Any]:
+        """What others have worked out about this network, by what they ask, so that it is done once."""
+        return {}
+
     def __getitem__(self, name: str) -> Node:
         return self._by_name[name]
 
@@ -401,12 +406,16 @@ class Network:
 class Rounding:
     """How far the stored numbers of one affine node may be from what the model means.
 
-    Every stored weight w stands for some w' with |w' − w| ≤ ``weights`` · |w|, every bias b for some
-    b' with |b' − b| ≤ ``bias`` (one entry per unit).
+    Every stored weight w stands for some w' with |w' − w − v| ≤ ``weights`` · |w|, every bias b for some
+    b' with |b' − b − d| ≤ ``bias``. Both bounds are one number or one per unit.
+
+    ``known`` are v, a map per source, and d, a number per unit: by how much the model means more than is stored, as
+    far as that is known; without them nothing is. What is known can cancel on its way, what is only bounded cannot.
     """
 
-    weights: float
+    weights: float | FloatArray
     bias: FloatArray
+    known: tuple[tuple[LinearMap, ...], FloatArray] | None = None
 
 
 def free_name(name: str, taken: Container[str], separator: str = "_") -> str:

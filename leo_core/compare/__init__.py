@@ -86,7 +86,7 @@ def compare(
         return Comparison(0.0, 0.0, box.center)
     seen = Seen(first, second, box, listener)
     with np.errstate(all="ignore"):  # an overflow makes a bound infinite
-        seen.look_around(seed)
+        seen.look_around(seed, budget)
         listener(Note("pairing units that both networks have", passing=True))
         pair = paired(first, second, box, solver, budget, seed, seen=seen.largest)
         upper = pair.bound

@@ -146,7 +146,7 @@ class Seen:
         self._joint = side_by_side(first, second)
         self.largest, self.witness = 0.0, box.center
 
-    def look_around(self, seed: int) -> None:
+    def look_around(self, seed: int, budget: Budget) -> None:
         """At the centre, corners and samples, and where a climb from the best of them leads."""
         points = scatter(self._box, _SAMPLES, seed)
         apart = self._apart(points)
@@ -158,7 +158,9 @@ class Seen:
         above = min(4.0 * float(np.abs(apart).max(initial=0.0)), sys.float_info.max) or 1.0
         excess = exceeding(self._joint, asked, above)
         starts = points[np.concatenate(best)]
-        self.look_at(ascend(excess, EXCESS, rows, np.ones(len(rows)), starts, self._box, _CLIMB))
+        self.look_at(
+            ascend(excess, EXCESS, rows, np.ones(len(rows)), starts, self._box, _CLIMB, expired=lambda: budget.expired)
+        )
 
     def look_at(self, points: Array) -> None:
         """Evaluate points in floats, and the best of them exactly."""

@@ -145,6 +145,8 @@ class _Trial:
                 self._sweep(apply, Budget())
             for apply in passes:
                 self._sweep(apply, budget)
+            if budget.expired:
+                break
             if len(self.steps) == before:
                 break
             listener(Note(f"rewriting: {self.network.connections} connections left", passing=True))
@@ -155,7 +157,7 @@ class _Trial:
             if budget.expired:
                 return
             if any(node.name == name for node in self.network.nodes):
-                outcome = apply(self.network, self.facts, name, self._fits)
+                outcome = apply(self.network, self.facts, name, lambda made: not budget.expired and self._fits(made))
                 if isinstance(outcome, Refusal):
                     self.refusals[name, outcome.what] = replace(outcome, layer=name)
                 elif outcome is not None:

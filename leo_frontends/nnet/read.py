@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,11 @@ from leo_core.plugins import Imported, Rounding
 
 Array = NDArray[np.float64]
 
+#: What rounding a quotient takes from it, and what is left where that is known and rounded in turn; generous.
 _EPS = 2.0**-50
 _LARGEST = 1 << 28
+#: What underflow can take from a quotient.
+_TINY = 2.0**-1021
 
 
 def read_file(path: Path) -> Imported:
@@ -93,13 +97,16 @@ class _Lines:
         if not means.any() and (ranges == 1).all():
             return INPUT
         name, origin = "normalised", Origin("input", "normalisation")
-        scale, shift = 1.0 / ranges, -means / ranges
+        with np.errstate(over="ignore", under="ignore"):
+            scale, shift = 1.0 / ranges, -means / ranges
+        if not np.isfinite([scale, shift]).all() or (np.abs(scale) < 2.0**-1000).any():
+            raise FormatError(f"{self._where}: dividing by the ranges leaves what float64 can hold; scale the inputs")
         if (ranges == 1).all():
             linear: Diagonal | Select = Select.identity(len(means))
         else:
             linear = Diagonal(scale)
             if not (np.frexp(np.abs(ranges))[0] == 0.5).all():  # not all powers of two: 1/range is rounded
-                rounding[name] = Rounding(_EPS, _EPS * np.abs(shift))
+                rounding[name] = _quotients(means, ranges, scale, shift)
         nodes.append(Affine(name, (INPUT,), (linear,), shift, origin))
         return name
 
@@ -130,3 +137,14 @@ class _Lines:
         if len(values) < at_least:
             raise FormatError(f"{self._where}, line {number}: {what} need {at_least} numbers, found {len(values)}")
         return values
+
+
+def _quotients(means: Array, ranges: Array, scale: Array, shift: Array) -> Rounding:
+    """How far 1 / range and −mean / range are from their floats: known to twice their digits, as rationals tell."""
+    bias = np.array([-Fraction(m) / Fraction(r) - Fraction(b) for m, r, b in zip(means, ranges, shift, strict=True)])
+    weights = np.array([1 / Fraction(r) - Fraction(w) for r, w in zip(ranges, scale, strict=True)])
+    known = tuple(np.array([float(value) for value in values]) for values in (weights, bias))
+    small = [np.abs(values)[values != 0].min(initial=1.0) for values in (*known, scale, shift)]
+    if min(small) < 2.0**-900:  # the difference itself may have no float near it
+        return Rounding(_EPS, _EPS * np.abs(shift) + _TINY)
+    return Rounding(_EPS**2, _EPS**2 * np.abs(shift), ((Diagonal(known[0]),), known[1]))

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from leo_core.certificate.check.bounds import Region, bounded
+from leo_core.certificate.check.bounds import Region, bounded, limited
 from leo_core.certificate.check.difference import Difference, Roles
 from leo_core.certificate.check.networks import Net, Refused, open_archive, read_network
 from leo_core.certificate.check.trees import BATCH, Tree, proved_bounds, signs_at
@@ -169,7 +169,7 @@ def witnessed(net: Net, name: str, box: tuple[Array, Array], units: Array, pairs
 def deviates(f: Net, g: Net, region: Region, roles: Roles, claimed: float) -> float:
     """A proved deviation that is at most what is claimed, or a refusal."""
     deviation = Difference(f, g, region, roles).deviation()
-    if claimed < deviation < np.inf:  # rounding may be all that is between them
+    if claimed < deviation < np.inf and limited(region):  # rounding may be all that is between them
         deviation = Difference(f, g, region, roles, exact=True).deviation()
     if not deviation <= claimed:
         raise Refused(f"a deviation of at most {claimed:.6g} is claimed, {deviation:.6g} is proved")
