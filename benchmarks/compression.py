@@ -27,10 +27,12 @@ from listing import NETS, Case, picked, real
 
 import leo_core
 from leo_core import Box, Network, State
+from leo_core.arithmetic import round_down, round_up
 from leo_core.bounds.running import running_error
 from leo_core.files import read, write
 from leo_core.options import PASSES
 from leo_core.rewrite import rewrite
+from leo_core.rewrite.deviation import import_deviation
 from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.noise import float_noise
 
@@ -63,8 +65,8 @@ def cases(nets: Path, names: list[str]) -> Iterator[Case]:
 
 
 def measure(name: str, model: Path, domain: Path, time_limit: float, mnist: Path) -> dict[str, Any]:
-    network, _ = read(model)
-    network = network.network
+    imported, _ = read(model)
+    network = imported.network
     stability = leo_core.analyze(network, domain, time_limit=time_limit)
     noise = float_noise(network, stability)
     row: dict[str, Any] = {
@@ -77,18 +79,21 @@ def measure(name: str, model: Path, domain: Path, time_limit: float, mnist: Path
         "results": {passes: {} for passes in PASSES},
     }
     original = facts = Facts.of(network, stability)
+    reading = import_deviation(network, original, imported.rounding)  # what a user's deviation includes
+    row["import_deviation"] = reading
     default = network
     for passes in PASSES:
         for tolerance in TOLERANCES:
             allowed = {"exact": 0.0, "float": noise}.get(tolerance)
             allowed = float(tolerance) if allowed is None else allowed
             begun = time.perf_counter()
-            found = rewrite(network, stability, tolerance=allowed, passes=passes)
+            left = max(0.0, float(round_down(allowed - reading))) if reading else allowed
+            found = rewrite(network, stability, tolerance=left, passes=passes)
             row["results"][passes][tolerance] = {
                 "widths": found.network.widths,
                 "connections": found.network.connections,
                 "removed": 1 - found.network.connections / network.connections,
-                "deviation": found.deviation,
+                "deviation": float(round_up(reading + found.deviation)) if reading else found.deviation,
                 "seconds": round(time.perf_counter() - begun, 3),
             }
             if (passes, tolerance) == ("all", "float"):

@@ -22,11 +22,9 @@ from leo_core.plugins import Imported, Rounding
 
 Array = NDArray[np.float64]
 
-#: What rounding a quotient takes from it, and what is left where that is known and rounded in turn; generous.
-_EPS = 2.0**-50
+#: What is left of a quotient, relative to it, where it is stored as two floats; generous.
+_EPS = 2.0**-100
 _LARGEST = 1 << 28
-#: What underflow can take from a quotient.
-_TINY = 2.0**-1021
 
 
 def read_file(path: Path) -> Imported:
@@ -41,6 +39,12 @@ def read_file(path: Path) -> Imported:
     except (OSError, UnicodeDecodeError) as error:
         raise FormatError(f"{path}: cannot be read as text ({error})") from None
     return _Lines(text, str(path)).imported()
+
+
+def split_quotient(divisor: float) -> tuple[float, float]:
+    """1 / divisor as the sum of two floats, which have twice the digits of one."""
+    high = 1.0 / divisor
+    return high, float(1 / Fraction(divisor) - Fraction(high))
 
 
 class _Lines:
@@ -94,21 +98,21 @@ class _Lines:
         return Imported(Network(inputs, tuple(nodes), at), (), rounding)
 
     def _normalisation(self, means: Array, ranges: Array, nodes: list[Node], rounding: dict[str, Rounding]) -> str:
-        if not means.any() and (ranges == 1).all():
-            return INPUT
-        name, origin = "normalised", Origin("input", "normalisation")
-        with np.errstate(over="ignore", under="ignore"):
-            scale, shift = 1.0 / ranges, -means / ranges
-        if not np.isfinite([scale, shift]).all() or (np.abs(scale) < 2.0**-1000).any():
-            raise FormatError(f"{self._where}: dividing by the ranges leaves what float64 can hold; scale the inputs")
+        """x − mean, which is exact, and that times 1 / range, as the sum of two floats: one alone rounds too much."""
+        at, origin = INPUT, Origin("input", "normalisation")
+        if means.any():
+            nodes.append(Affine("centred", (at,), (Select.identity(len(means)),), -means, origin))
+            at = "centred"
         if (ranges == 1).all():
-            linear: Diagonal | Select = Select.identity(len(means))
-        else:
-            linear = Diagonal(scale)
-            if not (np.frexp(np.abs(ranges))[0] == 0.5).all():  # not all powers of two: 1/range is rounded
-                rounding[name] = _quotients(means, ranges, scale, shift)
-        nodes.append(Affine(name, (INPUT,), (linear,), shift, origin))
-        return name
+            return at
+        if (np.abs(ranges) < 2.0**-1000).any() or (np.abs(ranges) > 2.0**900).any():
+            raise FormatError(f"{self._where}: dividing by the ranges leaves what float64 can hold; scale the inputs")
+        scale, rest = (np.array(part) for part in zip(*map(split_quotient, ranges.tolist()), strict=True))
+        maps = (Diagonal(scale), Diagonal(rest)) if rest.any() else (Diagonal(scale),)
+        if rest.any():
+            rounding["normalised"] = Rounding(_EPS, np.zeros(len(means)))
+        nodes.append(Affine("normalised", (at,) * len(maps), maps, np.zeros(len(means)), origin))
+        return "normalised"
 
     def _row(self, count: int, what: str) -> Array:
         values = self._numbers(what, at_least=count)
@@ -137,14 +141,3 @@ class _Lines:
         if len(values) < at_least:
             raise FormatError(f"{self._where}, line {number}: {what} need {at_least} numbers, found {len(values)}")
         return values
-
-
-def _quotients(means: Array, ranges: Array, scale: Array, shift: Array) -> Rounding:
-    """How far 1 / range and −mean / range are from their floats: known to twice their digits, as rationals tell."""
-    bias = np.array([-Fraction(m) / Fraction(r) - Fraction(b) for m, r, b in zip(means, ranges, shift, strict=True)])
-    weights = np.array([1 / Fraction(r) - Fraction(w) for r, w in zip(ranges, scale, strict=True)])
-    known = tuple(np.array([float(value) for value in values]) for values in (weights, bias))
-    small = [np.abs(values)[values != 0].min(initial=1.0) for values in (*known, scale, shift)]
-    if min(small) < 2.0**-900:  # the difference itself may have no float near it
-        return Rounding(_EPS, _EPS * np.abs(shift) + _TINY)
-    return Rounding(_EPS**2, _EPS**2 * np.abs(shift), ((Diagonal(known[0]),), known[1]))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,8 @@ from numpy.typing import NDArray
 
 from leo_core.errors import NetworkError, UnsupportedModelError
 from leo_core.linear import Diagonal, Select
-from leo_core.network import Affine as _Affine
-from leo_core.network import Layer, Network
+from leo_core.network import INPUT, Affine, Layer, Network
+from leo_frontends.nnet.read import split_quotient
 
 Array = NDArray[np.float64]
 
@@ -47,13 +49,19 @@ def _layers(network: Network, where: str) -> tuple[list[Layer], Array, Array]:
         raise UnsupportedModelError(
             where, [f"the {network.signature.tail} at its end has no place in .nnet; write .onnx"]
         )
+    network, means, ranges = _normalised(network)
     try:
         layers = list(network.layers())
     except NetworkError as error:
         raise UnsupportedModelError(where, [f"{error}; .nnet holds plain chains, write .onnx"]) from None
     inputs = network.input_size
-    means, ranges = np.zeros(inputs + 1), np.ones(inputs + 1)
-    if len(layers) > 1 and layers[0].relu is None and (undone := _normalisation(layers[0].affine)) is not None:
+    plain = not means.any() and (ranges == 1).all()
+    if (
+        plain
+        and len(layers) > 1
+        and layers[0].relu is None
+        and (undone := _normalisation(layers[0].affine)) is not None
+    ):
         means[:inputs], ranges[:inputs] = undone
         layers = layers[1:]
     last = layers[-1].affine
@@ -73,7 +81,57 @@ def _layers(network: Network, where: str) -> tuple[list[Layer], Array, Array]:
     return layers, means, ranges
 
 
-def _normalisation(node: _Affine) -> tuple[Array, Array] | None:
+def _alone(network: Network, node: Affine, source: str) -> bool:
+    """Whether a node reads that source only, and nothing else does."""
+    return set(node.sources) == {source} and network.readers[source] == (node.name,) and node.name != network.output
+
+
+def _is_identity(node: Affine) -> bool:
+    return len(node.maps) == 1 and isinstance(node.maps[0], Select) and node.maps[0].is_identity
+
+
+def _ranges(node: Affine) -> Array | None:
+    """The ranges that are read as a node's one or two diagonals, which sum up to their reciprocals; None: none are."""
+    if len(node.maps) > 2 or not all(isinstance(linear, Diagonal) for linear in node.maps):
+        return None
+    parts = [linear.matrix().diagonal().astype(np.float64) for linear in node.maps]
+    scales = [sum(map(Fraction, column), Fraction(0)) for column in zip(*(p.tolist() for p in parts), strict=True)]
+    if not all(scales):
+        return None
+    ranges = np.array([float(1 / scale) for scale in scales])
+    if not np.isfinite(ranges).all() or not ranges.all():
+        return None
+    read = [split_quotient(value) for value in ranges.tolist()]
+    same = all((np.array([pair[k] for pair in read]) == part).all() for k, part in enumerate(parts))
+    return ranges if same and (len(parts) == 2 or not any(low for _, low in read)) else None
+
+
+def _normalised(network: Network) -> tuple[Network, Array, Array]:
+    """What follows x − mean, and that times 1 / range as two floats; means and ranges, 0 and 1 where there are none."""
+    inputs, at, rest = network.input_size, INPUT, list(network.nodes)
+    means, ranges = np.zeros(inputs + 1), np.ones(inputs + 1)
+    first = rest[0] if rest else None
+    if isinstance(first, Affine) and _alone(network, first, at) and _is_identity(first) and len(rest) > 1:
+        means[:inputs], at = -first.bias.astype(np.float64), first.name
+        rest = rest[1:]
+    scaled = rest[0]
+    if isinstance(scaled, Affine) and _alone(network, scaled, at) and len(rest) > 1 and not scaled.bias.any():
+        found = _ranges(scaled)
+        if found is not None:
+            ranges[:inputs], at = found, scaled.name
+            rest = rest[1:]
+    if at == INPUT or not rest:
+        return network, np.zeros(inputs + 1), np.ones(inputs + 1)
+    nodes = tuple(
+        replace(node, sources=tuple(INPUT if source == at else source for source in node.sources))
+        if isinstance(node, Affine)
+        else node
+        for node in rest
+    )
+    return replace(network, nodes=nodes), means, ranges
+
+
+def _normalisation(node: Affine) -> tuple[Array, Array] | None:
     """(means, ranges) that read back to exactly this node, or None."""
     linear = node.maps[0]
     if isinstance(linear, Select):
