@@ -2,12 +2,13 @@
 
     python benchmarks/compression.py [--nets ../shared/nets] [--time-limit 60] [--json FILE] [NAME…]
 
-Each network is decided once, then rewritten nine times from the same verdicts. ``leo`` drops inactive units, merges
-dependent active ones and folds stable layers (Serra, Kumar, Ramalingam 2020); ``min-width`` also passes the active
-units of a layer through as many as its narrower side has (REDNet 2023); ``all`` is what LEO does by default. For the
-default result: the noise of running it against the original's (and, in the JSON, the proved bound on each), the largest
-weight, test images classified differently (MNIST), and how much faster it runs in onnxruntime on one thread, beside the
-ratio of the connections.
+Each network is compressed as a user does it, by ``leo_core.compress`` on its file, which is the row ``all``, ``float``;
+from the same verdicts it is then rewritten with other passes and tolerances. What reading errs by counts in every δ.
+``leo`` drops inactive units, merges dependent active ones and folds stable layers (Serra, Kumar, Ramalingam 2020);
+``min-width`` also passes the active units of a layer through as many as its narrower side has (REDNet 2023); ``all`` is
+what LEO does by default. For the default result: the noise of running it against the original's (and, in the JSON, the
+proved bound on each), the largest weight, test images classified differently (MNIST), and how much faster it runs in
+onnxruntime on one thread, beside the ratio of the connections.
 NAME picks by a part of the name.
 """
 
@@ -27,14 +28,10 @@ from listing import NETS, Case, picked, real
 
 import leo_core
 from leo_core import Box, Network, State
-from leo_core.arithmetic import round_down, round_up
-from leo_core.bounds.running import running_error
-from leo_core.files import read, write
+from leo_core.arithmetic import round_down
+from leo_core.files import write
 from leo_core.options import PASSES
 from leo_core.rewrite import rewrite
-from leo_core.rewrite.deviation import import_deviation
-from leo_core.rewrite.facts import Facts
-from leo_core.rewrite.noise import float_noise
 
 TOLERANCES = ("exact", "float", "1e-4")
 BATCHES = (1, 64)
@@ -65,47 +62,48 @@ def cases(nets: Path, names: list[str]) -> Iterator[Case]:
 
 
 def measure(name: str, model: Path, domain: Path, time_limit: float, mnist: Path) -> dict[str, Any]:
-    imported, _ = read(model)
-    network = imported.network
-    stability = leo_core.analyze(network, domain, time_limit=time_limit)
-    noise = float_noise(network, stability)
+    front = leo_core.compress(model, domain, time_limit=time_limit)  # as a user gets it, reading included
+    network, stability, default = front.original, front.stability, front.network
     row: dict[str, Any] = {
         "name": name,
         "widths": network.widths,
         "connections": network.connections,
-        "float_noise": noise,
+        "float_noise": front.float_noise,
+        "float_noise_after": front.float_noise_after,
+        "import_deviation": front.import_deviation,
+        "running_error": front.running_error,
+        "running_error_after": front.running_error_after,
         "largest_weight": network.largest_weight,
+        "largest_weight_after": default.largest_weight,
         "undecided": stability.count(State.UNDECIDED),
         "results": {passes: {} for passes in PASSES},
     }
-    original = facts = Facts.of(network, stability)
-    reading = import_deviation(network, original, imported.rounding)  # what a user's deviation includes
-    row["import_deviation"] = reading
-    default = network
     for passes in PASSES:
         for tolerance in TOLERANCES:
-            allowed = {"exact": 0.0, "float": noise}.get(tolerance)
-            allowed = float(tolerance) if allowed is None else allowed
             begun = time.perf_counter()
-            left = max(0.0, float(round_down(allowed - reading))) if reading else allowed
-            found = rewrite(network, stability, tolerance=left, passes=passes)
+            if (passes, tolerance) == ("all", "float"):
+                found, deviation = default, front.deviation
+            else:
+                allowed = {"exact": 0.0, "float": front.float_noise}.get(tolerance)
+                left = _less(float(tolerance) if allowed is None else allowed, front.import_deviation)
+                made = rewrite(network, stability, tolerance=left, passes=passes)
+                found, deviation = made.network, made.deviation + front.import_deviation
             row["results"][passes][tolerance] = {
-                "widths": found.network.widths,
-                "connections": found.network.connections,
-                "removed": 1 - found.network.connections / network.connections,
-                "deviation": float(round_up(reading + found.deviation)) if reading else found.deviation,
+                "widths": found.widths,
+                "connections": found.connections,
+                "removed": 1 - found.connections / network.connections,
+                "deviation": deviation,
                 "seconds": round(time.perf_counter() - begun, 3),
             }
-            if (passes, tolerance) == ("all", "float"):
-                default, facts = found.network, found.facts
-    for key, net, known in (("running_error", network, original), ("running_error_after", default, facts)):
-        row[key] = float(running_error(net, known.region(net), net.dtype).max())
-    row["float_noise_after"] = float_noise(default, stability)
-    row["largest_weight_after"] = default.largest_weight
     if model.parent.name == "mnist_l1":
         row |= classified(network, default, mnist)
     row["speed-up"] = speed_up(network, default)
     return row
+
+
+def _less(tolerance: float, spent: float) -> float:
+    """What a tolerance leaves after reading."""
+    return max(0.0, float(round_down(tolerance - spent))) if spent else tolerance
 
 
 def classified(before: Network, after: Network, mnist: Path) -> dict[str, Any]:
