@@ -142,7 +142,7 @@ class _Layer:
             price = np.zeros((len(part), low.shape[1]))
             for row, (unit, sign) in enumerate(part):
                 price[row, unit] = sign
-            found = improved(self._network, self._target, price, engine, _SLOPES)
+            found = improved(self._network, self._target, price, engine, _SLOPES, expired=lambda: self._budget.expired)
             now = np.array([high[0, unit] if sign > 0 else -low[0, unit] for unit, sign in part])
             width = np.array([high[0, unit] - low[0, unit] for unit, _ in part])
             better = np.flatnonzero(found.upper < now - _GAIN * width)
