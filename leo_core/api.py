@@ -31,6 +31,7 @@ from leo_core.certificate.write import write as write_certificate
 from leo_core.compare import Comparison, compare
 from leo_core.domain import Box
 from leo_core.door import Array, inputs_at
+from leo_core.environment import ieee, settle, undisturbed
 from leo_core.errors import CertificateError, OutputError, PluginError, UsageError
 from leo_core.execution.budget import Budget
 from leo_core.execution.checkpoint import Checkpoint
@@ -129,6 +130,7 @@ class CompressionResult:
         """The smaller network as a live model of the framework the original came from."""
         return self.to(self.frontend)
 
+    @ieee()
     def to(self, framework: str) -> Any:
         """The smaller network as a live model of a framework, by its frontend's name (``"onnx"``).
 
@@ -141,7 +143,7 @@ class CompressionResult:
                 what = f"LEO reads models of '{framework}' but cannot write them"
             raise PluginError(f'{what}; use .to("torch"), .export(path) or .network')
         with registry.blaming(spec, "writing a model"):
-            return live(self.network, spec, self._points, self.source)
+            return undisturbed(lambda: live(self.network, spec, self._points, self.source))
 
     def export(self, path: str | Path) -> Path:
         """Write the smaller network to a file, its format by the suffix; a crash leaves no half file.
@@ -163,6 +165,7 @@ class CompressionResult:
         more = np.array(witnesses[:: max(1, len(witnesses) // 3)][:3]).reshape(-1, self.network.input_size)
         return inputs_at(self.original, self.stability.box, more=more)
 
+    @ieee()
     def certify(self, path: str | Path, compressed: str | Path | None = None) -> float:
         """Write what is needed to re-check this result: a certificate, for :func:`check`; the deviation it claims.
 
@@ -182,7 +185,9 @@ class CompressionResult:
         network = self.network if compressed is None else read(compressed)[0].network
         certificate = self.account.certificate(network)
         if not math.isfinite(certificate.deviation):
-            raise OutputError(f"{path}: no certificate: no bound on the deviation was found; write OUT as a .leo file")
+            other = compressed is not None and Path(compressed).suffix != ".leo"
+            why = "write OUT as a .leo file" if other else "numbers overflow on the way to the outputs"
+            raise OutputError(f"{path}: no certificate: the checker would find no bound on the deviation; {why}")
         told = {
             "made_by": f"leo-compress {version('leo-compress')}",
             "strategy": self.stability.strategy,
@@ -195,6 +200,7 @@ class CompressionResult:
             write_certificate(temporary, certificate, told)
         return certificate.deviation
 
+    @ieee()
     def certain(self, inputs: Any) -> float | None:
         """The share of given inputs whose class is certain to stay when both networks are run in their own dtype.
 
@@ -262,6 +268,7 @@ class CompressionResult:
         }
 
 
+@ieee()
 def analyze(model: Any, domain: Any, *, listener: Listener = silent, **options: Any) -> StabilityMap:
     """Decide which ReLUs never change state on a domain.
 
@@ -284,6 +291,7 @@ def analyze(model: Any, domain: Any, *, listener: Listener = silent, **options: 
     return _decide(imported.network, box, settings, Budget.of(settings.time_limit), heard)
 
 
+@ieee()
 def cross_check(
     model: Any, domain: Any, solvers: tuple[str, str], *, listener: Listener = silent, **options: Any
 ) -> CrossCheck:
@@ -327,6 +335,7 @@ def cross_check(
     )
 
 
+@ieee()
 def compress(model: Any, domain: Any, *, listener: Listener = silent, **options: Any) -> CompressionResult:
     """Make a network smaller without changing what it computes on a domain; see :func:`analyze` for arguments.
 
@@ -350,14 +359,13 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
     noise = 0.0
     interrupted = stability.interrupted
     try:
-        noise = float_noise(original, stability, settings.seed)
+        noise = float_noise(original, stability, settings.seed, budget)
     except KeyboardInterrupt:
         interrupted = True
     imprecise = 0.0
     if imported.rounding:
         imprecise, again = _kept_on(
-            lambda _: import_deviation(original, Facts.of(original, stability).region(original), imported.rounding),
-            budget,
+            lambda _: import_deviation(original, Facts.of(original, stability), imported.rounding), budget
         )
         interrupted = interrupted or again
     tolerance = {"exact": 0.0, "float": noise}.get(str(settings.tolerance))
@@ -395,7 +403,7 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
         running = _running_error(original, Facts.of(original, stability), stability, imported.loose)
         running_after = _running_error(rewritten.network, rewritten.facts, stability)
         if rewritten.steps:
-            noise_after = float_noise(rewritten.network, stability, settings.seed)
+            noise_after = float_noise(rewritten.network, stability, settings.seed, budget)
     except KeyboardInterrupt:
         interrupted = True
     return CompressionResult(
@@ -421,6 +429,7 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
     )
 
 
+@ieee()
 def verify(
     first: Any,
     second: Any,
@@ -454,6 +463,7 @@ def verify(
     return replace(found, lower=lower, upper=_sum_up(found.upper, apart), interrupted=interrupted)
 
 
+@ieee()
 def check(
     certificate: str | Path, original: Any, compressed: Any, domain: Any = None, *, listener: Listener = silent
 ) -> Report:
@@ -495,6 +505,7 @@ def check(
     return report
 
 
+@ieee()
 def convert(source: Any, target: str | Path, *, listener: Listener = silent) -> Path:
     """Write a model in another format, by the target's suffix; the function stays the same."""
     require_apart({"IN": source}, {"OUT": target})
@@ -507,7 +518,7 @@ def _misread(imported: Imported, box: Box, _budget: Budget) -> float:
     """What reading a model can have changed at any output."""
     if not imported.rounding:
         return 0.0
-    return import_deviation(imported.network, bound_network(imported.network, box), imported.rounding)
+    return import_deviation(imported.network, Facts.bounded(imported.network, box), imported.rounding)
 
 
 def _shapes_apart(first: Network, second: Network) -> list[str]:
@@ -538,6 +549,7 @@ class _Heard:
         if isinstance(event, Note) and not event.passing:
             self.notes.append(event.text)
         self._listener(event)
+        settle()
 
 
 def _options(given: dict[str, Any]) -> Options:

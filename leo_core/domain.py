@@ -12,6 +12,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from leo_core.environment import own_thread
 from leo_core.errors import DomainError
 from leo_core.vnnlib import read_input_boxes
 
@@ -34,6 +35,7 @@ class Box:
     upper: Array
     notes: tuple[str, ...] = ()
 
+    @own_thread()
     def __post_init__(self) -> None:
         for name in ("lower", "upper"):
             # + 0.0 turns −0.0 into 0.0, so that equal boxes have equal bytes

@@ -81,6 +81,10 @@ class SolverError(LeoError):
     """A solver broke its contract or failed; LEO never takes a verdict from such an answer."""
 
 
+class MachineError(LeoError):
+    """The processor computes otherwise than proofs take for granted, and that cannot be set right from here."""
+
+
 class CertificateError(LeoError):
     """A certificate does not hold, or is none."""
 

@@ -17,6 +17,7 @@ from typing import Any, final
 from leo_core import door
 from leo_core.domain import Box, input_shape
 from leo_core.door import Array, Reading
+from leo_core.environment import ieee, undisturbed
 from leo_core.errors import DomainError, DoorError, FormatError, LeoError, OutputError, PluginError
 from leo_core.execution.events import Listener, Note, silent
 from leo_core.network import Network
@@ -24,6 +25,7 @@ from leo_core.plugins import FrontendSpec, Imported, registry
 from leo_core.tails import TAILS
 
 
+@ieee()
 def read(model: Any, listener: Listener = silent, domain: Any = None) -> tuple[Imported, str]:
     """(a model as LEO sees it, the name of the frontend that read it), from a path or a live model.
 
@@ -71,13 +73,15 @@ def lower(model: Any, shape: tuple[int, ...] | None = None) -> tuple[Imported, F
         spec = registry.frontend_for_path(model)
         if spec.read_file is None:
             raise PluginError(f"{path}: the frontend '{spec.name}' cannot read files")
+        read_file = spec.read_file
         with registry.blaming(spec, "reading", path):
-            return spec.read_file(path), spec
+            return undisturbed(lambda: read_file(path)), spec
     spec = registry.frontend_for_model(model)
     if spec.read_model is None:
         raise PluginError(f"the frontend '{spec.name}' cannot read live models; save it to a file")
+    read_model = spec.read_model
     with registry.blaming(spec, "reading a model"):
-        return spec.read_model(model, shape), spec
+        return undisturbed(lambda: read_model(model, shape)), spec
 
 
 def _fitting(domain: Any, size: int) -> Box | None:
@@ -129,15 +133,17 @@ class Source:
     deviation: float
 
 
+@ieee()
 def write(network: Network, path: str | Path, points: Array | None = None, source: Source | None = None) -> Written:
     """Write a network under a temporary name, let the door look at it, then rename it into place.
 
     ``points`` (10, inputs) are what the door tries. Raises :class:`DoorError` where the file computes something else.
     """
     spec = output_frontend(path)
-    assert spec.write_file is not None
+    write_file = spec.write_file
+    assert write_file is not None
     with replacing(path) as temporary, registry.blaming(spec, "writing", path):
-        spec.write_file(network, temporary)
+        undisturbed(lambda: write_file(network, temporary))
         try:
             status = _written(spec, network, temporary, points, source)
         except DoorError as error:

@@ -6,6 +6,7 @@ All must equal their own ``matrix()`` exactly; the tests compare them in rationa
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import Any, Protocol, TypeAlias, final
 
@@ -14,6 +15,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from leo_core.arithmetic import ExactVector, to_integers
+from leo_core.environment import own_thread
 
 FloatArray: TypeAlias = NDArray[Any]
 
@@ -117,6 +119,7 @@ class Dense(_Rebuilt):
         return self._matrix
 
     @cached_property
+    @own_thread()  # what is kept must not depend on who asked first
     def _double(self) -> NDArray[np.float64]:
         return self._matrix.astype(np.float64, copy=False)
 
@@ -136,6 +139,7 @@ class Dense(_Rebuilt):
         return y @ self._as(y.dtype)
 
     @cached_property
+    @own_thread()
     def _absolute(self) -> Dense:
         return Dense(np.abs(self._double))
 
@@ -146,6 +150,7 @@ class Dense(_Rebuilt):
         return Dense((self._matrix != 0).astype(np.float32))
 
     @cached_property
+    @own_thread()
     def _integers(self) -> tuple[NDArray[np.object_], int]:
         return to_integers(self._matrix)
 
@@ -213,6 +218,7 @@ class Sparse(_Rebuilt):
         return {"data": self._data, "indices": self._indices, "indptr": self._indptr}
 
     @cached_property
+    @own_thread()
     def _dense(self) -> FloatArray:
         return frozen_array(self._csr.toarray())
 
@@ -220,12 +226,12 @@ class Sparse(_Rebuilt):
         return self._dense
 
     def apply(self, x: FloatArray) -> FloatArray:
-        flat = x.reshape(-1, self.columns)
+        flat = x.reshape(math.prod(x.shape[:-1]), self.columns)
         result = (self._csr.astype(x.dtype) @ flat.T).T
         return np.asarray(result, dtype=x.dtype).reshape(*x.shape[:-1], self.rows)
 
     def apply_transposed(self, y: FloatArray) -> FloatArray:
-        flat = y.reshape(-1, self.rows)
+        flat = y.reshape(math.prod(y.shape[:-1]), self.rows)
         result = (self._csr.astype(y.dtype).T @ flat.T).T
         return np.asarray(result, dtype=y.dtype).reshape(*y.shape[:-1], self.columns)
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from leo_core import tails
 from leo_core.arithmetic import ExactVector, add_exact
+from leo_core.environment import own_thread
 from leo_core.errors import NetworkError
 from leo_core.linear import FloatArray, LinearMap, frozen_array, kind_of
 
@@ -218,6 +219,11 @@ class Network:
     def _by_name(self) -> Mapping[str, Node]:
         return {node.name: node for node in self.nodes}
 
+    @cached_property
+    def memo(self) -> dict[Any, Any]:
+        """What others have worked out about this network, by what they ask, so that it is done once."""
+        return {}
+
     def __getitem__(self, name: str) -> Node:
         return self._by_name[name]
 
@@ -366,6 +372,7 @@ class Network:
         """The network's value on a batch (…, input_size) → (…, output_size), all sums in ``dtype``."""
         return self.evaluate_nodes(x, dtype)[self.output]
 
+    @own_thread()
     def evaluate_nodes(
         self, x: Any, dtype: Any = np.float64, only: Container[str] | None = None
     ) -> dict[str, FloatArray]:
@@ -390,6 +397,7 @@ class Network:
                 values[node.name] = total + node.bias.astype(dtype)
         return values
 
+    @own_thread()
     def evaluate_exact(self, x: Any, only: Container[str] | None = None) -> dict[str, ExactVector]:
         """Every node's exact rational value at one point (floats or Fractions), by name.
 
@@ -412,12 +420,16 @@ class Network:
 class Rounding:
     """How far the stored numbers of one affine node may be from what the model means.
 
-    Every stored weight w stands for some w' with |w' − w| ≤ ``weights`` · |w|, every bias b for some
-    b' with |b' − b| ≤ ``bias`` (one entry per unit).
+    Every stored weight w stands for some w' with |w' − w − v| ≤ ``weights`` · |w|, every bias b for some
+    b' with |b' − b − d| ≤ ``bias``. Both bounds are one number or one per unit.
+
+    ``known`` are v, a map per source, and d, a number per unit: by how much the model means more than is stored, as
+    far as that is known; without them nothing is. What is known can cancel on its way, what is only bounded cannot.
     """
 
-    weights: float
+    weights: float | FloatArray
     bias: FloatArray
+    known: tuple[tuple[LinearMap, ...], FloatArray] | None = None
 
 
 def free_name(name: str, taken: Container[str], separator: str = "_") -> str:

@@ -19,6 +19,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from truth import Extremes, extremes, extremes_within
 
+from leo_core.arithmetic import nearest_float
 from leo_core.domain import Box
 from leo_core.linear import Dense
 from leo_core.network import INPUT, Affine, Network, Relu
@@ -68,7 +69,10 @@ def judge(case: Adversary, found: StabilityMap) -> Judgement:
         layer = found.layers[relu.name]
         claims += int(np.count_nonzero(layer.method == Method.SOLVER))
         for unit, (low, high) in enumerate(case.extremes[relu.source]):
-            state, what = State(layer.state[unit]), f"{relu.name}[{unit}] in [{float(low):.3g}, {float(high):.3g}]"
+            state, what = (
+                State(layer.state[unit]),
+                f"{relu.name}[{unit}] in [{nearest_float(low):.3g}, {nearest_float(high):.3g}]",
+            )
             if (state is State.INACTIVE and high > 0) or (state is State.ACTIVE and low < 0):
                 stable.append(f"{what} is called {state.name.lower()}")
             if state is State.UNSTABLE and not (low < 0 < high and _seen(case, relu.source, unit, layer.witnesses)):
@@ -398,6 +402,37 @@ def bump_of_a_sum(rng: Generator) -> Adversary:
     return summed(parts, boxes, np.array([float(-low)]), steep)
 
 
+def near_the_largest(rng: Generator) -> Adversary:
+    """Values up to the largest float there is, or beyond, brought back by weights as small; widths overflow."""
+    inputs = int(rng.choice([1, 1, 2]))
+    largest = 2.0**1023 - int(rng.integers(10, 25)) * 2.0**970  # a width overflows that a sum of sizes does not
+    top = largest if rng.random() < 0.6 else float(rng.choice([1.79e308, 2.0**1022, 1e300, 1e150]))
+    units = int(rng.choice([1, 1, 2, 3]))
+    share = np.where(rng.random((units, inputs)) < 0.7, 1.0, rng.choice([-1.0, 0.5, 0.999])) / inputs
+    bias = top * np.where(rng.random(units) < 0.7, 0.0, rng.choice([0.5, -0.5, 1 - 1e-9, -1e-9]))
+    back = rng.choice([1.0, -1.0, 0.5, 2.0], (2, units)) / top
+    layers = [layer(top * share, bias), layer(back, rng.choice([0.0, 0.25, -1.0], 2))]
+    if rng.random() < 0.3:
+        layers.append(reader(2))
+    if rng.random() < 0.2:  # two large layers: products of bounds overflow too
+        layers.insert(1, layer(log_uniform(rng, 1.0, 1e10) * rng.choice([1.0, -1.0], (units, units)), bias))
+    if rng.random() < 0.1:  # nothing brings it back
+        layers = [layers[0], reader(units)]
+    return cut(layers, Box.uniform(-1, 1, inputs), float(rng.choice([0.0, 0.0, 0.01])))
+
+
+def widest_box(rng: Generator) -> Adversary:
+    """Inputs of 1e150 to 8.9e307, ordinary first weights, and a last layer that brings them back or does not."""
+    inputs = int(rng.integers(1, 3))
+    size = float(rng.choice([8.98e307, 8.9e307, 2.0**1022, 1e300, 1e150]))
+    lower = np.where(rng.random(inputs) < 0.3, 0.0, -size)
+    (matrix, _), (second, shift), last = random_layers(rng, inputs, 3, 2, 1)
+    matrix = np.where(rng.random(matrix.shape) < 0.3, 1.0, matrix)
+    bias = size * rng.choice([0.0, 0.5, -1.0, 1e-9], 3)
+    back = float(rng.choice([1 / size, 2 / size, 1.0]))
+    return cut([layer(matrix, bias), layer(second * back, shift), last], Box(lower, np.full(inputs, size)))
+
+
 FAMILIES: dict[str, Callable[[Generator], Adversary]] = {
     "bump": bump,
     "tiny first weights": tiny_first_weights,
@@ -420,4 +455,6 @@ FAMILIES: dict[str, Callable[[Generator], Adversary]] = {
     "bumps at once": bumps_at_once,
     "sum at the edge": sum_at_the_edge,
     "bump of a sum": bump_of_a_sum,
+    "near the largest float": near_the_largest,
+    "widest box": widest_box,
 }

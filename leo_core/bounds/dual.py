@@ -230,10 +230,12 @@ def _largest(coefficients: Array, lower: Array, upper: Array) -> Array:
 
 def chunks(network: Network, target: str, count: int) -> list[slice]:
     """Slices of so many objectives that an array of theirs stays near 16 MB, and one sweep well under a second."""
-    plan = prefix(network, target)
-    widest = max([network.input_size, *(node.size for node, _ in plan)])
-    weights = sum(linear.connections for node, _ in plan for linear in node.maps)
-    step = max(1, min(2_000_000 // widest, 2_000_000_000 // max(1, weights)))
+    step = network.memo.get(("chunk", target))
+    if step is None:
+        plan = prefix(network, target)
+        widest = max([network.input_size, *(node.size for node, _ in plan)])
+        weights = sum(linear.connections for node, _ in plan for linear in node.maps)
+        step = network.memo["chunk", target] = max(1, min(2_000_000 // widest, 2_000_000_000 // max(1, weights)))
     return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
 
@@ -319,6 +321,13 @@ def _tilt_exactly(
 
 def prefix(network: Network, target: str) -> list[tuple[Affine, tuple[Relu, ...]]]:
     """The affine nodes a target depends on, itself last, each with the ReLUs on the way that read it."""
+    plan: list[tuple[Affine, tuple[Relu, ...]]] | None = network.memo.get(("prefix", target))
+    if plan is None:
+        plan = network.memo["prefix", target] = _prefix(network, target)
+    return plan
+
+
+def _prefix(network: Network, target: str) -> list[tuple[Affine, tuple[Relu, ...]]]:
     needed = {target}
     for node in reversed(network.nodes):
         if node.name in needed:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from leo_core.arithmetic import TINY, gamma, round_down, round_up
 from leo_core.bounds.interval import bound_affine_stack
 from leo_core.bounds.region import Region
+from leo_core.environment import ieee
 from leo_core.linear import Select
 from leo_core.network import INPUT, Affine, Network, Relu, Rounding
 
@@ -37,6 +38,7 @@ _HELD = 2**21
 _BFLOAT16_EPS = 2.0**-7
 
 
+@ieee()
 def running_error(network: Network, region: Region, dtype: Any, loose: Mapping[str, Rounding] | None = None) -> Array:
     """How far the outputs of a network run in ``dtype`` (float16, float32, float64) can be from their exact values.
 
@@ -68,6 +70,7 @@ def running_error_at(network: Network, points: Any, dtype: Any) -> Array:
     return np.vstack([np.zeros((0, network.output_size)), *errors])
 
 
+@ieee()
 def as_run(network: Network, points: Any, dtype: Any) -> tuple[Array, Array]:
     """Proved (lower, upper) of the outputs that a network run in ``dtype`` has at given points.
 
@@ -80,6 +83,7 @@ def as_run(network: Network, points: Any, dtype: Any) -> tuple[Array, Array]:
     return lower, upper
 
 
+@ieee()
 def nodes_as_run(
     network: Network, points: Any, dtype: Any, loose: Mapping[str, Rounding] | None = None
 ) -> dict[str, tuple[Array, Array]]:
@@ -94,6 +98,7 @@ def nodes_as_run(
         }
 
 
+@ieee()
 def certain_class(network: Network, points: Any, dtype: Any) -> NDArray[np.int64]:
     """The output that is sure to be the largest when a network is run in ``dtype`` at each of ``points``, or −1."""
     lower, upper = as_run(network, points, dtype)
@@ -171,7 +176,7 @@ class _Arithmetic:
             terms = terms + linear.support().apply(live.astype(np.float32))
             products = products if isinstance(linear, Select) else 1
             columns += linear.columns
-        rounded = max(self._rounding(array) for array in node.weights)
+        rounded: Any = max(self._rounding(array) for array in node.weights)
         own = self._loose.get(node.name)  # what else its numbers, as run, are off by
         if own is not None:
             rounded = rounded + own.weights * self._unit

@@ -8,6 +8,7 @@ multipliers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,11 +26,17 @@ _RATE, _DECAY, _FIRST, _SECOND = 0.25, 0.96, 0.9, 0.99
 
 
 def improved(
-    network: Network, target: str, objectives: Array, region: Region, steps: int, rows: Indices | None = None
+    network: Network,
+    target: str,
+    objectives: Array,
+    region: Region,
+    steps: int,
+    rows: Indices | None = None,
+    expired: Callable[[], bool] = lambda: False,
 ) -> DualBound:
     """The best safe bounds met in ``steps`` steps from the adaptive slopes on; arguments as in ``bound_above``.
 
-    An objective is left alone once its bound is not positive.
+    An objective is left alone once its bound is not positive; no step begins once ``expired``.
     """
     slopes: dict[str, _Slopes] = {}
     plan = prefix(network, target)
@@ -40,7 +47,7 @@ def improved(
     at = np.arange(len(objectives))
     for step in range(steps):
         kept = np.flatnonzero(upper[at] > 0)
-        if len(kept) == 0:
+        if len(kept) == 0 or expired():
             break
         _descend(slopes, _gradients(plan, region, rows, at, now, slopes), at, kept, step)
         at = at[kept]

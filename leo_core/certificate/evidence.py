@@ -18,6 +18,7 @@ from leo_core.bounds.region import Region
 from leo_core.bounds.slopes import improved
 from leo_core.certificate import check
 from leo_core.certificate.check import bounds, networks, trees
+from leo_core.errors import EncodingError
 from leo_core.execution.budget import Budget
 from leo_core.execution.events import Listener, Note
 from leo_core.milp.solver import Solver
@@ -84,7 +85,10 @@ def gather(
         for node in net.nodes:
             if node.relu:
                 continue
-            region = bounds.bounded(net, node, region)
+            if budget.expired:  # looser than what the checker will find, so that it holds there too
+                region = {**region, node.name: bounds.interval(net, node, region)[:2]}
+            else:
+                region = bounds.bounded(net, node, region)
             if node.name not in net.rectified:
                 continue
             relus = [relu.name for relu in net.rectified[node.name]]
@@ -138,7 +142,7 @@ class _Layer:
             price = np.zeros((len(part), low.shape[1]))
             for row, (unit, sign) in enumerate(part):
                 price[row, unit] = sign
-            found = improved(self._network, self._target, price, engine, _SLOPES)
+            found = improved(self._network, self._target, price, engine, _SLOPES, expired=lambda: self._budget.expired)
             now = np.array([high[0, unit] if sign > 0 else -low[0, unit] for unit, sign in part])
             width = np.array([high[0, unit] - low[0, unit] for unit, _ in part])
             better = np.flatnonzero(found.upper < now - _GAIN * width)
@@ -168,6 +172,8 @@ class _Layer:
                 tree = prover.never_positive(*claim, self._budget).tree
                 if tree is not None:
                     self._take_splits(claim, tree)
+        except EncodingError:  # its LP cannot be written: without evidence, what is missing is undecided
+            return
         finally:
             prover.close()
 

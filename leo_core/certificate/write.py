@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from leo_core.certificate import check
 from leo_core.certificate.check import networks, trees
+from leo_core.certificate.check.bounds import limited
 from leo_core.certificate.check.difference import Difference, Roles
 from leo_core.certificate.evidence import Evidence, as_checked
 from leo_core.errors import OutputError
@@ -60,7 +61,7 @@ class Account:
         claimed = self.rewritten.deviation
         with np.errstate(all="ignore"):
             proved = Difference(*nets, self.evidence.region, known).deviation()
-            if claimed < proved < math.inf:
+            if claimed < proved < math.inf and limited(self.evidence.region):
                 exact = Difference(*nets, self.evidence.region, known, exact=True).deviation()
                 proved = min(proved, exact)
         deviation = claimed if proved <= claimed else proved * (1 + _SPARE)

@@ -21,6 +21,7 @@ from leo_core.compare.joint import DIFFERENCE, Seen, joint_region, side_by_side
 from leo_core.compare.narrow import narrowed
 from leo_core.compare.pairing import DUST, paired
 from leo_core.domain import Box
+from leo_core.environment import ieee
 from leo_core.errors import NetworkError
 from leo_core.execution.budget import Budget
 from leo_core.execution.events import Listener, Note, silent
@@ -95,6 +96,7 @@ class Comparison:
         return f"{within}; {apart}; what is between the two is open"
 
 
+@ieee()
 def compare(
     first: Network,
     second: Network,
@@ -145,7 +147,7 @@ def _bounds(
 ) -> Iterator[float]:
     """Upper bounds on max |first − second|, as they are found; ``seen`` learns of every point looked at."""
     with np.errstate(all="ignore"):  # an overflow makes a bound infinite
-        seen.look_around(seed)
+        seen.look_around(seed, budget)
         listener(Note("pairing units that both networks have", passing=True))
         pair = paired(first, second, box, solver, budget, seed, seen=seen.largest)
         yield (upper := pair.bound)

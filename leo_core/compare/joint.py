@@ -5,6 +5,7 @@ Bounds run backward through the joint network, so whatever linear parts both sha
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -21,7 +22,7 @@ from leo_core.domain import Box
 from leo_core.execution.budget import Budget
 from leo_core.execution.events import Listener, Note
 from leo_core.linear import Dense, Diagonal, Select, Sparse
-from leo_core.network import INPUT, Affine, Network, Node, Relu, reachable
+from leo_core.network import INPUT, Affine, Network, Node, Relu, free_name, reachable
 from leo_core.rewrite.maps import restrict
 from leo_core.stability.attack import ascend, scatter
 
@@ -42,14 +43,17 @@ Shared: TypeAlias = Mapping[str, tuple[str, NDArray[np.int64]]]
 def side_by_side(first: Network, second: Network, shared: Shared = MappingProxyType({})) -> Network:
     """One network that computes first − second; the second takes what is shared from the first."""
     nodes: list[Node] = list(_renamed(first, "first", {}))
-    merged = {f"second/{name}": f"second/{name}.merged" for name in shared}
+    taken = {f"second/{node.name}" for node in second.nodes}
+    merged = {name: free_name(f"{name}.merged", taken) for name in (f"second/{relu}" for relu in shared)}
     for node in _renamed(second, "second", merged):
         known = shared.get(node.name.removeprefix("second/")) if isinstance(node, Relu) else None
         if known is None:
             nodes.append(node)
         else:
             assert isinstance(node, Relu)
-            nodes += _merged(node, next(n for n in nodes if n.name == node.source), known, first.size(known[0]))
+            before = next(n for n in nodes if n.name == node.source)
+            own = free_name(f"{node.source}.own", taken | set(merged.values()))
+            nodes += _merged(node, before, known, first.size(known[0]), (own, merged[node.name]))
     size = first.output_size
     maps = (Select.identity(size), Diagonal(np.full(size, -1.0)))
     last = f"second/{second.output}"
@@ -58,8 +62,13 @@ def side_by_side(first: Network, second: Network, shared: Shared = MappingProxyT
     return Network(first.input_size, reachable(nodes, DIFFERENCE), DIFFERENCE)
 
 
-def _merged(relu: Relu, node: Node, known: tuple[str, NDArray[np.int64]], width: int) -> list[Node]:
-    """In the place of a ReLU: one of the units that are not shared, and all its units again, some of the first's."""
+def _merged(
+    relu: Relu, node: Node, known: tuple[str, NDArray[np.int64]], width: int, names: tuple[str, str]
+) -> list[Node]:
+    """In the place of a ReLU: one of the units that are not shared, and all its units again, some of the first's.
+
+    ``names`` are those of the affine nodes that are new.
+    """
     assert isinstance(node, Affine)
     name, origin = known
     own, taken = origin < 0, np.flatnonzero(origin >= 0)
@@ -67,11 +76,11 @@ def _merged(relu: Relu, node: Node, known: tuple[str, NDArray[np.int64]], width:
     sources, picks = [f"first/{name}"], [_pick(relu.size, taken, origin[taken], width)]
     if own.any():
         linears = tuple(restrict(linear, own, np.ones(linear.columns, dtype=bool)) for linear in node.maps)
-        made.append(Affine(f"{node.name}.own", node.sources, linears, node.bias[own], node.origin))
-        made.append(Relu(relu.name, f"{node.name}.own", relu.slope[own], relu.origin))
+        made.append(Affine(names[0], node.sources, linears, node.bias[own], node.origin))
+        made.append(Relu(relu.name, names[0], relu.slope[own], relu.origin))
         sources.append(relu.name)
         picks.append(_pick(relu.size, np.flatnonzero(own), np.arange(int(own.sum())), int(own.sum())))
-    return [*made, Affine(f"{relu.name}.merged", tuple(sources), tuple(picks), np.zeros(relu.size), relu.origin)]
+    return [*made, Affine(names[1], tuple(sources), tuple(picks), np.zeros(relu.size), relu.origin)]
 
 
 def _pick(rows: int, places: NDArray[np.int64], columns: NDArray[np.int64], width: int) -> Sparse:
@@ -137,7 +146,7 @@ class Seen:
         self._joint = side_by_side(first, second)
         self.largest, self.witness = 0.0, box.center
 
-    def look_around(self, seed: int) -> None:
+    def look_around(self, seed: int, budget: Budget) -> None:
         """At the centre, corners and samples, and where a climb from the best of them leads."""
         points = scatter(self._box, _SAMPLES, seed)
         apart = self._apart(points)
@@ -146,9 +155,12 @@ class Seen:
         best = [np.argsort(-sign * apart[:, unit], kind="stable")[:_STARTS] for unit, sign in asked]
         rows = np.repeat(np.arange(len(asked)), [len(starts) for starts in best])
         # a climb ends at the first positive value: so it climbs the difference less a few times what is seen
-        excess = exceeding(self._joint, asked, 4.0 * float(np.abs(apart).max()) or 1.0)
+        above = min(4.0 * float(np.abs(apart).max(initial=0.0)), sys.float_info.max) or 1.0
+        excess = exceeding(self._joint, asked, above)
         starts = points[np.concatenate(best)]
-        self.look_at(ascend(excess, EXCESS, rows, np.ones(len(rows)), starts, self._box, _CLIMB))
+        self.look_at(
+            ascend(excess, EXCESS, rows, np.ones(len(rows)), starts, self._box, _CLIMB, expired=lambda: budget.expired)
+        )
 
     def look_at(self, points: Array) -> None:
         """Evaluate points in floats, and the best of them exactly."""
@@ -156,7 +168,8 @@ class Seen:
         self._look_at(points, self._apart(points))
 
     def _apart(self, points: Array) -> Array:
-        return np.asarray(np.nan_to_num(self._first.evaluate(points) - self._second.evaluate(points)))
+        apart = self._first.evaluate(points) - self._second.evaluate(points)
+        return np.asarray(np.nan_to_num(apart, nan=sys.float_info.max))  # where floats overflow, rationals will tell
 
     def _look_at(self, points: Array, apart: Array) -> None:
         largest = np.abs(apart).max(axis=1)

@@ -42,9 +42,9 @@ def narrowed(
     yield max(0.0, *bounds.values())
     for _ in range(_TRIES):
         top, bottom = max(bounds.values()), max(seen.largest, stuck)
-        if budget.expired or top <= _NEAR * bottom or top <= 0:
-            break
-        threshold = 0.5 * (top + bottom) if bottom > 0 else 0.25 * top
+        if budget.expired or top <= _NEAR * bottom or top <= 0 or not np.isfinite(top):
+            break  # an infinite bound has no middle
+        threshold = 0.5 * top + 0.5 * bottom if bottom > 0 else 0.25 * top
         asked = [row for row in rows if bounds[row] > threshold]
         before = seen.largest
         for row in _settled(joint, region, asked, threshold, solver, budget, seen, seed):

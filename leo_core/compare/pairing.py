@@ -6,6 +6,7 @@ holds whatever is guessed. Tried with either network as the one whose units are 
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
+from leo_core.certificate.check.bounds import limited
 from leo_core.certificate.check.difference import Difference, Roles
 from leo_core.certificate.evidence import as_checked
 from leo_core.compare.joint import Shared
@@ -58,21 +60,30 @@ def paired(
     Where only rounding may be between it and ``seen``, the largest difference known, rationals are tried.
     """
     points = scatter(box, _SAMPLES, seed)
+
+    def on_time() -> None:
+        if budget.expired:
+            raise _OutOfTimeError
+
     best: Paired | None = None
     for old, new in sorted(((first, second), (second, first)), key=lambda pair: -pair[0].units):
         half = budget.at_most(0.4 * budget.remaining) if np.isfinite(budget.remaining) else budget
         stability = decide(old, box, strategy="cascade", solver=solver.solver, budget=half, seed=seed)
-        roles = guessed(old, new, stability, points)
+        roles = guessed(old, new, stability, points, budget)
         nets = as_checked(old), as_checked(new)
         known = Facts.of(old, stability).region(old)
         region = {name: (low[None], high[None]) for name, (low, high) in known.intervals.items()}
         region["input"] = (box.lower[None], box.upper[None])
-        found = Difference(*nets, region, roles)
-        bound = found.deviation()
+        try:
+            found = Difference(*nets, region, roles, step=on_time)
+            bound = found.deviation()
+        except _OutOfTimeError:
+            break
         dust = DUST * max(1.0, float(known.reach(old, old.output).max()))
-        if seen < bound <= dust and old.connections + new.connections <= _EXACT:
-            found = Difference(*nets, region, roles, exact=True)
-            bound = min(bound, found.deviation())
+        if seen < bound <= dust and limited(region) and old.connections + new.connections <= _EXACT:
+            with contextlib.suppress(_OutOfTimeError):
+                exact = Difference(*nets, region, roles, exact=True, step=on_time)
+                bound, found = min(bound, exact.deviation()), exact
         if best is None or bound < best.bound:
             same = {
                 relu: (name, np.where(found.moved[relu] == 0, origin, -1))
@@ -82,16 +93,21 @@ def paired(
             best = Paired(old, new, bound, same)
         if best.bound <= seen or budget.expired:
             break
-    assert best is not None
-    return best
+    return Paired(first, second, np.inf, {}) if best is None else best
 
 
-def guessed(old: Network, new: Network, stability: StabilityMap, points: Array) -> Roles:
+class _OutOfTimeError(Exception):
+    """The budget ended in the middle of a proof."""
+
+
+def guessed(old: Network, new: Network, stability: StabilityMap, points: Array, budget: Budget) -> Roles:
     """Which unit of ``old`` each unit of ``new`` is, and what the others of ``old`` may be taken for."""
     were, are = old.evaluate_nodes(points), new.evaluate_nodes(points)
     kept: dict[str, tuple[str, NDArray[np.int64]]] = {}
     taken: dict[str, set[int]] = {relu.name: set() for relu in old.relus}
     for relu in new.relus:
+        if budget.expired:
+            break
         name, origin = _partner(old, were, are[relu.source], taken)
         if name and (old[name].slope[origin[origin >= 0]] == relu.slope[origin >= 0]).all():  # type: ignore[union-attr]
             kept[relu.name] = (name, origin)
@@ -119,7 +135,7 @@ def _partner(
     """The ReLU of ``old`` that most of these units are in, and which of its units each is (−1: none)."""
     best: tuple[str, NDArray[np.int64]] = ("", np.full(values.shape[1], -1))
     for relu in old.relus:
-        if taken[relu.name]:
+        if taken[relu.name] or not relu.size or not values.shape[1]:
             continue
         distance = _distance(values, were[relu.source])
         nearest = distance.argmin(axis=1)
@@ -153,6 +169,8 @@ def _multiples(values: Array, gone: list[int], stays: list[int], slope: Array) -
         at = int(np.argmax(np.abs(cosine)))
         of = stays[at]
         opposite = cosine[at] < 0
+        if not np.isfinite(length[[unit, of]] ** 2).all():
+            continue
         if 1.0 - abs(cosine[at]) <= 0.5 * _PARALLEL**2 and slope[unit] == slope[of] and not (opposite and slope[of]):
             ratio = Fraction(float(values[:, unit] @ values[:, of])) / Fraction(float(length[of] ** 2) or 1.0)
             near = ratio.limit_denominator(1 << 10)

@@ -23,6 +23,7 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar, final
 
 import numpy as np
 
+from leo_core.environment import ieee
 from leo_core.execution.budget import Budget
 
 Task = TypeVar("Task", contravariant=True)
@@ -136,7 +137,8 @@ def _here(setup: Setup, draw: Draw, budget: Budget) -> Iterator[tuple[Any, Any]]
         while not budget.expired and (task := draw()) is not None:
             handler = make(*arguments) if handler is None else handler
             try:
-                result = handler(task, budget)
+                with ieee():  # a solver may have changed it when it was loaded
+                    result = handler(task, budget)
             except MemoryError:
                 result = LOST
             if result is LOST:  # it may be left in any state
@@ -275,7 +277,8 @@ def _serve(connection: Connection) -> None:
         begun = time.monotonic()
         result: Any
         try:
-            result = handler(first, Budget(begun + second))
+            with ieee():
+                result = handler(first, Budget(begun + second))
         except Exception as error:
             result = _Raised(error)
         connection.send(result)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from leo_core.environment import own_thread, settle
 from leo_core.errors import SolverError
 from leo_core.milp.problem import MilpProblem
 from leo_core.milp.result import SolverResult, Stop
@@ -130,6 +131,7 @@ class _Call(threading.Thread):
         while time.monotonic() < until:
             with contextlib.suppress(Exception):
                 stop()
+            settle()
             if self.done.wait(min(0.1, GIVE_UP)):
                 return True
         return False
@@ -194,6 +196,8 @@ class CheckedSession:
                 session.close()
             except Exception as error:
                 self._failed(f"{type(error).__name__} while closing: {error}")
+            finally:
+                settle()
 
     def interrupt(self) -> None:
         """End a solve that is going on, where the solver can."""
@@ -241,7 +245,8 @@ class _Heard:
 
     def __call__(self, point: Array) -> LazyRow | None:
         try:
-            return self._lazy(point)
+            with own_thread():  # it is a solver's
+                return self._lazy(point)
         except BaseException as error:
             self.raised = error
             raise

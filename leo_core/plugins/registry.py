@@ -16,7 +16,8 @@ from typing import Any, Literal, TypeAlias, final
 
 import pluggy
 
-from leo_core.errors import FormatError, LeoError, MissingExtraError, PluginError, first_line
+from leo_core.environment import settle
+from leo_core.errors import FormatError, LeoError, MachineError, MissingExtraError, PluginError, first_line
 from leo_core.milp.solver import Solver
 from leo_core.plugins import hookspecs
 from leo_core.plugins.specs import ExecutorSpec, FrontendSpec, SolverSpec
@@ -80,6 +81,7 @@ def solver(name: str, tell: Callable[[str], None] = lambda _text: None) -> Solve
     spec = _require("solver", name)
     try:
         created: Solver = spec.create()
+        settle()
     except LeoError:
         raise
     except Exception as error:
@@ -228,6 +230,9 @@ def _load(kind: Kind, name: str) -> Any:
             raise PluginError(f"the {kind} '{name}' is defined by {' and by '.join(owners)}; uninstall one of them")
         try:
             plugin = points[0].load()
+            settle()  # a library may set the processor's arithmetic when it is loaded
+        except MachineError:
+            raise
         except Exception as error:
             raise PluginError(
                 f"the {kind} '{name}' of {owners[0]} cannot be imported: {type(error).__name__}: {error}"
@@ -241,6 +246,9 @@ def _call(kind: Kind, name: str, plugin: Any) -> Any:
     try:
         manager.register(plugin, name=name)
         answers = getattr(manager.hook, f"leo_{kind}")()
+        settle()
+    except MachineError:
+        raise
     except Exception as error:
         raise PluginError(f"the {kind} '{name}' failed when asked: {type(error).__name__}: {error}") from error
     if len(answers) != 1 or not isinstance(answers[0], _SPECS[kind]):

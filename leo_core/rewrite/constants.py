@@ -27,7 +27,9 @@ def fold_constants(network: Network, facts: Facts, name: str, fits: Fits) -> Rew
     node = network[name]
     if not isinstance(node, Affine):
         return None
-    known = _constants(network, facts)
+    known = network.memo.get(("constants", facts.box))
+    if known is None:
+        known = network.memo["constants", facts.box] = _constants(network, facts)
     exact = [Fraction(float(value)) for value in node.bias]
     new_maps, folded = [], 0
     for source, linear in zip(node.sources, node.maps, strict=True):

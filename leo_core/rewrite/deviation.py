@@ -28,10 +28,10 @@ from leo_core.arithmetic import (
     integer_product,
     nearest_ratio,
     product_error,
+    round_down,
     round_up,
     to_integers,
 )
-from leo_core.bounds.region import Region
 from leo_core.network import Affine, Network, Relu, Rounding
 from leo_core.rewrite.facts import Facts
 
@@ -203,26 +203,59 @@ def _traced(
     return np.where(np.isnan(bound), np.inf, bound)
 
 
-def import_deviation(network: Network, region: Region, rounding: Mapping[str, Rounding]) -> float:
-    """How far the network as read may be from what its model means, at any output, over a region's box."""
+def import_deviation(network: Network, facts: Facts, rounding: Mapping[str, Rounding]) -> float:
+    """How far the network as read may be from what its model means, at any output, over the facts' box.
+
+    That is a change like a rewrite's: what the stored numbers are known to be off by is a linear function of what a
+    node reads, and is carried to the outputs as such.
+    """
     if not rounding:
         return 0.0
-    moved: dict[str, Array] = {}
-    for node in network.nodes:
-        if not isinstance(node, Affine):
-            moved[node.name] = moved[node.source]
-            continue
-        inexact = rounding.get(node.name)
-        relative = inexact.weights if inexact else 0.0
-        total = np.asarray(inexact.bias, dtype=np.float64) if inexact else np.zeros(node.size)
-        for source, linear in zip(node.sources, node.maps, strict=True):
-            low, high = region.value(network, source)
-            reach = relative * np.maximum(np.abs(low), np.abs(high))
-            off = moved.get(source, np.zeros(linear.columns)) * (1.0 + relative)
-            flow = linear.absolute().apply(round_up(reach + off))
-            total = round_up(total + round_up(flow + product_error(flow, linear.columns + 8)))
-        moved[node.name] = total
-    return float(moved[network.output].max(initial=0.0))
+    region = facts.region(network)
+    moved: dict[str, Array] = {}  # by absolute values alone, which tells how far sources may be elsewhere
+    changes: dict[str, Change] = {}
+    with np.errstate(invalid="ignore", over="ignore"):
+        for node in network.nodes:
+            if not isinstance(node, Affine):
+                moved[node.name] = moved[node.source]
+                continue
+            if node.name in rounding:
+                ends = {name: _around(region.value(network, name), moved.get(name)) for name in node.sources}
+                changes[node.name] = _meant(node, rounding[node.name], ends)
+            entering = {name: moved[name] for name in node.sources if name in moved}
+            own = changes[node.name].most if node.name in changes else np.zeros(node.size)
+            total = _flow(node, entering, own)
+            moved[node.name] = np.where(np.isnan(total), np.inf, total)
+        off = carry(network, facts, changes).get(network.output, np.zeros(1))
+    off = np.fmin(np.where(np.isnan(off), np.inf, off), moved[network.output])
+    return float(off.max(initial=0.0))
+
+
+def _around(ends: tuple[Array, Array], moved: Array | None) -> tuple[Array, Array]:
+    """The interval of a value that may be elsewhere by ``moved``."""
+    low, high = ends
+    return (low, high) if moved is None else (round_down(low - moved), round_up(high + moved))
+
+
+def _meant(node: Affine, rounding: Rounding, ends: Mapping[str, tuple[Array, Array]]) -> Change:
+    """What the model means less what is stored, of a node that reads values in the given intervals."""
+    weights = np.broadcast_to(np.asarray(rounding.weights, dtype=np.float64), node.size)
+    rest = np.broadcast_to(np.asarray(rounding.bias, dtype=np.float64), node.size).copy()
+    for source, linear in zip(node.sources, node.maps, strict=True):
+        low, high = ends[source]
+        reach = np.where(weights.any(), np.maximum(np.abs(low), np.abs(high)), 0.0)
+        flow = linear.absolute().apply(reach)
+        flow = np.where(weights == 0, 0.0, weights * round_up(flow + product_error(flow, linear.columns + 8)))
+        rest = np.where(flow == 0, rest, round_up(rest + round_up(flow)))
+    if rounding.known is None:
+        return Change.at_most(rest)
+    maps, offset = rounding.known
+    matrix = np.hstack([linear.matrix().astype(np.float64) for linear in maps])
+    lower = np.concatenate([ends[source][0] for source in node.sources])
+    upper = np.concatenate([ends[source][1] for source in node.sources])
+    off = np.asarray(offset, dtype=np.float64)
+    most = affine_error(matrix, np.zeros_like(matrix), off, np.zeros(node.size), lower, upper)
+    return Change(matrix, off, rest, lower, upper, round_up(most + rest))
 
 
 def affine_error(matrix: Array, slack: Array, offset: Array, offset_slack: Array, lower: Array, upper: Array) -> Array:
@@ -360,11 +393,12 @@ def _exact_change(old: Form, new: Form, lower: Array, upper: Array) -> Change:
     most = np.array(
         [float_up(Fraction(max(abs(int(t)), abs(int(u))), denominator)) for t, u in zip(top, bottom, strict=True)]
     )
-    rounded, constant = _nearest(matrix, 1 << shift), _nearest(offset, 1 << shift)
+    moves = most > 0  # a row that is 0 on the whole box must not be anything else as floats
+    rounded, constant = _nearest(matrix, 1 << shift) * moves[:, None], _nearest(offset, 1 << shift) * moves
     reach = np.maximum(np.abs(lower), np.abs(upper))
     with np.errstate(invalid="ignore", over="ignore"):
         size = np.abs(rounded) @ reach + np.abs(constant)
-        rest = np.where(most > 0, size * 4 * UNIT_ROUNDOFF + product_error(size, len(reach)) + reach.sum() * TINY, 0.0)
+        rest = np.where(moves, size * 4 * UNIT_ROUNDOFF + product_error(size, len(reach)) + reach.sum() * TINY, 0.0)
     return Change(rounded, constant, np.where(np.isnan(rest), np.inf, rest), lower, upper, most)
 
 

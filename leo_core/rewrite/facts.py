@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.arithmetic import round_down, round_up
-from leo_core.bounds.interval import bound_affine
+from leo_core.bounds.interval import bound_affine, bound_network
 from leo_core.bounds.region import Region
 from leo_core.domain import Box
 from leo_core.network import Affine, Network, Relu
@@ -72,8 +72,8 @@ class Units:
     def defect(self, slope: Array) -> Array:
         """How far relu(z) can be from the unit's line: zero while the state is proved for z itself."""
         away = np.where(self.state == State.ACTIVE, -self.lower, self.upper)
-        share = np.where(slope > 0, round_up(1.0 - slope), 1.0)
-        stable = np.where(away > 0, round_up(share * away), 0.0)
+        share = np.where(slope == 0, 1.0, round_up(1.0 - slope))
+        stable = np.where(away > 0, np.where(slope == 0, away, round_up(share * away)), 0.0)
         return np.where(self.state == State.UNSTABLE, np.inf, stable)
 
 
@@ -113,8 +113,25 @@ class Facts:
             units[relu.source] = Units(state, layer.lower, layer.upper, np.arange(relu.size))
         return Facts(stability.box, units)
 
+    @staticmethod
+    def bounded(network: Network, box: Box) -> Facts:
+        """What intervals alone tell."""
+        region = bound_network(network, box)
+        units = {}
+        for name in dict.fromkeys(relu.source for relu in network.relus):
+            lower, upper = region.intervals[name]
+            state = np.where(upper <= 0, State.INACTIVE, np.where(lower >= 0, State.ACTIVE, State.UNSTABLE))
+            units[name] = Units(state.astype(np.int8), lower, upper, np.arange(len(lower)))
+        return Facts(box, units)
+
     def region(self, network: Network) -> Region:
         """Proved intervals for every affine node of a network these facts describe."""
+        known: Region | None = network.memo.get(("region", self))
+        if known is None:
+            known = network.memo["region", self] = self._region(network)
+        return known
+
+    def _region(self, network: Network) -> Region:
         region = Region.of(self.box)
         for node in network.nodes:
             if isinstance(node, Affine):

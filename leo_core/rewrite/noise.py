@@ -6,9 +6,11 @@ from fractions import Fraction
 
 import numpy as np
 
-from leo_core.arithmetic import Array, ExactVector
+from leo_core.arithmetic import Array, ExactVector, float_down
 from leo_core.bounds.interval import bound_network
 from leo_core.domain import Box
+from leo_core.environment import ieee
+from leo_core.execution.budget import Budget
 from leo_core.network import Network
 from leo_core.stability.verdict import StabilityMap
 
@@ -21,17 +23,22 @@ _CHECKED = 16
 _EXACT_PRODUCTS = 5_000_000
 
 
-def float_noise(network: Network, stability: StabilityMap, seed: int = 0) -> float:
+@ieee()
+def float_noise(network: Network, stability: StabilityMap, seed: int = 0, budget: Budget | None = None) -> float:
     """The largest |computed − exact| at any output, over witnesses, corners, samples and points near the worst.
 
     Inputs are rounded to the dtype first, so that this is the noise of the arithmetic alone. Never more
     than what was really seen: points are picked by a wider float, but a float32 run is then compared with
     an outward-rounded float64 enclosure, which errs towards less, and a float64 run with the exact value.
+    Once the budget has ended, no further point is looked at.
     """
+    budget = budget or Budget()
     rng = np.random.default_rng(seed)
     points = _points(network, stability, rng)
     rounded, off, computed = _run(network, points)
     for _ in range(_ROUNDS):  # where the error is large, more of it may be near
+        if budget.expired:
+            break
         best = np.argsort(off)[::-1][:_CHECKED]
         near = _around(stability.box, rounded[best].astype(np.float64), len(points) // _ROUNDS, rng)
         more = _run(network, near)
@@ -41,6 +48,8 @@ def float_noise(network: Network, stability: StabilityMap, seed: int = 0) -> flo
         measure, checked = _exact_error, max(2, min(checked, int(_EXACT_PRODUCTS // max(1, network.connections))))
     worst = 0.0
     for at in np.argsort(off)[::-1][:checked]:
+        if budget.expired:
+            break
         if off[at] >= 0:
             worst = max(worst, measure(network, rounded[at].astype(np.float64), computed[at].astype(np.float64)))
     return worst
@@ -75,7 +84,7 @@ def _around(box: Box, points: Array, count: int, rng: np.random.Generator) -> Ar
 
 def _exact_error(network: Network, x: Array, seen: Array) -> float:
     exact = network.evaluate_exact(ExactVector.of(x))[network.output].fractions()
-    return float(max(abs(Fraction(float(value)) - true) for value, true in zip(seen, exact, strict=True)))
+    return float_down(max(abs(Fraction(float(value)) - true) for value, true in zip(seen, exact, strict=True)))
 
 
 def _enclosed_error(network: Network, x: Array, seen: Array) -> float:

@@ -16,6 +16,7 @@ from typing import final
 import numpy as np
 
 from leo_core.arithmetic import Array, round_up
+from leo_core.environment import ieee
 from leo_core.execution.budget import Budget
 from leo_core.execution.events import Listener, Note, silent
 from leo_core.network import Network
@@ -72,6 +73,7 @@ class Rewritten:
     interrupted: bool = False
 
 
+@ieee()
 def rewrite(
     network: Network,
     stability: StabilityMap,
@@ -143,6 +145,8 @@ class _Trial:
                 self._sweep(apply, Budget())
             for apply in passes:
                 self._sweep(apply, budget)
+            if budget.expired:
+                break
             if len(self.steps) == before:
                 break
             listener(Note(f"rewriting: {self.network.connections} connections left", passing=True))
@@ -153,7 +157,7 @@ class _Trial:
             if budget.expired:
                 return
             if any(node.name == name for node in self.network.nodes):
-                outcome = apply(self.network, self.facts, name, self._fits)
+                outcome = apply(self.network, self.facts, name, lambda made: not budget.expired and self._fits(made))
                 if isinstance(outcome, Refusal):
                     self.refusals[name, outcome.what] = replace(outcome, layer=name)
                 elif outcome is not None:

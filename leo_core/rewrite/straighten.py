@@ -1,10 +1,9 @@
 """An unstable unit that is nearly a line over the box becomes one, where the tolerance allows.
 
 On L ≤ z ≤ U a ReLU lies between its chord c z + d, c = (U − slope·L) / (U − L), and the chord lowered by its value g at
-z = 0; the line half-way, c z + g / 2, is off by at most g / 2. Whatever c and h are, c z + h is off by at most
-max(|h|, |(1 − c) U − h|, |(c − slope) L + h|): that is what is claimed, however they were found. Units with
-a small error are taken for that line, and all lines of the layer re-factored (:mod:`~leo_core.rewrite.refactor`).
-Only a tolerance above rounding makes this pay.
+z = 0; the line half-way is off by at most g / 2. Units with small |M_j| g / 2 are taken for that line, and all
+lines of the layer re-factored (:mod:`~leo_core.rewrite.refactor`). Only a tolerance above rounding makes this pay.
+What the line as computed is off by is not taken from the formula but seen where it is largest: at L, 0 and U.
 """
 
 from __future__ import annotations
@@ -34,16 +33,15 @@ def straighten(network: Network, facts: Facts, name: str, fits: Fits) -> Rewrite
     units, slope = facts.units[layer.node.name], layer.relu.slope
     weights, bias, lower, upper = incoming(network, facts, layer.node)
     with np.errstate(invalid="ignore", over="ignore"):
-        chord = (0.5 * units.upper - slope * (0.5 * units.lower)) / (0.5 * units.upper - 0.5 * units.lower)
+        chord = (units.upper - slope * units.lower) / (units.upper - units.lower)
         half = 0.5 * (chord - slope) * -units.lower
-        ends = (1.0 - chord) * units.upper - half, (chord - slope) * units.lower + half
-        off = np.max(np.abs([half, *ends]), axis=0)
         reach = np.maximum(np.abs(lower), np.abs(upper))
         size = np.abs(weights) @ reach + np.abs(bias) + np.maximum(np.abs(units.lower), np.abs(units.upper))
-        # what is rounded: what that is off at the ends, and the chord's products with the weights
-        cost = round_up(off + 24 * UNIT_ROUNDOFF * size + TINY * (8 + reach.sum()))
+        # what is rounded: the products of the chord with the weights, and half
+        off = off_the_line(units.lower, units.upper, slope, chord, half)
+        cost = round_up(off + 16 * UNIT_ROUNDOFF * size + TINY * (8 + reach.sum()))
         harm = np.abs(layer.outgoing).max(axis=0, initial=0.0) * cost
-    usable = (units.state == State.UNSTABLE) & (units.lower < 0) & (units.upper > 0) & np.isfinite(harm + size)
+    usable = (units.state == State.UNSTABLE) & (units.lower < 0) & (units.upper > 0) & np.isfinite(harm)
     order = np.argsort(np.where(usable, harm, np.inf), kind="stable")[: int(usable.sum())]
     count = _affordable(network, facts, layer, order, cost, fits)
     if not count:
@@ -60,6 +58,20 @@ def straighten(network: Network, facts: Facts, name: str, fits: Fits) -> Rewrite
 
     found = fewest(count, attempt, likely=0)
     return None if found is None else replace(found, what=found.what.replace("active", "active or nearly linear"))
+
+
+def off_the_line(lower: Array, upper: Array, slope: Array, gain: Array, offset: Array) -> Array:
+    """How far gain · z + offset is from a ReLU of z at most, lower ≤ z ≤ upper, per unit; infinite where unknown.
+
+    Both are lines on either side of zero, so that the ends and zero tell.
+    """
+    error = np.zeros(len(lower))
+    for end in (lower, np.clip(0.0, lower, upper), upper):
+        value = np.where(end >= 0, end, slope * end)
+        size = np.abs(value) + np.abs(gain * end) + np.abs(offset)
+        off = np.abs(value - gain * end - offset) + 8 * UNIT_ROUNDOFF * size + 4 * TINY
+        error = np.maximum(error, off)
+    return np.where(np.isnan(error), np.inf, error)
 
 
 def _affordable(network: Network, facts: Facts, layer: ReluLayer, order: NDArray[Any], cost: Array, fits: Fits) -> int:

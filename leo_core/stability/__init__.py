@@ -9,6 +9,7 @@ import numpy as np
 
 from leo_core.bounds.interval import bound_network
 from leo_core.domain import Box
+from leo_core.environment import ieee
 from leo_core.execution.budget import Budget
 from leo_core.execution.checkpoint import Checkpoint
 from leo_core.execution.events import Listener, silent
@@ -29,6 +30,7 @@ __all__ = ["LayerStability", "Method", "StabilityMap", "State", "decide"]
 _STRATEGIES = {"cascade": decide_by_cascade, "isa": decide_by_one_milp, "paper": decide_by_milp}
 
 
+@ieee()
 def decide(
     network: Network,
     box: Box,

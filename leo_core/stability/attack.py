@@ -7,6 +7,8 @@ step is to the corner which the linear piece around the start favours; it halves
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,11 +37,12 @@ def ascend(
     box: Box,
     steps: int,
     share: float | Array = 1.0,
+    expired: Callable[[], bool] = lambda: False,
 ) -> Array:
     """From ``starts[k]``, points at which signs[k]·a of unit ``units[k]`` is larger; shape as ``starts``.
 
     The first step is ``share`` (one number, or one per start) of the box's width. Each climb ends early once its
-    float64 value is positive.
+    float64 value is positive, and all once ``expired``.
     """
     plan = prefix(network, target)
     objectives = np.zeros((len(units), network.size(target)))
@@ -50,7 +53,7 @@ def ascend(
     share = np.broadcast_to(share, len(units)).copy()
     for _ in range(steps):
         rows = np.flatnonzero(~(values > 0))
-        if len(rows) == 0:
+        if len(rows) == 0 or expired():
             break
         step = share[rows, None] * width * np.sign(gradients[rows])
         tried = np.clip(best[rows] + step, box.lower, box.upper)

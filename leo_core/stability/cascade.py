@@ -58,6 +58,8 @@ def decide_by_cascade(work: Work, tally: Tally) -> None:
     for thorough in (False, True):
         changed = not thorough
         for node in network.nodes:
+            if work.budget.expired:
+                return  # every layer has its intervals already
             if not isinstance(node, Affine):
                 continue
             if changed:
@@ -129,6 +131,9 @@ class _Layer:
             self._attempt(QUICK_NODES, spent, ask=False)
         self._attempt(NODES, spent, ask=True)
 
+    def _expired(self) -> bool:
+        return self._budget.expired
+
     def _claims(self) -> list[Claim]:
         return [] if self._budget.expired else self._tally.open_claims(self._target)
 
@@ -137,9 +142,7 @@ class _Layer:
         units = np.flatnonzero((low < 0) & (high > 0))
         if len(units):
             low, high = low.copy(), high.copy()
-            low[units], high[units] = backward_interval(
-                self._network, self._target, self.region, units, lambda: self._budget.expired
-            )
+            low[units], high[units] = backward_interval(self._network, self._target, self.region, units, self._expired)
             self._tighten(low, high)
 
     def _look_at(self, sample: Sample) -> None:
@@ -165,7 +168,9 @@ class _Layer:
             if self._budget.expired:
                 return
             units, signs = _columns(claims[chunk])
-            bound = improved(self._network, self._target, self._objectives(units, signs), self.region, SLOPES)
+            bound = improved(
+                self._network, self._target, self._objectives(units, signs), self.region, SLOPES, expired=self._expired
+            )
             up = signs > 0
             high[units[up]] = np.minimum(high[units[up]], bound.upper[up])
             low[units[~up]] = np.maximum(low[units[~up]], -bound.upper[~up])
@@ -258,12 +263,12 @@ class _Layer:
             if self._budget.expired:
                 return
             mine = (units[chunk], signs[chunk])
-            reached = ascend(self._network, self._target, *mine, starts[chunk], self._box, CLIMB)
+            reached = ascend(self._network, self._target, *mine, starts[chunk], self._box, CLIMB, expired=self._expired)
             self._refute(*mine, reached, np.arange(len(reached)))
 
     def _refute(self, units: Indices, signs: Array, points: Array, at: Indices) -> None:
         """Record the claims whose point, ``points[at[k]]``, is a witness beyond doubt."""
-        found = signs_at(self._network, self._target, units, points, at)
+        found = signs_at(self._network, self._target, units, points, at, self._expired)
         for k in np.flatnonzero(found * signs > 0):
             self._tally.refute(self._target, int(units[k]), int(signs[k]), points[at[k]])
 

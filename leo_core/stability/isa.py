@@ -184,12 +184,15 @@ class _Search:
             likely = np.flatnonzero(reached.max(axis=0) > 0)
             for chunk in chunks(self._network, name, len(likely)):
                 rows = likely[chunk]
-                found = signs_at(self._network, name, units[rows], points[best[rows]])
+                found = signs_at(self._network, name, units[rows], points[best[rows]], expired=self._expired)
                 for row in rows[found == signs[rows]].tolist():
                     shown.append((name, int(units[row]), int(signs[row]), points[best[row]]))
         for name, unit, sign, point in shown:
             self._tally.refute(name, unit, sign, point)
         return shown
+
+    def _expired(self) -> bool:
+        return self._work.budget.expired
 
     def _climbed(self, point: Array, promised: set[UnitState]) -> Array:
         """A point, and for each state it promises one climbed from there."""
@@ -197,7 +200,8 @@ class _Search:
         for name in self._names:
             units, signs = _columns([(unit, sign) for at, unit, sign in sorted(promised) if at == name])
             starts = np.repeat(point[None], len(units), axis=0)
-            points.append(ascend(self._network, name, units, signs.astype(np.float64), starts, self._box, CLIMB))
+            asked = self._network, name, units, signs.astype(np.float64), starts, self._box, CLIMB
+            points.append(ascend(*asked, expired=self._expired))
         return np.vstack(points)
 
 

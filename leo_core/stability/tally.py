@@ -30,6 +30,8 @@ class Tally:
         self._upper = {name: np.full(size, np.inf) for name, size in sizes.items()}
         self._seen: dict[str, dict[tuple[int, int], Array]] = {name: {} for name in sizes}
         self._trees: dict[str, dict[int, Tree]] = {name: {} for name in sizes}
+        self._number = {name: number for number, name in enumerate(self._order, 1)}
+        self._decided, self._total = 0, sum(sizes.values())
         self._at = ""
         self._told: set[str] = set()
 
@@ -57,6 +59,7 @@ class Tally:
         on = (state == State.UNDECIDED) & ~off & (self._lower[name] >= 0)
         for unit in np.flatnonzero(off):
             self._trees[name].pop(int(unit), None)  # it was of the other claim
+        self._decided += int(np.count_nonzero((state == State.UNDECIDED) & (off | on)))
         self._state[name][off], self._state[name][on] = State.INACTIVE, State.ACTIVE
         self._method[name][off | on] = Method.BOUND
         self._tell()
@@ -84,6 +87,7 @@ class Tally:
         self._settle(name, unit, sign, Method.SOLVER)
 
     def _settle(self, name: str, unit: int, sign: int, method: Method) -> None:
+        self._decided += int(self._state[name][unit] == State.UNDECIDED)
         self._state[name][unit] = State.INACTIVE if sign > 0 else State.ACTIVE
         self._method[name][unit] = method
         self._tell()
@@ -93,6 +97,7 @@ class Tally:
         seen = self._seen[name]
         seen.setdefault((unit, sign), point)
         if (unit, -sign) in seen and self._state[name][unit] == State.UNDECIDED:
+            self._decided += 1
             self._state[name][unit] = State.UNSTABLE
             self._method[name][unit] = Method.WITNESS
             self._tell()
@@ -124,8 +129,5 @@ class Tally:
         }
 
     def _tell(self) -> None:
-        decided = sum(int((state != State.UNDECIDED).sum()) for state in self._state.values())
-        total = sum(len(state) for state in self._state.values())
-        number = self._order.index(self._at) + 1 if self._at else 0
         label = self._relus[self._at][0].name if self._at else ""
-        self._listener(Progress(label, number, len(self._order), decided, total))
+        self._listener(Progress(label, self._number.get(self._at, 0), len(self._order), self._decided, self._total))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,11 +21,17 @@ def sign_at(network: Network, target: str, unit: int, x: Array) -> int:
 
 
 def signs_at(
-    network: Network, target: str, units: NDArray[np.int64], points: Array, at: NDArray[np.int64] | None = None
+    network: Network,
+    target: str,
+    units: NDArray[np.int64],
+    points: Array,
+    at: NDArray[np.int64] | None = None,
+    expired: Callable[[], bool] = lambda: False,
 ) -> NDArray[np.int8]:
     """The sign of unit ``units[k]`` at ``points[at[k]]`` (without ``at``, ``points[k]``), for each k, as real numbers.
 
-    An outward-rounded evaluation answers where it excludes zero, rational arithmetic otherwise.
+    An outward-rounded evaluation answers where it excludes zero, rational arithmetic otherwise; where ``expired`` comes
+    before that, 0, which shows nothing.
     """
     at = np.arange(len(units)) if at is None else at
     region = Region(points, points)
@@ -34,5 +42,7 @@ def signs_at(
     signs = (lower > 0).astype(np.int8) - (upper < 0).astype(np.int8)
     needed = {node.name for node, _ in plan} | {relu.name for _, relus in plan for relu in relus}
     for k in np.flatnonzero(signs == 0):
+        if expired():
+            break
         signs[k] = network.evaluate_exact(points[at[k]], only=needed)[target].signs()[units[k]]
     return signs

@@ -8,7 +8,6 @@ layer, one line per row of weights and one per bias. Numbers are decimal, read a
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -23,6 +22,8 @@ from leo_core.plugins import Imported, Rounding
 
 Array = NDArray[np.float64]
 
+#: What is left of a quotient, relative to it, where it is stored as two floats; generous.
+_EPS = 2.0**-100
 _LARGEST = 1 << 28
 
 
@@ -40,16 +41,10 @@ def read_file(path: Path) -> Imported:
     return _Lines(text, str(path)).imported()
 
 
-def reciprocals(numbers: Array) -> tuple[Array, Array, float]:
-    """1 / n as the sum of two floats, the first the nearest; and how far that is off at most, relative to it.
-
-    Raises :class:`OverflowError` where there is none.
-    """
-    exact = [1 / Fraction(float(number)) for number in numbers]
-    first = [float(value) for value in exact]
-    second = [float(value - Fraction(near)) for value, near in zip(exact, first, strict=True)]
-    left = max(abs((e - Fraction(f) - Fraction(s)) / Fraction(f)) for e, f, s in zip(exact, first, second, strict=True))
-    return np.array(first), np.array(second), math.nextafter(float(left), math.inf) if left else 0.0
+def split_quotient(divisor: float) -> tuple[float, float]:
+    """1 / divisor as the sum of two floats, which have twice the digits of one."""
+    high = 1.0 / divisor
+    return high, float(1 / Fraction(divisor) - Fraction(high))
 
 
 class _Lines:
@@ -103,30 +98,21 @@ class _Lines:
         return Imported(Network(inputs, tuple(nodes), at), (), rounding)
 
     def _normalisation(self, means: Array, ranges: Array, nodes: list[Node], rounding: dict[str, Rounding]) -> str:
-        """(x − mean) / range. Where 1 / range has no float, it is stored as two: what is left is worth no rewrite."""
-        if not means.any() and (ranges == 1).all():
-            return INPUT
-        name, origin = "normalised", Origin("input", "normalisation")
-        if (ranges == 1).all():
-            nodes.append(Affine(name, (INPUT,), (Select.identity(len(means)),), -means, origin))
-            return name
-        with np.errstate(over="ignore"):
-            scale, shift = 1.0 / ranges, -means / ranges
-        if (np.frexp(np.abs(ranges))[0] == 0.5).all() and (shift * ranges == -means).all():  # every quotient is a float
-            nodes.append(Affine(name, (INPUT,), (Diagonal(scale),), shift, origin))
-            return name
-        at = INPUT
+        """x − mean, which is exact, and that times 1 / range, as the sum of two floats: one alone rounds too much."""
+        at, origin = INPUT, Origin("input", "normalisation")
         if means.any():
+            nodes.append(Affine("centred", (at,), (Select.identity(len(means)),), -means, origin))
             at = "centred"
-            nodes.append(Affine(at, (INPUT,), (Select.identity(len(means)),), -means, origin))
-        try:
-            first, second, left = reciprocals(ranges)
-        except OverflowError:
-            raise FormatError(f"{self._where}: the range {np.abs(ranges).min():g} is too small to divide by") from None
-        nodes.append(Affine(name, (at, at), (Diagonal(first), Diagonal(second)), np.zeros(len(means)), origin))
-        if left:
-            rounding[name] = Rounding(left, np.zeros(len(means)))
-        return name
+        if (ranges == 1).all():
+            return at
+        if (np.abs(ranges) < 2.0**-1000).any() or (np.abs(ranges) > 2.0**900).any():
+            raise FormatError(f"{self._where}: dividing by the ranges leaves what float64 can hold; scale the inputs")
+        scale, rest = (np.array(part) for part in zip(*map(split_quotient, ranges.tolist()), strict=True))
+        maps = (Diagonal(scale), Diagonal(rest)) if rest.any() else (Diagonal(scale),)
+        if rest.any():
+            rounding["normalised"] = Rounding(_EPS, np.zeros(len(means)))
+        nodes.append(Affine("normalised", (at,) * len(maps), maps, np.zeros(len(means)), origin))
+        return "normalised"
 
     def _row(self, count: int, what: str) -> Array:
         values = self._numbers(what, at_least=count)

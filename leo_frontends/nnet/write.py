@@ -6,16 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.errors import NetworkError, UnsupportedModelError
 from leo_core.linear import Diagonal, Select
-from leo_core.network import INPUT, Layer, Network, Node
-from leo_core.network import Affine as _Affine
-from leo_frontends.nnet.read import reciprocals
+from leo_core.network import INPUT, Affine, Layer, Network
+from leo_frontends.nnet.read import split_quotient
 
 Array = NDArray[np.float64]
 
@@ -51,13 +49,21 @@ def _layers(network: Network, where: str) -> tuple[list[Layer], Array, Array]:
         raise UnsupportedModelError(
             where, [f"the {network.signature.tail} at its end has no place in .nnet; write .onnx"]
         )
-    inputs = network.input_size
-    means, ranges = np.zeros(inputs + 1), np.ones(inputs + 1)
-    means[:inputs], ranges[:inputs], begun = _normalisation(network)
+    network, means, ranges = _normalised(network)
     try:
-        layers = list(_behind(network, begun).layers())
+        layers = list(network.layers())
     except NetworkError as error:
         raise UnsupportedModelError(where, [f"{error}; .nnet holds plain chains, write .onnx"]) from None
+    inputs = network.input_size
+    plain = not means.any() and (ranges == 1).all()
+    if (
+        plain
+        and len(layers) > 1
+        and layers[0].relu is None
+        and (undone := _normalisation(layers[0].affine)) is not None
+    ):
+        means[:inputs], ranges[:inputs] = undone
+        layers = layers[1:]
     last = layers[-1].affine
     if len(layers) > 1 and layers[-1].relu is None and layers[-2].relu is None and isinstance(last.maps[0], Diagonal):
         scale, shift = np.unique(last.maps[0].matrix().diagonal()), np.unique(last.bias)
@@ -75,73 +81,72 @@ def _layers(network: Network, where: str) -> tuple[list[Layer], Array, Array]:
     return layers, means, ranges
 
 
-def _normalisation(network: Network) -> tuple[Array, Array, int]:
-    """(means, ranges, of how many first nodes they are): they read back to exactly these nodes."""
-    inputs = network.input_size
-    means, ranges, begun, at = np.zeros(inputs), np.ones(inputs), 0, INPUT
-    first = [node if _alone(network, node) else None for node in network.nodes[:2]]
-    node = first[0]
-    if node is not None and _is_identity(node) and isinstance(node.maps[0], Select):
-        means, begun, at = -node.bias.astype(np.float64), 1, node.name
-    elif node is not None and len(node.sources) == 1 and isinstance(node.maps[0], Diagonal):
-        found = _one_float(node)
-        return (means, ranges, 0) if found is None else (*found, 1)
-    node = first[begun] if begun < len(first) else None
-    if node is not None and node.sources == (at, at):
-        found_ranges = _two_floats(node)
-        if found_ranges is not None:
-            return means, found_ranges, begun + 1
-    return means, ranges, begun
+def _alone(network: Network, node: Affine, source: str) -> bool:
+    """Whether a node reads that source only, and nothing else does."""
+    return set(node.sources) == {source} and network.readers[source] == (node.name,) and node.name != network.output
 
 
-def _alone(network: Network, node: Node) -> TypeGuard[_Affine]:
-    """Whether it is an affine node that only one other node reads."""
-    return isinstance(node, _Affine) and len(network.readers[node.name]) == 1 and len(network.readers[INPUT]) == 1
-
-
-def _is_identity(node: _Affine) -> bool:
+def _is_identity(node: Affine) -> bool:
     return len(node.maps) == 1 and isinstance(node.maps[0], Select) and node.maps[0].is_identity
 
 
-def _two_floats(node: _Affine) -> Array | None:
-    """The ranges whose reciprocals these two diagonals are."""
-    if node.bias.any() or not all(isinstance(linear, Diagonal) for linear in node.maps):
+def _ranges(node: Affine) -> Array | None:
+    """The ranges that are read as a node's one or two diagonals, which sum up to their reciprocals; None: none are."""
+    if len(node.maps) > 2 or not all(isinstance(linear, Diagonal) for linear in node.maps):
         return None
-    first, second = (linear.matrix().diagonal().astype(np.float64) for linear in node.maps)
-    sums = [Fraction(float(a)) + Fraction(float(b)) for a, b in zip(first, second, strict=True)]
-    if not all(sums):
+    parts = [linear.matrix().diagonal().astype(np.float64) for linear in node.maps]
+    scales = [sum(map(Fraction, column), Fraction(0)) for column in zip(*(p.tolist() for p in parts), strict=True)]
+    if not all(scales):
         return None
-    try:
-        ranges = np.array([float(1 / value) for value in sums])
-        again = reciprocals(ranges)
-    except (ZeroDivisionError, OverflowError):
+    ranges = np.array([float(1 / scale) for scale in scales])
+    if not np.isfinite(ranges).all() or not ranges.all():
         return None
-    return ranges if (again[0] == first).all() and (again[1] == second).all() else None
+    read = [split_quotient(value) for value in ranges.tolist()]
+    same = all((np.array([pair[k] for pair in read]) == part).all() for k, part in enumerate(parts))
+    return ranges if same and (len(parts) == 2 or not any(low for _, low in read)) else None
 
 
-def _one_float(node: _Affine) -> tuple[Array, Array] | None:
-    """(means, ranges) of one diagonal and its bias, where they are powers of two."""
-    scale = node.maps[0].matrix().diagonal().astype(np.float64)
+def _normalised(network: Network) -> tuple[Network, Array, Array]:
+    """What follows x − mean, and that times 1 / range as two floats; means and ranges, 0 and 1 where there are none."""
+    inputs, at, rest = network.input_size, INPUT, list(network.nodes)
+    means, ranges = np.zeros(inputs + 1), np.ones(inputs + 1)
+    first = rest[0] if rest else None
+    if isinstance(first, Affine) and _alone(network, first, at) and _is_identity(first) and len(rest) > 1:
+        means[:inputs], at = -first.bias.astype(np.float64), first.name
+        rest = rest[1:]
+    scaled = rest[0]
+    if isinstance(scaled, Affine) and _alone(network, scaled, at) and len(rest) > 1 and not scaled.bias.any():
+        found = _ranges(scaled)
+        if found is not None:
+            ranges[:inputs], at = found, scaled.name
+            rest = rest[1:]
+    if at == INPUT or not rest:
+        return network, np.zeros(inputs + 1), np.ones(inputs + 1)
+    nodes = tuple(
+        replace(node, sources=tuple(INPUT if source == at else source for source in node.sources))
+        if isinstance(node, Affine)
+        else node
+        for node in rest
+    )
+    return replace(network, nodes=nodes), means, ranges
+
+
+def _normalisation(node: Affine) -> tuple[Array, Array] | None:
+    """(means, ranges) that read back to exactly this node, or None."""
+    linear = node.maps[0]
+    if isinstance(linear, Select):
+        return (-node.bias.astype(np.float64), np.ones(linear.rows)) if linear.is_identity else None
+    if not isinstance(linear, Diagonal):
+        return None
+    scale = linear.matrix().diagonal().astype(np.float64)
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        ranges = 1.0 / scale
-        means = -node.bias.astype(np.float64) * ranges
-        same = (1.0 / ranges == scale).all() and (-means / ranges == node.bias).all()
-    powers = (np.frexp(np.abs(scale))[0] == 0.5).all()
-    return (means, ranges) if same and powers and np.isfinite(means).all() and np.isfinite(ranges).all() else None
-
-
-def _behind(network: Network, begun: int) -> Network:
-    """The network behind its first nodes, which only the next one reads."""
-    if not begun:
-        return network
-    names = {node.name: INPUT for node in network.nodes[:begun]}
-    nodes = [
-        replace(node, sources=tuple(names.get(source, source) for source in node.sources))
-        if isinstance(node, _Affine)
-        else replace(node, source=names.get(node.source, node.source))
-        for node in network.nodes[begun:]
-    ]
-    return Network(network.input_size, tuple(nodes), network.output)
+        for ranges in (1.0 / scale, np.nextafter(1.0 / scale, np.inf), np.nextafter(1.0 / scale, -np.inf)):
+            means = -node.bias.astype(np.float64) * ranges
+            for candidate in (means, np.nextafter(means, np.inf), np.nextafter(means, -np.inf)):
+                same = (1.0 / ranges == scale).all() and (-candidate / ranges == node.bias).all()
+                if same and np.isfinite(ranges).all() and np.isfinite(candidate).all():
+                    return candidate, ranges
+    return None
 
 
 def _row(values: Sequence[float] | Array) -> str:

@@ -31,7 +31,7 @@ FLOORS = (
     {"network"},
     {"linear"},
     {"arithmetic", "tails"},
-    {"errors", "options", "paths"},
+    {"environment", "errors", "options", "paths"},
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 

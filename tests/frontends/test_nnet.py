@@ -7,7 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import leo_core
+from leo_core.domain import Box
 from leo_core.errors import FormatError, UnsupportedModelError
+from leo_core.rewrite.deviation import import_deviation
+from leo_core.rewrite.facts import Facts
 from leo_core.testing.networks import chain, leaky, residual
 from leo_frontends.nnet import read_file, write_file
 
@@ -41,6 +45,48 @@ def test_normalisation_is_part_of_the_network(tmp_path):
     h = np.maximum(np.array([[1, 0.5], [-1, 2]]) @ n + [0.25, 0], 0)
     assert network.evaluate(x) == pytest.approx([(h[0] - h[1] + 0.5) * 3 + 10])
     assert network.widths == (2, 2, 1)
+
+
+def scaled(means, ranges):
+    header = ",".join(map(repr, means)), ",".join(map(repr, ranges))
+    return GOOD.replace("0.5,-0.25,10.0", header[0] + ",10.0").replace("2.0,4.0,3.0", header[1] + ",3.0")
+
+
+NORMALISED = [([0.1, -7.3], [3.0, 7.0]), ([0.0, 0.0], [3.0, 60261.0]), ([19791.091, 0.0], [1.0, 1.0]),
+              ([1e-3, 2.0], [0.5, -6.28318530717959]), ([0.3, 0.1], [2.0, 1e-9])]  # fmt: skip
+
+
+@pytest.mark.parametrize(("means", "ranges"), NORMALISED)
+def test_reading_is_exact_to_twice_the_digits_of_a_float_and_what_is_written_reads_back(tmp_path, means, ranges):
+    imported = read(tmp_path, scaled(means, ranges))
+    network, box = imported.network, Box([-5.0, -3.0], [4.0, 9.0])
+    off = import_deviation(network, Facts.bounded(network, box), imported.rounding)
+    assert off < 1e-17
+    x = [Fraction(1, 3), Fraction(-2, 7)]
+    n = [(v - Fraction(m)) / Fraction(r) for v, m, r in zip(x, means, ranges, strict=True)]
+    h = [max(n[0] + Fraction(0.5) * n[1] + Fraction(0.25), 0), max(2 * n[1] - n[0], 0)]
+    meant = (h[0] - h[1] + Fraction(0.5)) * 3 + 10
+    got = network.evaluate_exact(np.array(x, dtype=object))[network.output].fractions()[0]
+    assert abs(got - meant) <= Fraction(off)
+    write_file(network, tmp_path / "again.nnet")
+    assert read_file(tmp_path / "again.nnet").network.digest == network.digest
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "leo", "nnet"])
+def test_the_float_tolerance_holds_through_the_front_door(tmp_path, suffix):
+    (tmp_path / "n.nnet").write_text(scaled([0.1, -7.3], [3.0, 7.0]))
+    result = leo_core.compress(tmp_path / "n.nnet", "-1,1")
+    assert result.import_deviation < 1e-25
+    assert not any("reading the model" in note for note in result.notes)
+    result.export(tmp_path / f"m.{suffix}")
+    found = leo_core.verify(tmp_path / "n.nnet", tmp_path / f"m.{suffix}", "-1,1", time_limit=2)
+    assert found.lower <= 1e-13
+
+
+def test_a_range_whose_reciprocal_has_no_normal_float_is_refused(tmp_path):
+    for value in ("1e-310", "1e300"):
+        with pytest.raises(FormatError, match="dividing by the ranges"):
+            read(tmp_path, GOOD.replace("2.0,4.0,3.0", f"2.0,{value},3.0"))
 
 
 def test_ranges_that_are_powers_of_two_need_no_import_deviation(tmp_path):

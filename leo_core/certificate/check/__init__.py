@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from leo_core.certificate.check.bounds import Region, bounded
+from leo_core.certificate.check.bounds import Region, bounded, limited
 from leo_core.certificate.check.difference import Difference, Roles
 from leo_core.certificate.check.networks import Net, Refused, open_archive, read_network
 from leo_core.certificate.check.trees import BATCH, Tree, proved_bounds, signs_at
+from leo_core.environment import ieee
+from leo_core.errors import MachineError
 
 Array = Any
 Note = Callable[[str], None]
@@ -52,28 +54,34 @@ def check(certificate: Any, original: Any, compressed: Any, *, note: Note = lamb
     ``note`` is told how far the work is.
     """
     try:
-        content, arrays = open_certificate(certificate)
-        f, g = read_network(original), read_network(compressed)
-        require_meant(f, g, content)
-        lower, upper = arrays["lower"].astype(np.float64), arrays["upper"].astype(np.float64)
-        if lower.shape != (f.inputs,) or upper.shape != (f.inputs,) or not (lower <= upper).all():
-            raise Refused("its box does not fit the network")
-        if not (np.isfinite(lower).all() and np.isfinite(upper).all()):
-            raise Refused("its box is not bounded")
-        with np.errstate(all="ignore"):
-            region, counts, leaves = verdicts(f, (lower[None], upper[None]), content, arrays, note)
-            note("comparing the networks")
-            deviation = deviates(f, g, region, roles_of(content, arrays), content["deviation"])
-        return Report(
-            active=counts[ACTIVE], inactive=counts[INACTIVE], unstable=counts[UNSTABLE], undecided=counts[UNDECIDED],
-            trusted=counts["trusted"], leaves=leaves, deviation=deviation, lower=lower, upper=upper, tail=f.tail,
-        )  # fmt: skip
+        with ieee():
+            return _checked(certificate, original, compressed, note)
+    except MachineError as error:
+        raise Refused(str(error)) from None
     except (Refused, OSError):
         raise
     except MemoryError:
         raise Refused("out of memory") from None
     except Exception as error:  # a hostile file can make zipfile, json and numpy raise nearly anything
         raise Refused(f"damaged, or no certificate ({type(error).__name__}: {error})") from error
+
+
+def _checked(certificate: Any, original: Any, compressed: Any, note: Note) -> Report:
+    content, arrays = open_certificate(certificate)
+    f, g = read_network(original), read_network(compressed)
+    require_meant(f, g, content)
+    lower, upper = arrays["lower"].astype(np.float64), arrays["upper"].astype(np.float64)
+    if lower.shape != (f.inputs,) or upper.shape != (f.inputs,) or not (lower <= upper).all():
+        raise Refused("its box does not fit the network")
+    if not (np.isfinite(lower).all() and np.isfinite(upper).all()):
+        raise Refused("its box is not bounded")
+    region, counts, leaves = verdicts(f, (lower[None], upper[None]), content, arrays, note)
+    note("comparing the networks")
+    deviation = deviates(f, g, region, roles_of(content, arrays), content["deviation"])
+    return Report(
+        active=counts[ACTIVE], inactive=counts[INACTIVE], unstable=counts[UNSTABLE], undecided=counts[UNDECIDED],
+        trusted=counts["trusted"], leaves=leaves, deviation=deviation, lower=lower, upper=upper, tail=f.tail,
+    )  # fmt: skip
 
 
 def require_meant(f: Net, g: Net, content: Mapping[str, Any]) -> None:
@@ -177,7 +185,7 @@ def witnessed(net: Net, name: str, box: tuple[Array, Array], units: Array, pairs
 def deviates(f: Net, g: Net, region: Region, roles: Roles, claimed: float) -> float:
     """A proved deviation that is at most what is claimed, or a refusal."""
     deviation = Difference(f, g, region, roles).deviation()
-    if claimed < deviation < np.inf:  # rounding may be all that is between them
+    if claimed < deviation < np.inf and limited(region):  # rounding may be all that is between them
         deviation = Difference(f, g, region, roles, exact=True).deviation()
     if not deviation <= claimed:
         raise Refused(f"a deviation of at most {claimed:.6g} is claimed, {deviation:.6g} is proved")

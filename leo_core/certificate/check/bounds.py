@@ -21,6 +21,11 @@ Array = Any
 Region = dict[str, tuple[Array, Array]]  # by affine node and "input": bounds, (regions × units)
 
 
+def limited(region: Region) -> bool:
+    """Whether no bound is infinite, so that all are rationals."""
+    return all(bool(np.isfinite(side).all()) for ends in region.values() for side in ends)
+
+
 def values_of(net: Net, region: Region, name: str) -> tuple[Array, Array]:
     """Bounds on the values of the input, an affine node or a ReLU."""
     if name == "input" or not net.by_name[name].relu:

@@ -44,9 +44,16 @@ class Roles:
 
 
 class Difference:
-    """compressed − original on a region of the original; ``exact``: over the rationals."""
+    """compressed − original on a region of the original; ``exact``: over the rationals, where all of it is bounded.
 
-    def __init__(self, original: Net, compressed: Net, region: Region, roles: Roles, *, exact: bool = False) -> None:
+    ``step`` is called at every node that is passed; what it raises ends the work.
+    """
+
+    def __init__(
+        self, original: Net, compressed: Net, region: Region, roles: Roles, *,
+        exact: bool = False, step: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        self.step = step
         self.f, self.g, self.region, self.roles = original, compressed, region, roles
         self.number = rational if exact else lambda values: np.asarray(values, dtype=np.float64)
         self.rounded = not exact
@@ -128,11 +135,13 @@ class Difference:
         count = len(next(iter((of_f | of_g).values())))
         trace = _Trace(self.number, self.rounded, count)
         for node in reversed(self.g.nodes):
+            self.step()
             if not node.relu:
                 trace.through(self.g, self.own, node, of_g)
             elif node.name in of_g:
                 self._through_new(node, of_g.pop(node.name), of_f, of_g, trace)
         for node in reversed(self.f.nodes):
+            self.step()
             if not node.relu:
                 trace.through(self.f, self.region, node, of_f)
             elif node.name in of_f:

@@ -6,6 +6,7 @@ An array of rationals is an array of :class:`fractions.Fraction`, so the same li
 from __future__ import annotations
 
 import math
+import sys
 from fractions import Fraction
 from typing import Any
 
@@ -61,8 +62,16 @@ def upwards(values: Array) -> Array:
     """Floats not below the values; what is not a number, or fell out of their range, counts as infinite."""
     if values.dtype != object:
         return np.where(values > -np.inf, np.nextafter(values, np.inf), np.inf)
-    near = np.array([float(value) for value in values])
-    return np.where([Fraction(n) < value for n, value in zip(near, values)], np.nextafter(near, np.inf), near)
+    return np.array([upwards_of(value) for value in values], dtype=np.float64)
+
+
+def upwards_of(value: Fraction) -> float:
+    """The same for one rational."""
+    try:
+        near = float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -sys.float_info.max
+    return math.nextafter(near, math.inf) if Fraction(near) < value else near
 
 
 def put(flows: dict[str, Array], name: str, flow: Array) -> None:
