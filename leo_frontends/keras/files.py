@@ -36,9 +36,7 @@ def load(path: Path) -> Imported:
         problems = sorted(set(_foreign(_config(path))))
         if problems:
             raise UnsupportedModelError(str(path), problems)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = keras.models.load_model(path, compile=False, safe_mode=True)
+        model = opened(path)
     except LeoError:
         raise
     except Exception as error:  # Keras, h5py and zipfile raise a dozen types on damaged files
@@ -46,6 +44,13 @@ def load(path: Path) -> Imported:
             f"{path}: not a readable Keras file ({type(error).__name__}: {first_line(error)}); save it again"
         ) from None
     return read_model(model, str(path))
+
+
+def opened(path: Path) -> Any:
+    """The model in a file that holds no code."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return keras.models.load_model(path, compile=False, safe_mode=True)
 
 
 def save(network: Network, path: Path) -> None:
