@@ -47,6 +47,15 @@ def tail(graph: Graph, name: str, value: Value, axis: Any = -1) -> Value:
     return Value(after.node, moved.transpose(np.argsort([*kept, *over])))
 
 
+def relu(graph: Graph, origin: Origin, value: Value, options: Any) -> Tensor:
+    """Keras' ReLU with its three options."""
+    if options.threshold:
+        raise Refused(f"its threshold is {options.threshold}, so it jumps there: it has no affine + ReLU form")
+    if options.max_value is None:
+        return leaky_relu(graph, origin, value, options.negative_slope or 0.0)
+    return clipped_relu(graph, origin, value, options.negative_slope or 0.0, options.max_value)
+
+
 def leaky_relu(graph: Graph, origin: Origin, value: Value, slope: Any) -> Tensor:
     """x where x ≥ 0, slope · x elsewhere; the slope is a number of the type that the model runs in."""
     return lowering.relu(graph, origin, value, number(graph, slope))
@@ -111,6 +120,7 @@ FUNCTIONS: dict[str, Function] = {
 }
 
 #: Those that are curved.
-CURVED = frozenset(
-    "celu elu exp exponential gelu glu log_sigmoid mish selu silu softplus softsign squareplus swish tanh_shrink".split()
-)
+CURVED = frozenset((
+    "celu", "elu", "exp", "exponential", "gelu", "glu", "log_sigmoid", "mish", "selu", "silu", "softplus", "softsign",
+    "squareplus", "swish", "tanh_shrink",
+))  # fmt: skip

@@ -1,8 +1,8 @@
 """Keras' layers as affine maps and ReLUs: one entry for each class that is read, with all its options.
 
 What a layer only rearranges (Flatten, Permute, padding …), Keras itself rearranges here: it is called on the array of
-indices, so each option means what it means to Keras. Any other option of a layer is obeyed, or without effect on what it
-computes once trained, or, if LEO does not know it, refused.
+indices, so each option means what it means to Keras. Any other option of a layer is obeyed, or without effect on what
+it computes once trained, or, if LEO does not know it, refused.
 """
 
 from __future__ import annotations
@@ -84,7 +84,10 @@ def activated(graph: Graph, layer: Any, tensor: Tensor) -> Tensor:
     if activation is None:
         return tensor
     if isinstance(activation, keras.Layer):
-        return lower_layer(graph, activation, [tensor])
+        try:
+            return lower_layer(graph, activation, [tensor])
+        except Refused as reason:
+            raise Refused(f"its activation, a {type(activation).__name__}: {reason}") from None
     return activations.named(graph, behind(layer), tensor, activation)
 
 
@@ -114,12 +117,7 @@ def _activation(graph: Graph, origin: Origin, layer: Any, inputs: Sequence[Tenso
 
 
 def _relu(graph: Graph, origin: Origin, layer: Any, inputs: Sequence[Tensor]) -> Tensor:
-    value, slope = computed(inputs[0]), layer.negative_slope or 0.0
-    if layer.threshold:
-        raise Refused(f"its threshold is {layer.threshold}, so it jumps there: it has no affine + ReLU form")
-    if layer.max_value is None:
-        return activations.leaky_relu(graph, origin, value, slope)
-    return activations.clipped_relu(graph, origin, value, slope, layer.max_value)
+    return activations.relu(graph, origin, computed(inputs[0]), layer)
 
 
 def _softmax(graph: Graph, _origin: Origin, layer: Any, inputs: Sequence[Tensor]) -> Tensor:

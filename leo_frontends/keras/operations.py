@@ -31,7 +31,7 @@ def lower_operation(
     """What a call of a function computes. Raises :class:`Refused` for one that is not read."""
     kind = type(operation).__name__
     apply = OPERATIONS.get(kind)
-    if not type(operation).__module__.startswith("keras.src.ops."):
+    if not type(operation).__module__.startswith(("keras.src.ops.", "keras.src.activations.")):
         raise Refused(f"it is a class of '{type(operation).__module__}', so LEO cannot know what it computes")
     if apply is None:
         curved = kind.lower() in activations.CURVED or kind in _NO_FORM
@@ -134,7 +134,7 @@ def _cast(graph: Graph, _origin: Origin, operation: Any, x: Any) -> Tensor:
     return computed(x)
 
 
-def _moved(graph: Graph, _origin: Origin, operation: Any, x: Any, *more: Any) -> Tensor:
+def _moved(_graph: Graph, _origin: Origin, operation: Any, x: Any, *more: Any) -> Tensor:
     return rearranged(computed(x), lambda marked: operation.call(marked, *more))
 
 
@@ -243,17 +243,23 @@ def _leaky_relu(graph: Graph, origin: Origin, operation: Any, x: Any) -> Tensor:
     return activations.leaky_relu(graph, origin, computed(x), operation.negative_slope)
 
 
+def _relu(graph: Graph, origin: Origin, operation: Any, x: Any) -> Tensor:
+    """keras.activations.relu, called on a tensor with options."""
+    return activations.relu(graph, origin, computed(x), operation)
+
+
 def _soft_shrink(graph: Graph, origin: Origin, operation: Any, x: Any) -> Tensor:
     return activations.soft_shrink(graph, origin, computed(x), operation.threshold)
 
 
 #: Curved, products of computed values, or jumps.
-_NO_FORM = frozenset(
-    """Arccos Arcsin Arctan Argmax Argmin Ceil Cos Cosh Cumprod DivideNoNan Equal Exp Exp2 Expm1 Floor FloorDivide
-    Greater GreaterEqual HardShrink HardSilu LayerNorm Less LessEqual Log Log10 Log1p Log2 LogSigmoid LogSumExp
-    Logsumexp Mod Norm NotEqual Normalize Power Prod Reciprocal RMSNormalization Round Rsqrt Sign Sin Sinh Sqrt Square Std
-    Tan Threshold Var""".split()
-)
+_NO_FORM = frozenset((
+    "Arccos", "Arcsin", "Arctan", "Argmax", "Argmin", "Ceil", "Cos", "Cosh", "Cumprod", "DivideNoNan", "Equal", "Exp",
+    "Exp2", "Expm1", "Floor", "FloorDivide", "Greater", "GreaterEqual", "HardShrink", "HardSilu", "LayerNorm", "Less",
+    "LessEqual", "Log", "Log10", "Log1p", "Log2", "LogSigmoid", "LogSumExp", "Logsumexp", "Mod", "Norm", "NotEqual",
+    "Normalize", "Power", "Prod", "Reciprocal", "RMSNormalization", "Round", "Rsqrt", "Sign", "Sin", "Sinh", "Sqrt",
+    "Square", "Std", "Tan", "Threshold", "Var",
+))  # fmt: skip
 
 #: By the name of the class that Keras keeps of a call.
 OPERATIONS: dict[str, Operation] = {
@@ -268,6 +274,7 @@ OPERATIONS: dict[str, Operation] = {
     "Clip": _clip,
     "Concatenate": _concatenate,
     "Copy": _same,
+    "Diagonal": _moved,
     "Divide": _pair(lowering.divide),
     "Dot": _dot,
     "ExpandDims": _moved,
@@ -287,11 +294,13 @@ OPERATIONS: dict[str, Operation] = {
     "Negative": _negative,
     "Pad": _pad,
     "Ravel": _moved,
+    "ReLU": _relu,
     "Relu": _function,
     "Relu6": _function,
     "Repeat": _along,
     "Reshape": _moved,
     "Roll": _along,
+    "Rot90": _moved,
     "Sigmoid": _tail("sigmoid"),
     "Slice": _slice,
     "SoftShrink": _soft_shrink,

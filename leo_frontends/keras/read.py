@@ -140,13 +140,17 @@ class _Reader:
 
 def _inputs(layer: Any, args: Any, kwargs: Mapping[str, Any]) -> list[Any]:
     """The tensors that a layer is called on. Raises :class:`Refused` where it is told anything else."""
-    bound = inspect.signature(layer.call).bind(*args, **kwargs).arguments
+    signature = inspect.signature(layer.call)
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
+    # Keras passes 'training' on to those layers only that have it
+    taken = {name: value for name, value in kwargs.items() if open_ended or name in signature.parameters}
+    bound = signature.bind(*args, **taken).arguments
     (_, given), *others = bound.items()
     for name, value in others:
         if name == "training" and value:
             raise Refused(
-                "it is called with training=True, so that it does as in training even when the model is used; build the "
-                "model without that"
+                "it is called with training=True, so that it does as in training even when the model is used; build "
+                "the model without that"
             )
         if any(part is not None and part is not False for part in keras.tree.flatten(value)):
             raise Refused(f"it is called with {name}; LEO reads calls on tensors alone")
