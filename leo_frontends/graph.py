@@ -236,8 +236,8 @@ class Graph:
         """
         length = value.index.shape[axis]
         far = 2**31 - 1  # "to the end", as exporters write it
-        beyond = part.stop is not None and length < part.stop < far
-        beyond = beyond or (part.start is not None and -far <= part.start < -length)
+        ends = [end for end in (part.start, part.stop) if end is not None and -far <= end < far]
+        beyond = any(not -length <= end <= length for end in ends)
         if beyond and length and self.batch > 1:
             example = np.moveaxis(value.index // self.size(value.node), axis, 0)
             if (example != example[:1]).any():
@@ -266,6 +266,8 @@ class Graph:
         ndim = value.index.ndim
         if name not in TAILS or (name not in _ELEMENTWISE and (not ndim or value.index.shape[axis % ndim] != size)):
             raise Refused(_only_at_the_end(name))
+        if name not in _ELEMENTWISE:
+            self.split(value, np.moveaxis(value.index, axis, -1).reshape(-1, size))  # no two examples together
         marker = f"\0{name}{len(self._tails)}"  # no node's name
         self._tails[marker] = name, value
         return Value(marker, np.arange(value.index.size).reshape(value.index.shape))

@@ -102,11 +102,18 @@ def divide(graph: Graph, origin: Origin, left: Tensor, right: Tensor) -> Tensor:
 
 
 def relu(graph: Graph, origin: Origin, value: Value, slope: Array | float = 0.0) -> Value:
-    """x where x ≥ 0, slope · x elsewhere."""
+    """x where x ≥ 0, slope · x elsewhere: relu(x) − slope · relu(−x) where a slope is not in [0, 1)."""
     slope = np.asarray(slope, dtype=np.float64)
-    if not ((slope >= 0) & (slope < 1)).all():
-        raise Refused("its slope is not in [0, 1)")
-    return graph.relu(origin, value, np.broadcast_to(slope, value.index.shape).ravel())
+    if not np.isfinite(slope).all():
+        raise Refused("its slope is not finite")
+    if ((slope >= 0) & (slope < 1)).all():
+        return graph.relu(origin, value, np.broadcast_to(slope, value.index.shape).ravel())
+    zero = np.zeros((), np.float32)
+    above = relu(graph, origin, value)
+    below = relu(graph, origin, graph.scaled(origin, value, np.full((), -1.0, np.float32), zero))
+    graph.added += value.index.size
+    scale = -slope.astype(np.float32) if (slope == slope.astype(np.float32)).all() else -slope
+    return computed(add(graph, origin, above, graph.scaled(origin, below, scale, zero)))
 
 
 def clip(graph: Graph, origin: Origin, value: Value, low: float, high: float) -> Tensor:

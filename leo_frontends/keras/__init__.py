@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from importlib.util import find_spec
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from leo_core.errors import MissingExtraError
 from leo_core.network import Network
 from leo_core.plugins import FrontendSpec, Imported, hookimpl
-
-#: Keras' backends by the package each needs, in the order in which they are tried.
-_BACKENDS = {"tensorflow": "tensorflow", "torch": "torch", "jax": "jax"}
+from leo_frontends.keras.backend import import_keras
 
 
 @hookimpl
@@ -21,13 +17,15 @@ def leo_frontend() -> FrontendSpec:
     return FrontendSpec(
         name="keras",
         summary="Keras 3 models, Sequential and Functional (.keras, .h5)",
-        suffixes=(".keras", ".h5"),
+        suffixes=(".keras", ".h5", ".hdf5"),
         read_file=read_file,
         write_file=write_file,
         model_modules=("keras",),
         read_model=read_live_model,
         write_model=write_live_model,
         run_model=run_model,
+        run_file=run_file,
+        runs_in=runs_in,
         packages=("keras", "h5py"),
         extra="keras",
     )
@@ -35,7 +33,27 @@ def leo_frontend() -> FrontendSpec:
 
 def run_model(model: Any, inputs: Any) -> Any:
     """The outputs of a model for a batch."""
-    return import_keras().ops.convert_to_numpy(model(inputs, training=False))
+    import_keras()
+    from leo_frontends.keras.run import running
+
+    return running(model)(inputs)
+
+
+def run_file(path: Path) -> Callable[[Any], Any]:
+    """Open a file that LEO has written, to run it."""
+    import_keras()
+    from leo_frontends.keras.files import opened
+    from leo_frontends.keras.run import running
+
+    return running(opened(path))
+
+
+def runs_in(network: Network) -> str:
+    """What Keras computes a model of a network in, where that is narrower than the network's type."""
+    import_keras()
+    from leo_frontends.keras.run import written_runs_in
+
+    return written_runs_in(network)
 
 
 def read_file(path: Path) -> Imported:
@@ -68,17 +86,3 @@ def write_live_model(network: Network) -> Any:
     from leo_frontends.keras.write import build_model
 
     return build_model(network)
-
-
-def import_keras() -> Any:
-    """The package ``keras`` on a backend that is there, or :class:`MissingExtraError`."""
-    if find_spec("keras") is None:
-        raise MissingExtraError("Keras models", "keras", "keras", 'with a backend: "leo-compress[keras,torch]"')
-    if "KERAS_BACKEND" not in os.environ:
-        there = [name for name, package in _BACKENDS.items() if find_spec(package) is not None]
-        if not there:
-            raise MissingExtraError("Keras", "torch", "keras,torch", "Keras needs a backend: torch, tensorflow or jax")
-        os.environ["KERAS_BACKEND"] = there[0]
-    import keras
-
-    return keras

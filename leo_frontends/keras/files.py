@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
+import shutil
+import tempfile
 import warnings
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 
 from leo_core.errors import FormatError, LeoError, UnsupportedModelError, first_line
 from leo_core.network import Network
 from leo_core.plugins import Imported
+from leo_frontends.keras.old import attach, modernised, unread
 from leo_frontends.keras.read import read_model
 from leo_frontends.keras.training import SoftThreshold
 from leo_frontends.keras.write import build_model
+from leo_frontends.pointers import refuse_pointer
 
 #: The one class of ours that a model may hold, by the name under which it is registered.
 _OURS = keras.saving.get_registered_name(SoftThreshold)
@@ -32,37 +40,106 @@ def load(path: Path) -> Imported:
         raise FormatError(f"{path}: is a folder; a SavedModel says nothing of its layers: save the model as .keras")
     if not path.exists():
         raise FormatError(f"{path}: there is no such file")
+    refuse_pointer(path)
     try:
-        problems = sorted(set(_foreign(_config(path))))
+        config = _config(path)
+        problems = sorted(set(_foreign(config)))
         if problems:
             raise UnsupportedModelError(str(path), problems)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = keras.models.load_model(path, compile=False, safe_mode=True)
+        model, notes = (opened(path), ()) if _is_new(path) else _opened_h5(path, config)
     except LeoError:
         raise
     except Exception as error:  # Keras, h5py and zipfile raise a dozen types on damaged files
         raise FormatError(
             f"{path}: not a readable Keras file ({type(error).__name__}: {first_line(error)}); save it again"
         ) from None
-    return read_model(model, str(path))
+    imported = read_model(model, str(path))
+    return replace(imported, notes=(*notes, *imported.notes))
+
+
+def opened(path: Path) -> Any:
+    """The model in a file that holds no code."""
+    with _quiet():
+        return keras.models.load_model(path, compile=False, safe_mode=True)
 
 
 def save(network: Network, path: Path) -> None:
     """Write the model of a network."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        build_model(network).save(path)
+    with _quiet(), tempfile.TemporaryDirectory() as folder:
+        named = path if path.suffix != ".hdf5" else Path(folder) / "model.h5"  # Keras knows .h5 only
+        build_model(network).save(named)
+        if named != path:
+            shutil.move(named, path)
+
+
+def _opened_h5(path: Path, config: Any) -> tuple[Any, tuple[str, ...]]:
+    """A model in the older format, and notes on it."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "model.h5"
+        shutil.copyfile(path, copy)
+        with h5py.File(copy, "r+") as file:
+            model = modernised(config, lambda name: _kernel_rows(file, name))
+            file.attrs["model_config"] = json.dumps(model.config)
+        try:
+            loaded = opened(copy)
+        except Exception:
+            problems = list(dict.fromkeys(unread(config)))
+            if problems:
+                raise UnsupportedModelError(str(path), problems) from None
+            raise
+    attach(loaded, model.activations)
+    return loaded, model.notes
+
+
+def _kernel_rows(file: Any, name: str) -> int | None:
+    """How many rows the kernel of a layer has, in a file of weights."""
+    found: list[int] = []
+
+    def visit(path: str, item: Any) -> None:
+        if path.rpartition("/")[2].startswith("kernel") and isinstance(item, h5py.Dataset) and item.ndim == 2:
+            found.append(item.shape[0])
+
+    group = file["model_weights"].get(name)
+    if group is not None:
+        group.visititems(visit)
+    return found[0] if len(found) == 1 else None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Keras' advice about its own file formats."""
+    logger = logging.getLogger("absl")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
+
+
+def _is_new(path: Path) -> bool:
+    return path.suffix.lower() == ".keras"
 
 
 def _config(path: Path) -> Any:
-    if path.suffix.lower() == ".keras":
+    if _is_new(path):
         with zipfile.ZipFile(path) as archive:
             return json.loads(archive.read("config.json"))
-    import h5py
-
     with h5py.File(path, "r") as file:
-        text = file.attrs["model_config"]
+        text = file.attrs.get("model_config")
+        weights_alone = text is None and (
+            "layer_names" in file.attrs or "layers" in file or "_layer_checkpoint" in file
+        )
+    if weights_alone or (text is None and path.name.endswith(".weights.h5")):
+        raise UnsupportedModelError(
+            str(path),
+            [
+                "it holds weights without a model (save_weights); build the model, load the weights into it, and pass "
+                "it live, or save it with model.save"
+            ],
+        )
     return json.loads(text if isinstance(text, str) else text.decode("utf-8"))
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from leo_core.linear import LinearMap, Select
+from leo_core.errors import UnsupportedModelError
+from leo_core.linear import Dense, Diagonal, LinearMap, Select, Sparse
 from leo_core.network import INPUT, Affine, Network, Relu, free_name
 from leo_frontends.graph import Array
 
@@ -33,7 +34,11 @@ class _Writer:
         signature = self._network.signature
         shape = signature.input_shape or (self._network.input_size,)
         given = keras.Input(shape, dtype=str(self._network.dtype), name=self._name(signature.input_name))
-        at = given if len(shape) == 1 else keras.layers.Flatten(name=self._name("flatten"), dtype=self._dtype)(given)
+        at = given
+        if len(shape) > 1:
+            # said, as the settings of the machine would decide otherwise
+            order = {"data_format": "channels_last", "dtype": self._dtype}
+            at = keras.layers.Flatten(name=self._name("flatten"), **order)(given)
         values: dict[str, Any] = {INPUT: at}
         for node in self._network.nodes:
             values[node.name] = self._affine(node, values) if isinstance(node, Affine) else self._relu(node, values)
@@ -73,6 +78,9 @@ class _Writer:
         )
 
     def _dense(self, name: str, at: Any, linear: LinearMap, bias: Array | None) -> Any:
+        if not isinstance(linear, Dense | Diagonal | Select | Sparse):
+            problem = f"'{name}' is made of a {type(linear).__name__}, which LEO does not write to Keras; write .leo"
+            raise UnsupportedModelError("a Keras model", [problem])
         layer = keras.layers.Dense(linear.rows, use_bias=bias is not None, name=self._name(name), dtype=self._dtype)
         arrays = [np.ascontiguousarray(linear.matrix().T.astype(self._dtype))]
         self._held.append((layer, arrays if bias is None else [*arrays, bias.astype(self._dtype)]))

@@ -1,13 +1,16 @@
 """Reading ``.nnet``: a chain of ReLU layers on raw inputs, normalised as (x − mean) / range.
 
-Header lines, after ``//`` comments: sizes; layer widths; a flag; input minima and maxima (not applied: a
+Header lines, after ``//`` comments: sizes; layer widths; a flag, 0; input minima and maxima (not applied: a
 network is what its weights say); means and ranges of the inputs and, last, of the output. Then, layer by
-layer, one line per row of weights and one per bias. Numbers are decimal, read as the nearest float64.
+layer, one line per row of weights and one per bias. Numbers are decimal, read as the nearest float64. Where the
+readers of the format differ in what a header means, it is refused.
 """
 
 from __future__ import annotations
 
+import codecs
 import itertools
+import re
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +22,7 @@ from leo_core.errors import FormatError
 from leo_core.linear import Dense, Diagonal, Select
 from leo_core.network import INPUT, Affine, Network, Node, Origin, Relu
 from leo_core.plugins import Imported, Rounding
+from leo_frontends.pointers import refuse_pointer
 
 Array = NDArray[np.float64]
 
@@ -32,13 +36,26 @@ def read_file(path: Path) -> Imported:
 
     Raises :class:`FormatError` naming the file and the line.
     """
+    refuse_pointer(path)
     try:
-        text = path.read_text(encoding="utf-8", errors="strict")
+        data = path.read_bytes()
     except FileNotFoundError:
         raise FormatError(f"{path}: there is no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise FormatError(f"{path}: cannot be read as text ({error})") from None
-    return _Lines(text, str(path)).imported()
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read ({error.strerror or error})") from None
+    return _Lines(_text(data, str(path)), str(path)).imported()
+
+
+def _text(data: bytes, where: str) -> str:
+    """The text of a file; only its comments can hold anything but ASCII, so the encoding changes nothing."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        try:
+            return data.decode("utf-16")
+        except UnicodeDecodeError as error:
+            raise FormatError(f"{where}: cannot be read as text ({error})") from None
+    if b"\0" in data:
+        raise FormatError(f"{where}: is not a text file")
+    return data.removeprefix(codecs.BOM_UTF8).decode("latin-1")
 
 
 def split_quotient(divisor: float) -> tuple[float, float]:
@@ -54,9 +71,11 @@ class _Lines:
         self._where = where
         self._rest: Iterator[tuple[int, str]] = (
             (number, line)
-            for number, line in enumerate(text.splitlines(), 1)
+            for number, line in enumerate(re.split("\r\n|\r|\n", text), 1)
             if line.strip() and not line.lstrip().startswith("//")
         )
+
+        self._line = 0
 
     def imported(self) -> Imported:
         """The network, with what rounding its normalisation took."""
@@ -69,13 +88,19 @@ class _Lines:
             )
         if min(widths) < 1 or any(a * b > _LARGEST for a, b in itertools.pairwise(widths)):
             raise FormatError(f"{self._where}: layer widths {widths} are out of range")
-        self._numbers("the flag")
-        self._numbers("the input minima")
-        self._numbers("the input maxima")
-        means = self._numbers("the means", at_least=inputs + 1)
-        ranges = self._numbers("the ranges", at_least=inputs + 1)
-        if (ranges[: inputs + 1] == 0).any():
-            raise FormatError(f"{self._where}: a range is zero")
+        flag = self._numbers("the flag")
+        if flag.any():
+            raise FormatError(
+                f"{self._where}, line {self._line}: the flag is {flag[0]:g}; some readers mirror inputs and outputs "
+                "then, others do not: LEO reads networks with the flag 0"
+            )
+        self._header("the input minima", inputs, f"{inputs} inputs")
+        self._header("the input maxima", inputs, f"{inputs} inputs")
+        means, ranges = (
+            self._header(what, inputs + 1, f"{inputs} inputs and the output") for what in ("the means", "the ranges")
+        )
+        if (ranges == 0).any():
+            raise FormatError(f"{self._where}, line {self._line}: a range is zero")
         nodes: list[Node] = []
         rounding: dict[str, Rounding] = {}
         at = self._normalisation(means[:inputs], ranges[:inputs], nodes, rounding)
@@ -114,10 +139,20 @@ class _Lines:
         nodes.append(Affine("normalised", (at,) * len(maps), maps, np.zeros(len(means)), origin))
         return "normalised"
 
+    def _header(self, what: str, count: int, of: str) -> Array:
+        """A line of the header that must hold exactly so many numbers: readers differ in which they take else."""
+        values = self._numbers(what)
+        if len(values) != count:
+            raise FormatError(
+                f"{self._where}, line {self._line}: {what} are {len(values)} numbers for {of}, expected {count}; other "
+                "readers of the format differ in which of them they take"
+            )
+        return values
+
     def _row(self, count: int, what: str) -> Array:
         values = self._numbers(what, at_least=count)
         if len(values) != count:
-            raise FormatError(f"{self._where}: {what} has {len(values)} numbers, expected {count}")
+            raise FormatError(f"{self._where}, line {self._line}: {what} has {len(values)} numbers, expected {count}")
         return values
 
     def _whole(self, what: str) -> list[int]:
@@ -132,8 +167,9 @@ class _Lines:
         number, line = next(self._rest, (0, ""))
         if number == 0:
             raise FormatError(f"{self._where}: the file ends before {what}; is it truncated?")
+        self._line = number
         try:
-            values = np.array([float(part) for part in line.split(",") if part.strip()])
+            values = np.array([_number(part) for part in line.strip().removesuffix(",").split(",")])
         except ValueError:
             raise FormatError(f"{self._where}, line {number}: '{line.strip()[:40]}' is not numbers ({what})") from None
         if not np.isfinite(values).all():
@@ -141,3 +177,10 @@ class _Lines:
         if len(values) < at_least:
             raise FormatError(f"{self._where}, line {number}: {what} need {at_least} numbers, found {len(values)}")
         return values
+
+
+def _number(text: str) -> float:
+    """A decimal number; Python's own underscores and other digits are none in C."""
+    if not text.isascii() or "_" in text:
+        raise ValueError(text)
+    return float(text)

@@ -9,6 +9,7 @@ from typing import Any
 from leo_core.errors import MissingExtraError
 from leo_core.network import Network
 from leo_core.plugins import FrontendSpec, Imported, hookimpl
+from leo_frontends.imports import import_triton_first
 
 
 @hookimpl
@@ -91,6 +92,7 @@ def write_live_model(network: Network) -> Any:
 
 def import_torch() -> Any:
     """The package ``torch``, or :class:`MissingExtraError`."""
+    import_triton_first()
     try:
         import torch
     except ImportError as error:

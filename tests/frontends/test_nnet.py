@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 
 import numpy as np
@@ -149,3 +150,53 @@ def test_what_the_format_cannot_hold_is_refused(tmp_path, make):
 def test_damaged_files_are_refused_with_the_line(tmp_path, change, said):
     with pytest.raises(FormatError, match=f"n.nnet.*({said})"):
         read(tmp_path, change(GOOD))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            ("0.5,-0.25,10.0", "0.5,-0.25,10.0,3.0"),
+            "line 7: the means are 4 numbers for 2 inputs and the output, expected",
+        ),
+        (("0.5,-0.25,10.0", "0.5,-0.25"), "line 7: the means are 2 numbers for 2 inputs and the output, expected 3"),
+        (("2.0,4.0,3.0", "2.0,4.0,3.0,1.0"), "line 8: the ranges are 4 numbers"),
+        (("-1.0,-1.0,", "-1.0,-1.0,-1.0,"), "line 5: the input minima are 3 numbers for 2 inputs, expected 2"),
+        (("1.0,1.0,\n0.5", "1.0,\n0.5"), "line 6: the input maxima are 1 numbers for 2 inputs, expected 2"),
+        (("\n0,\n", "\n1,\n"), "line 4: the flag is 1; some readers mirror"),
+        (("1.0,0.5,", "1.0,,0.5,"), "line 9: '1.0,,0.5,' is not numbers"),
+        (("1.0,0.5,", "1_0.0,0.5,"), "line 9: '1_0.0,0.5,' is not numbers"),
+        (("1.0,0.5,", "1.0,0.5,0.5,"), "line 9: layer 1, row 0 has 3 numbers, expected 2"),
+    ],
+)
+def test_a_header_that_readers_take_differently_is_refused(tmp_path, change, said):
+    changed = GOOD.replace(*change, 1)
+    assert changed != GOOD
+    with pytest.raises(FormatError, match=f"n.nnet, {re.escape(said)}"):
+        read(tmp_path, changed)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xef\xbb\xbf" + GOOD.encode(),
+        b"\xef\xbb\xbf" + GOOD.replace("// a comment\n", "").encode(),
+        GOOD.replace("a comment", "gr\xf6\xdfer \x85 als").encode("latin-1"),
+        GOOD.replace("a comment", "größer \u2028 als").encode(),
+        GOOD.replace("\n", "\r\n").encode(),
+        GOOD.encode("utf-16"),
+        GOOD.rstrip().encode(),
+        re.sub(",\n", "\n", GOOD).encode(),
+    ],
+)
+def test_any_encoding_of_the_comments_is_the_same_network(tmp_path, data):
+    (tmp_path / "m.nnet").write_bytes(data)
+    assert read_file(tmp_path / "m.nnet").network == read(tmp_path, GOOD).network
+
+
+def test_what_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "n.nnet"
+    for data, said in [(b"\0\1\2", "text"), (b"version https://git-lfs.github.com/spec/v1\noid x\n", "git lfs pull")]:
+        path.write_bytes(data)
+        with pytest.raises(FormatError, match=said):
+            read_file(path)

@@ -1,0 +1,86 @@
+"""Keras runs a model: what the door compares with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from leo_core.network import Network
+from leo_frontends.graph import Array
+from leo_frontends.keras.layers import behind
+
+#: Significant bits, and so what is narrower.
+_BITS = {"bfloat16": 8, "float16": 11, "float32": 24, "float64": 53}
+
+
+def running(model: Any) -> Callable[[Array], Array]:
+    """(count, *input shape) → outputs, in one batch, or in batches of the size that the model is made for."""
+    batch = model.inputs[0].shape[0]
+
+    def run(inputs: Array) -> Array:
+        if batch is None:
+            return _computed(model, inputs)
+        short = -len(inputs) % batch
+        filled = np.concatenate([inputs, np.repeat(inputs[-1:], short, axis=0)])
+        parts = [_computed(model, filled[begin : begin + batch]) for begin in range(0, len(filled), batch)]
+        return np.concatenate(parts)[: len(inputs)]
+
+    return run
+
+
+def inside(model: Any) -> Callable[[Array], Mapping[str, Array]]:
+    """Values of the layers that are called once, under the names that the nodes they become have."""
+
+    def values(inputs: Array) -> dict[str, Array]:
+        known = {}
+        for layer in model.layers:
+            if len(layer._inbound_nodes) == 1 and isinstance(layer.output, keras.KerasTensor):
+                has = getattr(layer, "activation", None) is not None and type(layer).__name__ != "Activation"
+                known[behind(layer).layer if has else layer.name] = layer.output
+        outputs = keras.Model(model.inputs, [*known.values()])(inputs, training=False)
+        return {name: number(output) for name, output in zip(known, outputs, strict=True)}
+
+    return values
+
+
+def computes_in(model: Any, dtype: str) -> str:
+    """The narrowest type that the layers of a model compute in, as Keras runs it; ``dtype`` is that of its input."""
+    used = {layer.compute_dtype for layer in _layers(model)} & _BITS.keys()
+    narrowest = min([dtype, *used], key=_BITS.__getitem__)
+    return _as_run(narrowest)
+
+
+def written_runs_in(network: Network) -> str:
+    """What a model that LEO wrote is computed in, where that is narrower than the network's type."""
+    narrow = _as_run(str(network.dtype))
+    return "" if narrow == str(network.dtype) else narrow
+
+
+def _as_run(dtype: str) -> str:
+    """Keras multiplies float64 as float32, except on TensorFlow."""
+    return "float32" if dtype == "float64" and keras.backend.backend() != "tensorflow" else dtype
+
+
+def _layers(model: Any) -> Iterator[Any]:
+    for layer in model.layers:
+        yield layer
+        if hasattr(layer, "layers"):
+            yield from _layers(layer)
+        if isinstance(getattr(layer, "activation", None), keras.Layer):
+            yield layer.activation
+
+
+def _computed(model: Any, inputs: Array) -> Array:
+    outputs = model(inputs, training=False)
+    while isinstance(outputs, list | tuple | dict):
+        (outputs,) = outputs.values() if isinstance(outputs, dict) else outputs
+    return number(outputs)
+
+
+def number(output: Any) -> Array:
+    """A tensor of Keras as an array."""
+    array = np.asarray(keras.ops.convert_to_numpy(output))
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
