@@ -179,7 +179,13 @@ def _log_share(own: Array, others: Array) -> Array:
     below = np.concatenate([none, np.cumsum(parts, axis=-1)[..., :-1]], axis=-1)
     above = np.concatenate([none, np.cumsum(parts[..., ::-1], axis=-1)[..., :-1]], axis=-1)[..., ::-1]
     with np.errstate(divide="ignore"):
-        return np.asarray(own - np.logaddexp(own, top + np.log(below + above)))
+        rest = np.asarray(top + np.log(below + above))
+    # the largest one's own share of the sum is left out, and beside it the others may be nothing: summed by themselves
+    first = others.argmax(axis=-1)[..., None]
+    left = others.copy()
+    np.put_along_axis(left, first, -np.inf, axis=-1)
+    np.put_along_axis(rest, first, np.logaddexp.reduce(left, axis=-1, keepdims=True), axis=-1)
+    return np.asarray(own - np.logaddexp(own, rest))
 
 
 def _where_they_part(reading: Reading, points: Array, batch: slice, example: int) -> str:

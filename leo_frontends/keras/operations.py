@@ -51,9 +51,11 @@ def tensor(graph: Graph, argument: Any) -> Tensor:
     known = np.asarray(argument)
     if known.dtype.kind not in "fiub" and known.dtype.name != "bfloat16":
         raise Refused(f"an argument is of type {type(argument).__name__}, no number")
-    typed = isinstance(argument, np.ndarray)
-    dtype = keras.backend.result_type(str(graph.dtype), known.dtype.name) if typed else str(graph.dtype)
-    return known.astype(dtype if dtype in ("float32", "float64") else graph.dtype)
+    if isinstance(argument, np.ndarray):  # a number has the type of what it meets, an array its own
+        kept = keras.backend.standardize_dtype(keras.ops.convert_to_tensor(argument).dtype)
+        if kept == "float64" and (known.astype(np.float32) != known).any():
+            return known
+    return known.astype(graph.dtype)
 
 
 def _pair(step: Callable[[Graph, Origin, Tensor, Tensor], Tensor]) -> Operation:

@@ -133,6 +133,8 @@ class _Reader:
 
     def _layer(self, layer: Any, args: Any, kwargs: Mapping[str, Any]) -> list[Tensor | None]:
         inputs = [tensor(self.graph, argument) for argument in _inputs(layer, args, kwargs)]
+        # a layer casts what it is given
+        inputs = [given if isinstance(given, Value) else given.astype(self.graph.dtype) for given in inputs]
         if _is_wired(layer):
             return self.model(layer, inputs)
         return [lower_layer(self.graph, layer, inputs)]

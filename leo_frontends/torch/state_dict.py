@@ -71,13 +71,11 @@ def _unopened(path: Path, error: Exception) -> FormatError:
     text = str(error)
     held = re.search(r"GLOBAL (\S+)", text)
     if "TorchScript" in text:
-        why = (
-            "a TorchScript archive, which holds code; export the module with torch.export.save as .pt2, or pass it live"
-        )
+        why = "a TorchScript archive, which holds code; export the module as .pt2 (torch.export.save), or pass it live"
     elif held is not None and held[1].startswith(("torch.nn.", "__main__.")):
         why = (
-            f"a whole pickled module ({held[1]}), which is not opened, as it could run code: pass the live module, or its "
-            ".pt2 export"
+            f"a whole pickled module ({held[1]}), which is not opened, as it could run code: pass the live module, or "
+            "its .pt2 export"
         )
     elif held is not None:
         why = (
@@ -86,8 +84,8 @@ def _unopened(path: Path, error: Exception) -> FormatError:
         )
     else:
         why = (
-            f"not a readable state dict ({type(error).__name__}); a whole pickled module is not opened, as it could run "
-            "code: pass the live module, or its .pt2 export"
+            f"not a readable state dict ({type(error).__name__}); a whole pickled module is not opened, as it could "
+            "run code: pass the live module, or its .pt2 export"
         )
     return FormatError(f"{path}: {why}")
 
@@ -129,8 +127,8 @@ def _normalising(tensors: Mapping[str, Array]) -> list[str]:
         layer, _, what = key.rpartition(".")
         if what == "running_var":
             problems.append(
-                f"'{layer}' is a batch norm, and a state dict holds neither its epsilon nor what stands around it; pass "
-                "the live module, or its .pt2 export"
+                f"'{layer}' is a batch norm, and a state dict holds neither its epsilon nor what stands around it; "
+                "pass the live module, or its .pt2 export"
             )
         elif what == "weight" and array.ndim <= 1 and f"{layer}.running_var" not in tensors:
             problems.append(
