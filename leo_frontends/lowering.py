@@ -55,6 +55,64 @@ def dense(graph: Graph, origin: Origin, value: Value, weight: Array, bias: Array
     return graph.matrix(origin, value, columns, weight, spread, shape)
 
 
+def linear(graph: Graph, origin: Origin, value: Any, weight: Any, bias: Any = None) -> Tensor:
+    """weight · value along the last axis, plus bias, which may be computed too; weight may be a vector."""
+    rows = weights(weight, "the weight")
+    if rows.ndim == 1:  # a vector: the result loses that axis
+        result = linear(graph, origin, value, rows[None], None)
+        result = Value(computed(result).node, computed(result).index[..., 0])
+        return result if bias is None else add(graph, origin, result, bias)
+    constant = bias if isinstance(bias, np.ndarray) and bias.ndim <= 1 else None
+    start = np.zeros(rows.shape[0], rows.dtype) if constant is None else weights(constant, "the bias")
+    result = dense(graph, origin, computed(value), rows, start)
+    return result if bias is None or constant is not None else add(graph, origin, result, bias)
+
+
+def matmul(graph: Graph, origin: Origin, left: Any, right: Any) -> Tensor:
+    """left right, as NumPy's matmul multiplies: one of them is constant, one matrix or vector for all of a stack."""
+    if isinstance(left, Value) and isinstance(right, Value):
+        raise Refused("it multiplies two computed tensors: that has no affine + ReLU form")
+    if isinstance(left, Value):
+        matrix, value = weights(right, "the matrix"), left
+        if matrix.ndim == 1:
+            return linear(graph, origin, value, matrix, None)
+        row = value.index.ndim == 1
+        index = _stacked(value.index[None] if row else value.index, matrix)
+        result = computed(linear(graph, origin, Value(value.node, index), _one(matrix).T, None))
+        return Value(result.node, result.index[..., 0, :]) if row else result
+    matrix, value = weights(left, "the matrix"), computed(right)
+    column = value.index.ndim == 1
+    index = value.index[:, None] if column else value.index
+    index = _stacked(index, matrix) if matrix.ndim > 2 else index
+    rows = _one(matrix) if matrix.ndim > 1 else matrix
+    result = computed(linear(graph, origin, Value(value.node, np.swapaxes(index, -1, -2)), rows, None))
+    if rows.ndim == 1:
+        return Value(result.node, result.index[..., 0]) if column else result
+    turned = np.swapaxes(result.index, -1, -2)
+    return Value(result.node, turned[..., 0] if column else turned)
+
+
+def _stacked(index: Array, matrix: Array) -> Array:
+    """An index of matrices, as many of them as there are when each meets its own of a stack."""
+    stack = np.broadcast_shapes(index.shape[:-2], matrix.shape[:-2])
+    return np.broadcast_to(index, (*stack, *index.shape[-2:]))
+
+
+def _one(matrix: Array) -> Array:
+    """The matrix of which a stack is made."""
+    if not _same_rows(matrix):
+        raise Refused("it multiplies by several matrices at once, which is not read; use one matrix for each")
+    return np.ascontiguousarray(matrix[(0,) * (matrix.ndim - 2)])
+
+
+def _same_rows(matrix: Array) -> bool:
+    """Whether a stack of matrices is the same one each time."""
+    if matrix.ndim <= 2:
+        return True
+    flat = matrix.reshape(-1, *matrix.shape[-2:])
+    return bool((flat == flat[:1]).all())
+
+
 def add(graph: Graph, origin: Origin, left: Tensor, right: Tensor, signs: tuple[float, float] = (1.0, 1.0)) -> Tensor:
     """±left ± right, broadcast."""
     if isinstance(left, np.ndarray) and isinstance(right, np.ndarray):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from leo_core.errors import FormatError, MissingExtraError, UnsupportedModelError
 from leo_core.network import Network
 from leo_core.plugins import FrontendSpec, Imported, hookimpl
+from leo_frontends.pointers import refuse_pointer
 
 
 @hookimpl
@@ -23,17 +25,31 @@ def leo_frontend() -> FrontendSpec:
         read_model=read_live_model,
         write_model=write_live_model,
         run_model=run_model,
+        run_file=run_file,
         packages=("onnx",),
         extra="onnx",
     )
 
 
 def run_model(model: Any, inputs: Any) -> Any:
-    """The outputs that onnx's own reference implementation computes."""
-    from onnx.reference import ReferenceEvaluator
+    """The outputs that ONNX Runtime computes, or onnx's own reference where that is not installed."""
+    return _runs(model)(inputs)
 
-    evaluator = ReferenceEvaluator(model)
-    return evaluator.run(None, {evaluator.input_names[0]: inputs})[0]
+
+def run_file(path: Path) -> Callable[[Any], Any]:
+    """The same of a file that LEO has written."""
+    return _runs(path)
+
+
+def _runs(source: Any) -> Callable[[Any], Any]:
+    """A model that LEO wrote: it has one input, of a free batch."""
+    onnx = import_onnx()
+    from leo_frontends.onnx.run import session
+
+    given = (onnx.load(str(source), load_external_data=False) if isinstance(source, Path) else source).graph.input[0]
+    run = session(source)
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(given.type.tensor_type.elem_type)
+    return lambda inputs: run({given.name: inputs.astype(dtype)})[0]
 
 
 def read_file(path: Path) -> Imported:
@@ -41,17 +57,24 @@ def read_file(path: Path) -> Imported:
     onnx = import_onnx()
     from leo_frontends.onnx.read import read_model
 
+    refuse_pointer(path)
     try:
         model = onnx.load(str(path))
     except FileNotFoundError as error:
-        missing = path if not path.exists() else f"{path}: its external weights file ({error})"
-        raise FormatError(f"{missing}: there is no such file") from None
+        if not path.exists():
+            raise FormatError(f"{path}: there is no such file") from None
+        raise FormatError(f"{path}: {_EXTERNAL} ({error})") from None
     except Exception as error:
         # protobuf, numpy and onnx raise a dozen types on damaged files
+        if "external" in str(error).lower() or "data path" in str(error).lower():
+            raise FormatError(f"{path}: {_EXTERNAL} ({error})") from None
         raise FormatError(
             f"{path}: not a readable ONNX file ({type(error).__name__}: {error}); is it truncated? Export it again"
         ) from None
-    return read_model(model, str(path))
+    return read_model(model, str(path), path)
+
+
+_EXTERNAL = "its weights lie in a file of their own, which is missing or cannot be read; copy it beside this one"
 
 
 def write_file(network: Network, path: Path) -> None:

@@ -1,325 +1,461 @@
-"""How each ONNX operator becomes affine and ReLU nodes, or why it cannot."""
+"""How each ONNX operator becomes affine and ReLU nodes, or why it cannot; by the rules of its opset, 7 or later."""
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
 
 import numpy as np
 
 from leo_core.network import Origin
 from leo_frontends import lowering
 from leo_frontends.graph import Array, Graph, Refused, Tensor, Value
-from leo_frontends.lowering import EPS, computed, number_array, weights
+from leo_frontends.lowering import EPS, computed, weights
 
 
-def _origin(node: Any) -> Origin:
-    return Origin(node.name or (node.output[0] if node.output else ""), node.op_type)
+@final
+@dataclass(frozen=True, eq=False)
+class Op:
+    """A node: what it is, by which opset, and of how many outputs."""
+
+    kind: str
+    origin: Origin
+    attributes: Mapping[str, Any]
+    opset: int
+    outputs: int = 1
+
+    def given(self, inputs: Sequence[Any], position: int, name: str, since: int) -> Any:
+        """What is an attribute before an opset, an input from then on; None where it is left out."""
+        if self.opset < since:
+            return self.attributes.get(name)
+        return inputs[position] if len(inputs) > position else None
 
 
-def _attributes(node: Any) -> dict[str, Any]:
-    from onnx import helper
+def _constant(value: Any, what: str) -> Any:
+    if isinstance(value, Value):
+        raise Refused(f"{what} computed, which is not read")
+    return value
 
-    return {item.name: helper.get_attribute_value(item) for item in node.attribute}
+
+def _numbers(value: Any, what: str) -> list[int] | None:
+    value = _constant(value, what)
+    return None if value is None else [int(item) for item in np.ravel(value)]
 
 
-def _identity(_graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
-    attributes = _attributes(node)
-    if node.op_type == "Cast" and isinstance(inputs[0], Value) and attributes.get("to") not in (1, 10, 11):
-        raise Refused("it casts to something that is no float")
-    if node.op_type == "Dropout" and len(inputs) > 2 and inputs[2] is not None and np.any(inputs[2]):
-        raise Refused("it is in training mode")
+def _shape(tensor: Tensor) -> tuple[int, ...]:
+    return tuple(np.shape(tensor.index if isinstance(tensor, Value) else tensor))
+
+
+def _identity(_graph: Graph, _op: Op, inputs: list[Any]) -> Tensor:
     return inputs[0]  # type: ignore[no-any-return]
 
 
-def _constant(_graph: Graph, node: Any, _inputs: list[Any]) -> Tensor:
-    from onnx import numpy_helper
+def _cast(_graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
+    if op.attributes.get("to") not in (1, 10, 11, 16):
+        raise Refused("it casts to a type that is no float, which rounds: that has no affine + ReLU form")
+    return inputs[0]  # type: ignore[no-any-return]
 
-    attributes = _attributes(node)
-    if "value" in attributes:
-        array = number_array(numpy_helper.to_array(attributes["value"]))
-    elif "value_float" in attributes:
-        array = np.array(attributes["value_float"], np.float32)
-    elif "value_floats" in attributes:
-        array = np.array(attributes["value_floats"], np.float32)
-    elif "value_int" in attributes:
-        array = np.array(attributes["value_int"], np.int64)
-    elif "value_ints" in attributes:
-        array = np.array(attributes["value_ints"], np.int64)
-    else:
-        raise Refused("it holds no numbers")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise Refused("it holds NaN or infinity")
-    return array
+
+def _dropout(_graph: Graph, op: Op, inputs: list[Any]) -> Tensor | list[Any]:
+    training = _constant(inputs[2], "whether it is in training mode is") if len(inputs) > 2 else None
+    if op.opset >= 12 and training is not None and np.any(training):
+        raise Refused("it is in training mode")
+    mask = np.ones(_shape(inputs[0]), bool)
+    return [inputs[0], mask][: op.outputs]
 
 
 def _reshaped(tensor: Tensor, change: Callable[[Array], Array]) -> Tensor:
     return Value(tensor.node, change(tensor.index)) if isinstance(tensor, Value) else change(tensor)
 
 
-def _flatten(_graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
-    axis = _attributes(node).get("axis", 1)
+def _flatten(_graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
+    axis = op.attributes.get("axis", 1)
 
     def change(array: Array) -> Array:
         at = axis + array.ndim if axis < 0 else axis
-        return array.reshape(math.prod(array.shape[:at]), -1)
+        return array.reshape(math.prod(array.shape[:at]), math.prod(array.shape[at:]))
 
     return _reshaped(inputs[0], change)
 
 
-def _reshape(_graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
-    attributes = _attributes(node)
-    shape = attributes.get("shape") if len(inputs) < 2 else inputs[1]
-    if isinstance(shape, Value) or shape is None:
-        raise Refused("its shape is not a constant")
-    target = [int(d) for d in np.ravel(shape)]
-    if attributes.get("allowzero"):
-        raise Refused("allowzero is not read")
-
-    def change(array: Array) -> Array:
-        dims = [array.shape[i] if d == 0 else d for i, d in enumerate(target)]
-        try:
-            return array.reshape(dims)
-        except ValueError:
-            raise Refused(f"{array.shape} cannot take the shape {dims}") from None
-
-    return _reshaped(inputs[0], change)
+def _reshape(_graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
+    target = _numbers(inputs[1], "its shape is")
+    assert target is not None
+    shape = _shape(inputs[0])
+    if op.attributes.get("allowzero") and 0 in target:
+        raise Refused("its shape holds a 0, which allowzero=1 makes a length of nothing")
+    try:
+        dims = [shape[i] if d == 0 else d for i, d in enumerate(target)]
+        return _reshaped(inputs[0], lambda array: array.reshape(dims))
+    except (ValueError, IndexError):
+        raise Refused(f"{shape} cannot take the shape {target}") from None
 
 
-def _transpose(_graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
-    order = _attributes(node).get("perm")
-    return _reshaped(inputs[0], lambda array: np.transpose(array, order))
+def _transpose(_graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
+    return _reshaped(inputs[0], lambda array: np.transpose(array, op.attributes.get("perm")))
 
 
-def _axes(node: Any, inputs: list[Any]) -> list[int] | None:
-    axes = _attributes(node).get("axes") if len(inputs) < 2 or inputs[1] is None else inputs[1]
-    if isinstance(axes, Value):
-        raise Refused("its axes are not a constant")
-    return None if axes is None else [int(a) for a in np.ravel(axes)]
-
-
-def _squeeze(_graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
-    axes = _axes(node, inputs)
+def _squeeze(_graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
+    axes = _numbers(op.given(inputs, 1, "axes", 13), "its axes are")
     return _reshaped(inputs[0], lambda array: np.squeeze(array, None if axes is None else tuple(axes)))
 
 
-def _unsqueeze(_graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
-    axes = _axes(node, inputs) or []
+def _unsqueeze(_graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
+    axes = _numbers(op.given(inputs, 1, "axes", 13), "its axes are") or []
     return _reshaped(inputs[0], lambda array: np.expand_dims(array, tuple(axes)))
 
 
-def _gather(_graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
-    indices = inputs[1]
-    if not isinstance(indices, np.ndarray) or indices.dtype.kind not in "iu":
-        raise Refused("its indices are not constant")
-    axis = int(_attributes(node).get("axis", 0))
-    if isinstance(inputs[0], Value) and axis in (0, -inputs[0].index.ndim):
-        raise Refused("it picks examples of the batch")
+def _indices(value: Any) -> Array:
+    indices = _constant(value, "its indices are")
+    if indices.dtype.kind not in "iu":
+        raise Refused("its indices are no whole numbers")
+    return indices  # type: ignore[no-any-return]
+
+
+def _gather(_graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
+    indices, axis = _indices(inputs[1]), int(op.attributes.get("axis", 0))
     return _reshaped(inputs[0], lambda array: np.take(array, indices, axis=axis))
 
 
-def _slice(_graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
-    attributes, tensor = _attributes(node), inputs[0]
+def _gather_elements(_graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
+    indices = _indices(inputs[1])
+    axis = int(op.attributes.get("axis", 0)) % max(1, indices.ndim)
+    front = tuple(slice(None) if at == axis else slice(0, d) for at, d in enumerate(indices.shape))
+    return _reshaped(inputs[0], lambda array: np.take_along_axis(array[front], indices, axis))
+
+
+def _gather_nd(_graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
+    if op.attributes.get("batch_dims"):
+        raise Refused("batch_dims is not read")
+    indices = _indices(inputs[1])
+    return _reshaped(inputs[0], lambda array: array[tuple(np.moveaxis(indices, -1, 0))])
+
+
+def _slice(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
+    tensor = inputs[0]
     names = ("starts", "ends", "axes", "steps")
-    given = [inputs[at] if len(inputs) > at else attributes.get(name) for at, name in enumerate(names, 1)]
-    if any(isinstance(item, Value) for item in given):
-        raise Refused("its ends are not constant")
-    starts, ends = ([int(at) for at in np.ravel(item)] for item in given[:2])
-    ndim = tensor.index.ndim if isinstance(tensor, Value) else tensor.ndim
-    axes = [int(axis) % ndim for axis in (range(len(starts)) if given[2] is None else np.ravel(given[2]))]
-    steps = [1] * len(starts) if given[3] is None else [int(step) for step in np.ravel(given[3])]
-    picked = [slice(None)] * ndim
+    given = [_numbers(op.given(inputs, at, name, 10), "its ends are") for at, name in enumerate(names, 1)]
+    starts, ends = given[0] or [], given[1] or []
+    ndim = len(_shape(tensor))
+    axes = [axis % ndim for axis in (range(len(starts)) if given[2] is None else given[2])]
+    steps = given[3] or [1] * len(starts)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         if step == 0:
             raise Refused("its step is 0")
-        picked[axis] = slice(start, end, step)
-    if isinstance(tensor, Value) and picked[0] not in (slice(None), slice(0, None, 1)):
-        start, end, step = picked[0].start, picked[0].stop, picked[0].step
-        if (start, step) != (0, 1) or end < 2**30:
-            raise Refused("it picks examples of the batch")
-    return _reshaped(tensor, lambda array: array[tuple(picked)])
+        part = _part(start, end, step, _shape(tensor)[axis])
+        if isinstance(tensor, Value):
+            tensor = graph.sliced(tensor, axis, part)
+        else:
+            tensor = np.moveaxis(np.moveaxis(tensor, axis, 0)[part], 0, axis)
+    return tensor  # type: ignore[no-any-return]
 
 
-def _shape(_graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
-    attributes = _attributes(node)
+def _part(start: int, end: int, step: int, length: int) -> slice:
+    """ONNX's ends, which say "to the beginning" backwards by a number below minus the length."""
+    if step < 0 and end < -length:
+        return slice(start if start < 2**31 - 1 else None, None, step)
+    return slice(start, end, step)
+
+
+def _split(_graph: Graph, op: Op, inputs: list[Any]) -> list[Tensor]:
     tensor = inputs[0]
-    dims = tensor.index.shape if isinstance(tensor, Value) else tensor.shape
-    return np.array(dims[attributes.get("start", 0) : attributes.get("end")], np.int64)
+    axis = int(op.attributes.get("axis", 0)) % max(1, len(_shape(tensor)))
+    length = _shape(tensor)[axis]
+    sizes = _numbers(op.given(inputs, 1, "split", 13), "its sizes are")
+    if sizes is None:
+        count = int(op.attributes.get("num_outputs", op.outputs))
+        each = -(-length // count)
+        sizes = [max(0, min(each, length - each * at)) for at in range(count)]
+    ends = np.cumsum([0, *sizes]).tolist()
+    if ends[-1] != length:
+        raise Refused(f"it splits {length} into parts of {sizes}")
+    parts = [slice(begin, end) for begin, end in itertools.pairwise(ends)]
+    return [
+        _reshaped(tensor, lambda array, part=part: np.moveaxis(np.moveaxis(array, axis, 0)[part], 0, axis))  # type: ignore[misc]
+        for part in parts
+    ]
 
 
-def _expand(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
-    if isinstance(inputs[1], Value):
-        raise Refused("its shape is not a constant")
-    target = tuple(int(d) for d in np.ravel(inputs[1]))
-
-    def change(array: Array) -> Array:
-        return np.broadcast_to(array, np.broadcast_shapes(array.shape, target))
-
-    spread = _reshaped(inputs[0], change)
-    return spread if isinstance(spread, Value) else graph.constant(_origin(node), weights(spread, "its data"))
+def _measured(_graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
+    """Shape and Size: numbers, the batch size among them as it is in this reading."""
+    dims = _shape(inputs[0])
+    if op.kind == "Size":
+        return np.array(math.prod(dims), np.int64)
+    return np.array(dims[op.attributes.get("start", 0) : op.attributes.get("end")], np.int64)
 
 
-def _gemm(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
-    attributes = _attributes(node)
-    if isinstance(inputs[1], Value):
-        raise Refused("its matrix is computed, or on the left")
-    value, weight = computed(inputs[0]), weights(inputs[1], "the matrix")
-    if attributes.get("transA"):
-        raise Refused("transA is not read")
-    if value.index.ndim != 2 and value.index.shape[0] == 1:
-        value = Value(value.node, value.index.reshape(1, -1))
-    if value.index.ndim != 2 or weight.ndim != 2:
-        raise Refused(f"its input has shape {value.index.shape}")
-    weight = weight if attributes.get("transB") else np.ascontiguousarray(weight.T)
+def _expand(_graph: Graph, _op: Op, inputs: list[Any]) -> Tensor:
+    target = tuple(_numbers(inputs[1], "its shape is") or ())
+    return _reshaped(inputs[0], lambda array: np.broadcast_to(array, np.broadcast_shapes(array.shape, target)))
+
+
+def _tile(_graph: Graph, _op: Op, inputs: list[Any]) -> Tensor:
+    repeats = _numbers(inputs[1], "its repeats are") or []
+    return _reshaped(inputs[0], lambda array: np.tile(array, repeats))
+
+
+def _pad(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
+    """Around each axis: constants, or elements of the tensor itself."""
+    tensor = inputs[0]
+    widths = _numbers(op.given(inputs, 1, "pads", 11), "its widths are") or []
+    value = op.attributes.get("value", 0.0) if op.opset < 11 else inputs[2] if len(inputs) > 2 else None
+    value = _constant(0.0 if value is None else value, "its value is")
+    axes = _numbers(inputs[3], "its axes are") if len(inputs) > 3 and inputs[3] is not None else None
+    ndim = len(_shape(tensor))
+    mode = op.attributes.get("mode", b"constant").decode()
+    pairs = list(zip(widths[: len(widths) // 2], widths[len(widths) // 2 :], strict=True))
+    for axis, pair in zip([axis % ndim for axis in (range(ndim) if axes is None else axes)], pairs, strict=True):
+        tensor = _padded(graph, op, tensor, axis, pair, mode, float(np.ravel(value)[0]))
+    return tensor  # type: ignore[no-any-return]
+
+
+def _padded(graph: Graph, op: Op, tensor: Any, axis: int, pair: tuple[int, int], mode: str, value: float) -> Tensor:
+    cut = [slice(None)] * len(_shape(tensor))
+    cut[axis] = slice(max(0, -pair[0]), _shape(tensor)[axis] - max(0, -pair[1]))
+    tensor = _reshaped(tensor, lambda array: array[tuple(cut)])
+    low, high = max(0, pair[0]), max(0, pair[1])
+    if not low and not high:
+        return tensor
+    if mode != "constant":
+        around = [(0, 0)] * len(_shape(tensor))
+        around[axis] = (low, high)
+        return _reshaped(
+            tensor, lambda array: np.pad(array, around, {"reflect": "reflect", "edge": "edge"}.get(mode, "wrap"))
+        )  # type: ignore[call-overload]
+    parts: list[Tensor] = []
+    for width, part in ((low, None), (0, tensor), (high, None)):
+        shape = list(_shape(tensor))
+        shape[axis] = width
+        if part is not None:
+            parts.append(part)
+        elif width:
+            parts.append(np.full(shape, value, graph.dtype))
+    return lowering.concatenate(graph, op.origin, parts, axis)
+
+
+def _gemm(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
+    """alpha · A B + beta · C, either of A and B transposed."""
+    left, right = (
+        _reshaped(tensor, np.transpose) if op.attributes.get(flag) else tensor
+        for tensor, flag in ((inputs[0], "transA"), (inputs[1], "transB"))
+    )
+    if any(len(_shape(tensor)) != 2 for tensor in (left, right)):
+        left = _reshaped(left, lambda array: array.reshape(array.shape[0] if graph.batch > 1 else 1, -1))
+    alpha, beta = float(op.attributes.get("alpha", 1.0)), float(op.attributes.get("beta", 1.0))
+    bias = inputs[2] if len(inputs) > 2 else None
+    if isinstance(left, Value) and not isinstance(right, Value) and not isinstance(bias, Value):
+        return _dense(graph, op, left, weights(right, "the matrix").T, bias, (alpha, beta))
+    product = lowering.matmul(graph, op.origin, left, right)
+    if alpha != 1:
+        product = lowering.multiply(graph, op.origin, product, np.array(alpha, graph.dtype))
+    if bias is None:
+        return product
+    scaled = bias if beta == 1 else lowering.multiply(graph, op.origin, bias, np.array(beta, graph.dtype))
+    return lowering.add(graph, op.origin, product, scaled)
+
+
+def _dense(graph: Graph, op: Op, value: Value, weight: Array, bias: Any, factors: tuple[float, float]) -> Tensor:
+    """One node for the matrix and its bias, as layers have it."""
+    groups, rows = value.index.shape[0], weight.shape[0]
     if weight.shape[1] != value.index.shape[1]:
         raise Refused(f"the matrix takes {weight.shape[1]} values, its input has {value.index.shape[1]}")
-    groups, rows = value.index.shape[0], weight.shape[0]
-    given = inputs[2] if len(inputs) > 2 and inputs[2] is not None else np.zeros(rows, weight.dtype)
-    try:
-        bias = np.broadcast_to(weights(given, "the bias"), (groups, rows)).ravel()
-    except ValueError:
-        raise Refused(f"a bias of shape {np.shape(given)} is not the same for every example") from None
-    alpha, beta = float(attributes.get("alpha", 1.0)), float(attributes.get("beta", 1.0))
-    scaled = weight if alpha == 1 else alpha * weight.astype(np.float64)
-    shifted = bias if beta == 1 else beta * bias.astype(np.float64)
-    result = graph.matrix(_origin(node), value, value.index, scaled, shifted, (groups, rows))
+    alpha, beta = factors
+    given = np.zeros(rows, weight.dtype) if bias is None else weights(bias, "the bias")
+    spread = np.broadcast_to(given, (groups, rows)).ravel()
+    scaled = np.ascontiguousarray(weight) if alpha == 1 else alpha * weight.astype(np.float64)
+    shifted = spread if beta == 1 else beta * spread.astype(np.float64)
+    result = graph.matrix(op.origin, value, value.index, scaled, shifted, (groups, rows))
     if alpha != 1 or beta != 1:
-        graph.rounded(result, EPS if alpha != 1 else 0.0, EPS * np.abs(shifted.astype(np.float64)))
+        split = graph.split(result, result.index.reshape(-1, 1))
+        error = EPS * np.abs(shifted.astype(np.float64))
+        graph.rounded(result, EPS if alpha != 1 else 0.0, split.same(error))
+        graph.loosen(result, 2.0, 2.0 * split.same(np.abs(shifted.astype(np.float64))))
     return result
 
 
-def _matmul(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
-    if isinstance(inputs[0], Value) and isinstance(inputs[1], Value):
-        raise Refused("it multiplies two computed tensors")
-    if isinstance(inputs[0], Value):
-        value, weight = inputs[0], weights(inputs[1], "the matrix")
-        if weight.ndim != 2 or weight.shape[0] != value.index.shape[-1]:
-            raise Refused(f"shapes {value.index.shape} and {weight.shape} do not multiply")
-        columns = value.index.reshape(-1, weight.shape[0])
-        shape: tuple[int, ...] = (*value.index.shape[:-1], weight.shape[1])
-        rows = np.ascontiguousarray(weight.T)
-    else:
-        rows, value = weights(inputs[0], "the matrix"), computed(inputs[1])
-        index = value.index[:, None] if value.index.ndim == 1 else value.index
-        if rows.ndim != 2 or rows.shape[1] != index.shape[-2] or index.shape[-1] != 1:
-            raise Refused(f"shapes {rows.shape} and {value.index.shape} do not multiply as matrix and column")
-        columns = index.reshape(-1, rows.shape[1])
-        shape = (*index.shape[:-2], rows.shape[0], 1) if value.index.ndim > 1 else (rows.shape[0],)
-    bias = np.zeros(columns.shape[0] * rows.shape[0], rows.dtype)
-    return graph.matrix(_origin(node), value, columns, rows, bias, shape)
+def _matmul(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
+    return lowering.matmul(graph, op.origin, *inputs)
 
 
-def _add(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
-    return lowering.add(graph, _origin(node), *inputs, (1.0, -1.0 if node.op_type == "Sub" else 1.0))
+def _add(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
+    return lowering.add(graph, op.origin, *inputs, (1.0, -1.0 if op.kind == "Sub" else 1.0))
 
 
-def _sum(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
+def _sum(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
     result = inputs[0]
     for other in inputs[1:]:
-        result = lowering.add(graph, _origin(node), result, other)
+        result = lowering.add(graph, op.origin, result, other)
+    if op.kind == "Mean" and len(inputs) > 1:
+        result = lowering.divide(graph, op.origin, result, np.array(len(inputs), graph.dtype))
     return result  # type: ignore[no-any-return]
 
 
-def _mul(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
-    return lowering.multiply(graph, _origin(node), *inputs)
+def _mul(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
+    return lowering.multiply(graph, op.origin, *inputs)
 
 
-def _div(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
-    return lowering.divide(graph, _origin(node), *inputs)
+def _div(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
+    return lowering.divide(graph, op.origin, *inputs)
 
 
-def _relu(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
-    if node.op_type == "PRelu":
-        return lowering.relu(graph, _origin(node), computed(inputs[0]), weights(inputs[1], "the slope"))
-    alpha = 0.0 if node.op_type == "Relu" else float(_attributes(node).get("alpha", np.float32(0.01)))
-    return lowering.relu(graph, _origin(node), computed(inputs[0]), alpha)
+def _relu(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
+    if op.kind == "PRelu":
+        return lowering.relu(graph, op.origin, computed(inputs[0]), weights(inputs[1], "the slope"))
+    alpha = 0.0 if op.kind == "Relu" else float(op.attributes.get("alpha", np.float32(0.01)))
+    return lowering.relu(graph, op.origin, computed(inputs[0]), alpha)
 
 
-def _clip(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
-    attributes = _attributes(node)
+def _clip(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
     ends = []
     for position, name, default in ((1, "min", -math.inf), (2, "max", math.inf)):
-        given = inputs[position] if len(inputs) > position else attributes.get(name)
-        if isinstance(given, Value):
-            raise Refused("its ends are not constant")
+        given = _constant(op.given(inputs, position, name, 11), "its ends are")
         if given is not None and np.size(given) != 1:
             raise Refused("an end of it is not one number")
-        ends.append(default if given is None else float(np.ravel(given)[0]))
-    return lowering.clip(graph, _origin(node), computed(inputs[0]), *ends)
+        end = default if given is None else float(np.ravel(given)[0])
+        ends.append(default if abs(end) >= np.finfo(np.float32).max and math.copysign(1, end * default) > 0 else end)
+    return lowering.clip(graph, op.origin, computed(inputs[0]), *ends)
 
 
-def _absolute(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
-    return lowering.absolute(graph, _origin(node), computed(inputs[0]))
+def _hard_sigmoid(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
+    """min(max(alpha x + beta, 0), 1)."""
+    alpha, beta = (float(op.attributes.get(name, np.float32(d))) for name, d in (("alpha", 0.2), ("beta", 0.5)))
+    scale, shift = (np.array(number, np.float32) for number in (alpha, beta))
+    line = graph.scaled(op.origin, computed(inputs[0]), scale, shift)
+    return lowering.clip(graph, op.origin, line, 0.0, 1.0)
 
 
-def _maximum(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
-    result, sign = inputs[0], 1.0 if node.op_type == "Max" else -1.0
+def _absolute(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
+    return lowering.absolute(graph, op.origin, computed(inputs[0]))
+
+
+def _maximum(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
+    result, sign = inputs[0], 1.0 if op.kind == "Max" else -1.0
     for other in inputs[1:]:
-        result = lowering.maximum(graph, _origin(node), result, other, sign)
+        result = lowering.maximum(graph, op.origin, result, other, sign)
     return result  # type: ignore[no-any-return]
 
 
-def _negative(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
-    return lowering.multiply(graph, _origin(node), inputs[0], np.full((), -1.0, np.float32))
+def _negative(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
+    return lowering.multiply(graph, op.origin, inputs[0], np.full((), -1.0, np.float32))
 
 
-def _batch_norm(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
-    attributes = _attributes(node)
-    if attributes.get("training_mode"):
-        raise Refused("it is in training mode")
+def _reduce(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
+    """Sums and means over axes."""
+    axes = _numbers(op.given(inputs, 1, "axes", 13 if op.kind == "ReduceSum" else 18), "its axes are")
+    if not axes:
+        if op.attributes.get("noop_with_empty_axes"):
+            return inputs[0]  # type: ignore[no-any-return]
+        axes = None
+    step = lowering.total if op.kind == "ReduceSum" else lowering.mean
+    return step(graph, op.origin, inputs[0], axes, keepdims=bool(op.attributes.get("keepdims", 1)))
+
+
+def _where(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
+    return lowering.where(graph, op.origin, np.asarray(_constant(inputs[0], "its condition is")), *inputs[1:])
+
+
+def _batch_norm(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
+    if op.attributes.get("training_mode") or (op.opset < 14 and op.outputs > 1):
+        raise Refused("it is in training mode: it normalises by the statistics of the batch")
+    if op.opset < 9 and op.attributes.get("spatial", 1) != 1:
+        raise Refused("spatial=0 is not read")
+    value = computed(inputs[0])
+    if value.index.ndim < 2:
+        raise Refused("its input has no axis of channels")
     statistics = [weights(tensor, "a statistic") for tensor in inputs[1:5]]
-    epsilon = float(attributes.get("epsilon", np.float32(1e-5)))
-    return lowering.batch_norm(graph, _origin(node), computed(inputs[0]), statistics, epsilon, 1)
+    epsilon = float(op.attributes.get("epsilon", np.float32(1e-5)))
+    return lowering.batch_norm(graph, op.origin, value, statistics, epsilon, 1)
 
 
-def _concat(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
-    return lowering.concatenate(graph, _origin(node), inputs, int(_attributes(node)["axis"]))
+def _concat(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
+    return lowering.concatenate(graph, op.origin, inputs, int(op.attributes["axis"]))
 
 
-def _tail(graph: Graph, node: Any, inputs: list[Any]) -> Tensor:
-    name = next(name for name, operator in TAIL_OPERATORS.items() if operator == node.op_type)
-    return graph.cut(name, computed(inputs[0]), _attributes(node).get("axis", -1))
+def _blocks(_graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
+    """DepthToSpace and SpaceToDepth: elements moved between channels and places."""
+    block, columns = int(op.attributes["blocksize"]), op.attributes.get("mode", b"DCR") == b"CRD"
+
+    def change(array: Array) -> Array:
+        n, c, h, w = array.shape
+        if op.kind == "SpaceToDepth":
+            parts = array.reshape(n, c, h // block, block, w // block, block)
+            return parts.transpose(0, 3, 5, 1, 2, 4).reshape(n, c * block * block, h // block, w // block)
+        depth = c // (block * block)
+        if columns:
+            parts = array.reshape(n, depth, block, block, h, w).transpose(0, 1, 4, 2, 5, 3)
+        else:
+            parts = array.reshape(n, block, block, depth, h, w).transpose(0, 3, 4, 1, 5, 2)
+        return parts.reshape(n, depth, h * block, w * block)
+
+    return _reshaped(inputs[0], change)
+
+
+def _tail(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
+    """A function that may stay outside at the end. Before opset 13, a softmax is over all axes from one on."""
+    value = computed(inputs[0])
+    name = next(name for name, operator in TAIL_OPERATORS.items() if operator == op.kind)
+    if "Softmax" not in op.kind or op.opset >= 13:
+        return graph.cut(name, value, op.attributes.get("axis", -1))
+    axis = op.attributes.get("axis", 1) % max(1, value.index.ndim)
+    rows = value.index.reshape(math.prod(value.index.shape[:axis]), -1)
+    result = graph.cut(name, Value(value.node, rows), -1)
+    return Value(result.node, result.index.reshape(value.index.shape))
 
 
 #: ONNX's operator for each function that may stay outside at the end.
 TAIL_OPERATORS = {"softmax": "Softmax", "log_softmax": "LogSoftmax", "sigmoid": "Sigmoid", "tanh": "Tanh"}
 
+Lowering = Callable[[Graph, Op, list[Any]], "Tensor | list[Any]"]
 
 #: By ONNX operator, what makes nodes of it.
-LOWERINGS: dict[str, Callable[[Graph, Any, list[Any]], Tensor]] = {
+LOWERINGS: dict[str, Lowering] = {
     "Abs": _absolute,
     "Add": _add,
     "BatchNormalization": _batch_norm,
-    "Cast": _identity,
+    "Cast": _cast,
     "Clip": _clip,
     "Concat": _concat,
-    "Constant": _constant,
+    "DepthToSpace": _blocks,
     "Div": _div,
-    "Dropout": _identity,
+    "Dropout": _dropout,
     "Expand": _expand,
     "Flatten": _flatten,
     "Gather": _gather,
+    "GatherElements": _gather_elements,
+    "GatherND": _gather_nd,
     "Gemm": _gemm,
+    "HardSigmoid": _hard_sigmoid,
     "Identity": _identity,
     "LeakyRelu": _relu,
     "LogSoftmax": _tail,
     "MatMul": _matmul,
     "Max": _maximum,
+    "Mean": _sum,
     "Min": _maximum,
     "Mul": _mul,
     "Neg": _negative,
     "PRelu": _relu,
+    "Pad": _pad,
+    "ReduceMean": _reduce,
+    "ReduceSum": _reduce,
     "Relu": _relu,
     "Reshape": _reshape,
-    "Shape": _shape,
+    "Shape": _measured,
     "Sigmoid": _tail,
+    "Size": _measured,
     "Slice": _slice,
     "Softmax": _tail,
-    "Tanh": _tail,
+    "SpaceToDepth": _blocks,
+    "Split": _split,
     "Squeeze": _squeeze,
     "Sub": _add,
     "Sum": _sum,
+    "Tanh": _tail,
+    "Tile": _tile,
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
+    "Where": _where,
 }

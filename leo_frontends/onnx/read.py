@@ -1,201 +1,352 @@
-"""Reading an ONNX graph of dense layers: its tensors one by one, each node by its lowering."""
+"""Reading an ONNX graph: its tensors one by one, each node by its lowering, or computed where all is constant."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, final
 
 import numpy as np
 
 from leo_core.errors import FormatError, UnsupportedModelError
-from leo_core.network import INPUT, Origin, Signature
+from leo_core.network import Origin, Signature
 from leo_core.plugins import Imported
-from leo_frontends.graph import Graph, Refused, Tensor, Value
-from leo_frontends.lowering import number_array
-from leo_frontends.onnx.lowerings import LOWERINGS
+from leo_frontends.graph import MIXES, Graph, Refused, Tensor, Value, for_any_batch
+from leo_frontends.onnx.folding import folded
+from leo_frontends.onnx.lowerings import LOWERINGS, Op
+from leo_frontends.onnx.reasons import why_not
+from leo_frontends.onnx.run import runner
 
-#: ONNX's number for float16.
-HALF = 10
-#: Operators that may take the batch axis to another place, or join it with others for a while.
-MOVING = ("Flatten", "Gather", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
+#: The oldest opset that is read: before, operators broadcast and normalise by other rules.
+OLDEST = 7
+#: ONNX's numbers of float types.
+_FLOATS = {1: "float32", 10: "float16", 11: "float64", 16: "bfloat16"}
+_HALVES = (10, 16)
 
 
-def read_model(model: Any, where: str) -> Imported:
-    """Lower a loaded ``onnx.ModelProto``.
+def read_model(model: Any, where: str, source: Any = None) -> Imported:
+    """Lower a loaded ``onnx.ModelProto``; ``source`` is what is run to compare with, the model or its path.
 
-    Raises :class:`UnsupportedModelError` listing every node without an affine + ReLU form, and
-    :class:`FormatError` for what is not a well-formed model.
+    Raises :class:`UnsupportedModelError` listing every node that is not read, and :class:`FormatError` for what is not
+    a well-formed model.
     """
     try:
-        return _Reader(model, where).read()
+        return _Model(_inlined(model, where), where).imported(model if source is None else source)
     except (KeyError, IndexError, ValueError, TypeError, AttributeError, OverflowError, MemoryError) as error:
         raise FormatError(f"{where}: the ONNX graph is malformed ({type(error).__name__}: {error})") from None
 
 
-class _Reader:
-    """The state of one reading: tensors by ONNX name."""
+def _inlined(model: Any, where: str) -> Any:
+    """The model with the functions of its own written out where they are called."""
+    if not model.functions:
+        return model
+    from onnx import inliner
+
+    try:
+        return inliner.inline_local_functions(model)
+    except Exception as error:  # of the C++ library
+        raise UnsupportedModelError(where, [f"its own functions cannot be written out ({error})"]) from None
+
+
+@final
+@dataclass(frozen=True)
+class _Input:
+    """The input: ``dims`` as it is read, with a batch axis first where it is ``batched``; ``batch`` 0: any."""
+
+    name: str
+    dims: tuple[int, ...]
+    batch: int
+    batched: bool
+    kind: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of one example."""
+        return self.dims[1:] if self.batched else self.dims
+
+    @property
+    def dtype(self) -> str:
+        """What LEO's network runs in: half precision is widened."""
+        return "float64" if self.kind == 11 else "float32"
+
+
+class _Model:
+    """What of a model does not depend on the size of a batch."""
 
     def __init__(self, model: Any, where: str) -> None:
-        from onnx import numpy_helper
-
         self._graph, self._where = model.graph, where
-        self._tensors: dict[str, Tensor] = {}
-        for initializer in self._graph.initializer:
-            try:
-                self._tensors[initializer.name] = number_array(numpy_helper.to_array(initializer))
-            except Exception as error:
-                raise FormatError(
-                    f"{where}: the weights '{initializer.name}' cannot be read ({error}); is the file damaged?"
-                ) from None
-        for name, array in self._tensors.items():
-            if isinstance(array, np.ndarray) and array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise FormatError(f"{where}: the weights '{name}' hold NaN or infinity; LEO needs finite weights")
-        self._lost: set[str] = set()
-        #: The batch size that is fixed, else 1; and whether there may be more examples than one.
-        self._batch, self._many = 1, False
-        self._half = any(initializer.data_type == HALF for initializer in self._graph.initializer)
-        # what no output needs may be anything
-        needed = {item.name for item in self._graph.output}
-        used = []
-        for position, node in reversed(list(enumerate(self._graph.node))):
-            if needed.intersection(node.output):
-                needed.update(node.input)
-                used.append((position, node))
-        self._nodes = used[::-1]
-
-    def read(self) -> Imported:
-        """The whole lowering."""
         if not self._graph.input and not self._graph.output:
-            raise FormatError(
-                f"{self._where}: there is no graph in it; is the file empty or truncated? Export it again"
+            raise FormatError(f"{where}: there is no graph in it; is the file empty or truncated? Export it again")
+        self.opset = self._opset_of(model)
+        self.constants = {tensor.name: tensor for tensor in self._graph.initializer}
+        self._sparse = {tensor.values.name: tensor for tensor in self._graph.sparse_initializer}
+        self.output = self._graph.output[0].name if self._graph.output else ""
+        self.order = self._ordered()
+        self._read: dict[str, Any] = {}
+
+    def imported(self, source: Any) -> Imported:
+        """The network, with how the model is run."""
+        given = self._input()
+        try:
+            imported, given = self._lowered(given), given
+        except UnsupportedModelError as error:
+            alone = replace(given, batched=False, batch=1)
+            if given.batch < 2 or not all(MIXES in problem or "not one row" in problem for problem in error.problems):
+                raise
+            try:  # a matrix or a column, not so many examples
+                imported, given = self._lowered(alone), alone
+            except UnsupportedModelError:
+                raise error from None
+        run = runner(source, given.name, given.shape, _numpy(given.kind), given.batch, batched=given.batched)
+        return replace(imported, run=run, runs_in="float16" if self.half else "")
+
+    def _lowered(self, given: _Input) -> Imported:
+        if given.batch:
+            return _Run(self, self._where, given, given.batch).imported()
+        size = max(1, math.prod(given.shape))
+        return for_any_batch(lambda batch: _Run(self, self._where, given, batch).imported(), self._where, size)
+
+    def _opset_of(self, model: Any) -> int:
+        from onnx import defs
+
+        opsets = [item.version for item in model.opset_import if item.domain in ("", "ai.onnx")]
+        if not opsets:
+            raise UnsupportedModelError(self._where, ["it names no opset of ONNX's own operators"])
+        if opsets[0] < OLDEST:
+            hint = "convert it with onnx.version_converter, or export it again"
+            raise UnsupportedModelError(
+                self._where, [f"opset {opsets[0]} is older than what is read ({OLDEST}); {hint}"]
             )
-        problems = [
-            f"node {position} '{node.name or node.output[0]}': "
-            + (node.op_type if node.domain in ("", "ai.onnx") else f"{node.op_type} of the domain '{node.domain}'")
-            for position, node in self._nodes
-            if node.op_type not in LOWERINGS or node.domain not in ("", "ai.onnx")
-        ]
-        inputs = [item for item in self._graph.input if item.name not in self._tensors]
+        if opsets[0] > defs.onnx_opset_version():
+            hint = 'update it: pip install --upgrade "leo-compress[onnx]"'
+            raise UnsupportedModelError(
+                self._where, [f"opset {opsets[0]} is newer than the package onnx knows; {hint}"]
+            )
+        return int(opsets[0])
+
+    def _input(self) -> _Input:
+        inputs = [item for item in self._graph.input if item.name not in {*self.constants, *self._sparse}]
+        problems = []
         if len(inputs) != 1:
             problems.append(f"{len(inputs)} inputs ({', '.join(i.name for i in inputs)}); LEO reads models with one")
         if len(self._graph.output) != 1:
             problems.append(f"{len(self._graph.output)} outputs; LEO reads models with one")
         if problems:
             raise UnsupportedModelError(self._where, problems)
-        signature = self._begin(inputs[0])
-        graph = Graph(signature.size, self._batch, dtype=signature.dtype)
-        for position, node in self._nodes:
-            problem = self._lower(graph, position, node)
-            if problem:
-                problems.append(problem)
-        if problems:
-            raise UnsupportedModelError(self._where, problems)
-        output = self._graph.output[0].name
-        if output not in self._tensors:
-            raise FormatError(f"{self._where}: no node computes the output '{output}'")
-        result = self._tensors[output]
-        last = Origin(f"{output}_values", "Identity")
-        if not isinstance(result, Value) and result.dtype.kind != "f":
-            result = result.astype(np.float64)
-        sizes = result.index.shape if isinstance(result, Value) else result.shape
-        if self._many and sizes[:1] != (self._batch,):
-            problem = f"the output, of shape {sizes} for one, is not one row for every example of a batch"
-            raise UnsupportedModelError(self._where, [problem])
-        # without an axis for the batch, all of the shape is one example's
-        shape = sizes[1:] if signature.batched and sizes[:1] == (self._batch,) else sizes
-        outside = Signature(inputs[0].name, signature.shape, output, tuple(shape), signature.dtype)
-        return graph.imported(self._where, result, last, outside, self._notes(signature, sizes))
-
-    def _notes(self, signature: _InputShape, sizes: tuple[int, ...]) -> tuple[str, ...]:
-        notes = []
-        if self._batch != 1:
-            notes.append(f"the model's batch size was fixed at {self._batch}; LEO's result takes any")
-        if not signature.batched:
-            notes.append("the model's input has no batch axis; LEO's result takes one")
-        elif len(sizes) == 1:
-            notes.append("the model's output has one axis; that of LEO's result has two, batch × values")
-        elif sizes[0] != self._batch:
-            notes.append("the model's output has no batch axis; that of LEO's result has one")
-        if self._half:
-            notes.append(
-                "the model computes in half precision; LEO takes its numbers as they are, and its result runs in "
-                "float32: the noise shown is that of float32"
-            )
-        return tuple(notes)
-
-    def _begin(self, item: Any) -> _InputShape:
+        (item,) = inputs
         tensor = item.type.tensor_type
-        dtypes = {1: "float32", 11: "float64", HALF: "float32"}
-        self._half |= tensor.elem_type == HALF
-        if tensor.elem_type not in dtypes:
+        if tensor.elem_type not in (1, 10, 11):
             raise UnsupportedModelError(self._where, [f"the input '{item.name}' is not of a float type"])
         dims = [d.dim_value if d.HasField("dim_value") else 0 for d in tensor.shape.dim]
         if not dims:
             raise UnsupportedModelError(self._where, [f"the input '{item.name}' has no shape"])
         batched = len(dims) > 1
-        if batched:
-            self._batch, self._many = dims[0] or 1, dims[0] != 1
-            dims[0] = self._batch
-            # [784, 1]: a column, not 784 examples of one value
-            if len(dims) == 2 and dims[1] == 1 and self._batch > 1 and self._is_column(item.name):
-                self._batch, self._many, batched = 1, False, False
-        if any(d <= 0 for d in dims):
+        if any(d <= 0 for d in (dims[1:] if batched else dims)):
             raise UnsupportedModelError(self._where, [f"the input '{item.name}' has a free axis besides the batch"])
-        size = math.prod(dims) // self._batch
-        if size * self._batch > 1 << 28:
-            raise FormatError(f"{self._where}: an input of {size} values is too large")
-        self._tensors[item.name] = Value(INPUT, np.arange(size * self._batch).reshape(dims))
-        shape = tuple(dims[1:]) if batched else tuple(dims)
-        return _InputShape(size, shape, batched, dtypes[tensor.elem_type])
+        if math.prod(d or 1 for d in dims) > 1 << 28:
+            raise FormatError(f"{self._where}: an input of {math.prod(d or 1 for d in dims)} values is too large")
+        return _Input(item.name, tuple(dims), dims[0] if batched else 1, batched, tensor.elem_type)
 
-    def _is_column(self, name: str) -> bool:
-        return any(
-            node.op_type == "MatMul" and len(node.input) == 2 and node.input[1] == name for node in self._graph.node
-        )
+    def _ordered(self) -> list[tuple[int, Any]]:
+        """The nodes that the output needs, each behind what it reads."""
+        makers = {
+            name: (position, node) for position, node in enumerate(self._graph.node) for name in node.output if name
+        }
+        done: set[int] = set()
+        begun: set[int] = set()
+        order: list[tuple[int, Any]] = []
+        stack = [makers[self.output]] if self.output in makers else []
+        while stack:
+            position, node = stack[-1]
+            waiting = [makers[name] for name in _reads(node) if name in makers and makers[name][0] not in done]
+            if position in done or not waiting:
+                stack.pop()
+                if position not in done:
+                    done.add(position)
+                    order.append((position, node))
+                continue
+            if position in begun and any(other[0] in begun for other in waiting):
+                raise FormatError(f"{self._where}: its nodes read each other in a circle, at node {position}")
+            begun.add(position)
+            stack.extend(waiting)
+        return order
 
-    def _lower(self, graph: Graph, position: int, node: Any) -> str | None:
-        label = f"node {position} '{node.name or node.output[0]}' ({node.op_type})"
-        if any(name in self._lost for name in node.input):
-            self._lost.update(node.output)
-            return None
-        missing = [name for name in node.input if name and name not in self._tensors]
-        if missing:
-            raise FormatError(f"{self._where}: {label} reads '{missing[0]}', which nothing computes")
-        inputs = [self._tensors[name] if name else None for name in node.input]
+    def constant(self, name: str) -> Any:
+        """An initialiser's numbers, None where there is none of that name."""
+        if name not in self._read:
+            self._read[name] = self._numbers(name)
+        return self._read[name]
+
+    def _numbers(self, name: str) -> Any:
+        from onnx import numpy_helper
+
         try:
-            result = LOWERINGS[node.op_type](graph, node, inputs)
-            self._half |= casts_to_half(node)
-            if self._many and self._batch == 1 and mixes_examples(node, inputs, result):
-                raise Refused("it does not do the same for every example of a batch")
-        except Refused as reason:
-            self._lost.update(node.output)
-            return f"{label}: {reason}"
-        self._tensors[node.output[0]] = result
-        return None
+            if name in self._sparse:
+                return _dense_of(self._sparse[name])
+            if name not in self.constants:
+                return None
+            array = numpy_helper.to_array(self.constants[name])
+        except Exception as error:
+            raise FormatError(
+                f"{self._where}: the weights '{name}' cannot be read ({error}); is the file damaged?"
+            ) from None
+        if array.dtype.kind == "f" and np.isnan(array).any():
+            raise FormatError(f"{self._where}: the weights '{name}' hold NaN or infinity; LEO needs finite weights")
+        if array.dtype.kind == "f" and not np.isfinite(array).all() and not self._ends(name):
+            raise FormatError(f"{self._where}: the weights '{name}' hold NaN or infinity; LEO needs finite weights")
+        return array
+
+    def _ends(self, name: str) -> bool:
+        """Whether a tensor is nothing but the end of a Clip, or one side of a maximum."""
+        readers = [node for _, node in self.order if name in node.input]
+        return all(node.op_type in ("Clip", "Max", "Min") for node in readers)
+
+    @cached_property
+    def half(self) -> bool:
+        """Whether something of it is computed in half precision."""
+        kinds = [tensor.data_type for tensor in self._graph.initializer]
+        kinds += [item.type.tensor_type.elem_type for item in self._graph.input]
+        casts = (node for _, node in self.order if node.op_type == "Cast")
+        return any(kind in _HALVES for kind in (*kinds, *(item.i for node in casts for item in node.attribute)))
+
+    @property
+    def output_kind(self) -> int:
+        """ONNX's number of the output's type."""
+        return int(self._graph.output[0].type.tensor_type.elem_type)
 
 
-def mixes_examples(node: Any, inputs: list[Any], result: Tensor) -> bool:
-    """Whether an operator makes more, or less, than one row of each example of a batch of any size.
+class _Run:
+    """The graph gone through with a batch of one size: tensors by ONNX name."""
 
-    The batch axis has size one here; an operator that moves axes takes it elsewhere, and only the output tells whether
-    it came back.
-    """
-    if node.op_type in MOVING or not isinstance(result, Value):
-        return False
-    rows = {value.index.shape[:1] for value in inputs if isinstance(value, Value)}
-    return rows == {(1,)} and result.index.shape[:1] != (1,)
+    def __init__(self, model: _Model, where: str, given: _Input, batch: int) -> None:
+        self._model, self._where, self._given, self._batch = model, where, given, batch
+        self._graph = Graph(max(1, math.prod(given.shape)), batch, dtype=given.dtype)
+        dims = (batch, *given.dims[1:]) if given.batched else given.dims
+        self._tensors: dict[str, Any] = {given.name: self._graph.given(dims)}
+        self._lost: set[str] = set()
+
+    def imported(self) -> Imported:
+        """The whole lowering."""
+        problems = list(self._problems())
+        if problems:
+            raise UnsupportedModelError(self._where, problems)
+        name = self._model.output
+        result = self._tensor(name)
+        if result is None:
+            raise FormatError(f"{self._where}: no node computes the output '{name}'")
+        if not isinstance(result, Value):
+            result = _stored(result)
+            result = result.astype(np.float64) if result.dtype.kind != "f" else result
+        sizes = tuple(np.shape(result.index if isinstance(result, Value) else result))
+        rows = self._given.batched and sizes[:1] == (self._batch,)
+        if self._batch > 1 and not rows:
+            problem = f"the output, of shape {sizes}, is not one row for every example of a batch"
+            raise UnsupportedModelError(self._where, [problem])
+        shape = sizes[1:] if rows else sizes  # without an axis for the batch, all of the shape is one example's
+        outside = Signature(self._given.name, self._given.shape, name, shape, self._given.dtype)
+        last = Origin(f"{name}_values", "Identity")
+        return self._graph.imported(self._where, result, last, outside, self._notes(sizes))
+
+    def _problems(self) -> Iterator[str]:
+        for position, node in self._model.order:
+            label = f"node {position} '{node.name or next(iter(node.output), '')}' ({node.op_type})"
+            if any(name in self._lost for name in _reads(node)):
+                self._lost.update(node.output)
+                continue
+            inputs = [self._tensor(name) if name else None for name in node.input]
+            missing = [name for name, found in zip(node.input, inputs, strict=True) if name and found is None]
+            if missing:
+                raise FormatError(f"{self._where}: {label} reads '{missing[0]}', which nothing computes")
+            try:
+                results = self._computed(node, inputs)
+            except Refused as reason:
+                self._lost.update(node.output)
+                yield f"{label}: {reason}{self._tails_of(inputs)}"
+                continue
+            self._tensors.update(zip(node.output, results, strict=False))
+
+    def _computed(self, node: Any, inputs: list[Any]) -> list[Any]:
+        if node.domain not in ("", "ai.onnx"):
+            raise Refused(f"operators of the domain '{node.domain}' are not read")
+        if not any(isinstance(tensor, Value) for tensor in inputs) and not _has_graph(node):
+            return folded(node, inputs, self._model.opset)
+        kind = node.op_type
+        lowering = LOWERINGS.get(kind)
+        if lowering is None:
+            raise Refused(why_not(kind))
+        op = Op(kind, _origin(node), _attributes(node), self._model.opset, len([name for name in node.output if name]))
+        given = [tensor if isinstance(tensor, Value) or tensor is None else _stored(tensor) for tensor in inputs]
+        result = lowering(self._graph, op, given)
+        return list(result) if isinstance(result, list) else [result]
+
+    def _tails_of(self, inputs: list[Any]) -> str:
+        tails = [self._graph.tail_of(tensor) for tensor in inputs if isinstance(tensor, Value)]
+        return "".join(f"; and the {tail} that it reads is kept at the end only" for tail in tails if tail)
+
+    def _tensor(self, name: str) -> Tensor | None:
+        found = self._tensors.get(name)
+        return self._model.constant(name) if found is None else found  # type: ignore[no-any-return]
+
+    def _notes(self, sizes: tuple[int, ...]) -> tuple[str, ...]:
+        notes = []
+        given, fixed = self._given, self._given.batch
+        if fixed > 1:
+            notes.append(f"the model's batch size was fixed at {fixed}; LEO's result takes any")
+        if not given.batched:
+            notes.append("the model's input has no batch axis; LEO's result takes one")
+        elif len(sizes) == 1:
+            notes.append("the model's output has one axis; that of LEO's result has two, batch × values")
+        elif sizes[:1] != (self._batch,):
+            notes.append("the model's output has no batch axis; that of LEO's result has one")
+        if self._model.half:
+            notes.append(
+                "the model computes in half precision; LEO takes its numbers as they are, and its result runs in "
+                "float32: the noise shown is that of float32"
+            )
+        kind = _FLOATS.get(self._model.output_kind, "")
+        if kind and kind != given.dtype and not self._model.half:
+            notes.append(f"the model's output is of type {kind}; that of LEO's result is {given.dtype}")
+        return tuple(notes)
 
 
-def casts_to_half(node: Any) -> bool:
-    """Whether a node rounds to half precision."""
-    return node.op_type == "Cast" and any(item.name == "to" and item.i == HALF for item in node.attribute)
+def _origin(node: Any) -> Origin:
+    return Origin(node.name or (node.output[0] if node.output else ""), node.op_type)
 
 
-@final
-@dataclass(frozen=True)
-class _InputShape:
-    size: int
-    shape: tuple[int, ...]
-    batched: bool
-    dtype: str
+def _attributes(node: Any) -> dict[str, Any]:
+    from onnx import helper
+
+    return {item.name: helper.get_attribute_value(item) for item in node.attribute}
+
+
+def _has_graph(node: Any) -> bool:
+    return any(item.HasField("g") or item.graphs for item in node.attribute)
+
+
+def _reads(node: Any) -> list[str]:
+    """What a node reads, graphs of its own left out: those are refused."""
+    return [name for name in node.input if name]
+
+
+def _stored(array: Any) -> Any:
+    """A constant in a type that LEO stores: halves become float32, which is exact."""
+    if array.dtype.name in ("float16", "bfloat16"):
+        return array.astype(np.float32)
+    return array
+
+
+def _dense_of(tensor: Any) -> Any:
+    """A sparse initialiser written out."""
+    from onnx import numpy_helper
+
+    values, indices = (numpy_helper.to_array(part) for part in (tensor.values, tensor.indices))
+    array = np.zeros(math.prod(tensor.dims), values.dtype)
+    places = indices if indices.ndim == 1 else np.ravel_multi_index(tuple(indices.T), tuple(tensor.dims))
+    array[places] = values
+    return array.reshape(tuple(tensor.dims))
+
+
+def _numpy(kind: int) -> str:
+    return _FLOATS[kind]

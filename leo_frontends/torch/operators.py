@@ -31,21 +31,8 @@ def _shape(tensor: Tensor) -> tuple[int, ...]:
     return np.shape(tensor.index if isinstance(tensor, Value) else tensor)
 
 
-def _dense(graph: Graph, origin: Origin, value: Any, weight: Any, bias: Any) -> Tensor:
-    """weight · value along the last axis, plus bias, which may be computed too."""
-    rows = weights(weight, "the weight")
-    if rows.ndim == 1:  # a vector: the result loses that axis
-        result = _dense(graph, origin, value, rows[None], None)
-        result = Value(computed(result).node, computed(result).index[..., 0])
-        return result if bias is None else lowering.add(graph, origin, result, bias)
-    constant = bias if isinstance(bias, np.ndarray) and bias.ndim <= 1 else None
-    start = np.zeros(rows.shape[0], rows.dtype) if constant is None else weights(constant, "the bias")
-    result = lowering.dense(graph, origin, computed(value), rows, start)
-    return result if bias is None or constant is not None else lowering.add(graph, origin, result, bias)
-
-
 def _linear(graph: Graph, origin: Origin, given: Arguments) -> Tensor:
-    return _dense(graph, origin, given["input"], given["weight"], given.get("bias"))
+    return lowering.linear(graph, origin, given["input"], given["weight"], given.get("bias"))
 
 
 def _scaled(graph: Graph, origin: Origin, tensor: Any, factor: Any) -> Any:
@@ -56,7 +43,7 @@ def _addmm(left: str, right: str) -> Lowering:
     """beta · self + alpha · left right."""
 
     def apply(graph: Graph, origin: Origin, given: Arguments) -> Tensor:
-        product = _product(graph, origin, given[left], given[right])
+        product = lowering.matmul(graph, origin, given[left], given[right])
         product = _scaled(graph, origin, product, given.get("alpha", 1))
         start = _scaled(graph, origin, given["self"], given.get("beta", 1))
         return lowering.add(graph, origin, product, start)
@@ -66,52 +53,7 @@ def _addmm(left: str, right: str) -> Lowering:
 
 def _matmul(graph: Graph, origin: Origin, given: Arguments) -> Tensor:
     right = next(given[name] for name in ("mat2", "other", "vec", "tensor") if name in given)
-    return _product(graph, origin, given["self"], right)
-
-
-def _product(graph: Graph, origin: Origin, left: Any, right: Any) -> Tensor:
-    """left right, as torch.matmul multiplies: one of them is constant, the same matrix or vector for all of a stack."""
-    if isinstance(left, Value) and isinstance(right, Value):
-        raise Refused("it multiplies two computed tensors: that has no affine + ReLU form")
-    if isinstance(left, Value):
-        matrix, value = weights(right, "the matrix"), left
-        if matrix.ndim == 1:
-            return _dense(graph, origin, value, matrix, None)
-        row = value.index.ndim == 1
-        index = _stacked(value.index[None] if row else value.index, matrix)
-        result = computed(_dense(graph, origin, Value(value.node, index), _one(matrix).T, None))
-        return Value(result.node, result.index[..., 0, :]) if row else result
-    matrix, value = weights(left, "the matrix"), computed(right)
-    column = value.index.ndim == 1
-    index = value.index[:, None] if column else value.index
-    index = _stacked(index, matrix) if matrix.ndim > 2 else index
-    rows = _one(matrix) if matrix.ndim > 1 else matrix
-    result = computed(_dense(graph, origin, Value(value.node, np.swapaxes(index, -1, -2)), rows, None))
-    if rows.ndim == 1:
-        return Value(result.node, result.index[..., 0]) if column else result
-    turned = np.swapaxes(result.index, -1, -2)
-    return Value(result.node, turned[..., 0] if column else turned)
-
-
-def _stacked(index: Array, matrix: Array) -> Array:
-    """An index of matrices, as many of them as there are when each meets its own of a stack."""
-    stack = np.broadcast_shapes(index.shape[:-2], matrix.shape[:-2])
-    return np.broadcast_to(index, (*stack, *index.shape[-2:]))
-
-
-def _one(matrix: Array) -> Array:
-    """The matrix of which a stack is made."""
-    if not _same_rows(matrix):
-        raise Refused("it multiplies by several matrices at once, which is not read; use one matrix for each")
-    return np.ascontiguousarray(matrix[(0,) * (matrix.ndim - 2)])
-
-
-def _same_rows(matrix: Array) -> bool:
-    """Whether a stack of matrices is the same one each time."""
-    if matrix.ndim <= 2:
-        return True
-    flat = matrix.reshape(-1, *matrix.shape[-2:])
-    return bool((flat == flat[:1]).all())
+    return lowering.matmul(graph, origin, given["self"], right)
 
 
 def _relu(graph: Graph, origin: Origin, given: Arguments) -> Tensor:
@@ -410,7 +352,7 @@ OPERATORS: dict[str, Lowering] = {
     "_log_softmax": _tail("log_softmax"),
     "_native_batch_norm_legit_no_training": _batch_norm,
     "_softmax": _tail("softmax"),
-    "_sparse_mm": lambda graph, origin, given: _product(graph, origin, given["sparse"], given["dense"]),
+    "_sparse_mm": lambda graph, origin, given: lowering.matmul(graph, origin, given["sparse"], given["dense"]),
     "_to_copy": _same,
     "abs": _absolute,
     "absolute": _absolute,

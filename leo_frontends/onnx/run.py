@@ -1,0 +1,64 @@
+"""Running ONNX models: by ONNX Runtime where it is installed, else by onnx's own reference implementation.
+
+ONNX Runtime runs each operator as it is written: what its optimiser puts together would be rounded otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def session(model: Any, outputs: Sequence[str] | None = None) -> Callable[[Mapping[str, Array]], list[Array]]:
+    """What runs a ``ModelProto``, or the path of a file: inputs by name → outputs."""
+    given = str(model) if not hasattr(model, "SerializeToString") else model
+    if find_spec("onnxruntime") is not None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        try:
+            source = given if isinstance(given, str) else given.SerializeToString()
+            run = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+            return lambda feeds: list(run.run(outputs, dict(feeds)))
+        except Exception:  # a model of another type or version than it knows; its errors have no common type
+            pass
+    from onnx.reference import ReferenceEvaluator
+
+    evaluator = ReferenceEvaluator(given)
+    return lambda feeds: [np.asarray(value) for value in evaluator.run(outputs, dict(feeds))]
+
+
+def runner(
+    model: Any, name: str, shape: Sequence[int], dtype: str, batch: int, *, batched: bool
+) -> Callable[[Any], Any]:
+    """(count, *shape of one example) → (count, …), however many the model takes at once (``batch``, or any: 0).
+
+    ``shape`` is what the model's input has, but for the batch axis where there is one (``batched``).
+    """
+    held: list[Any] = []
+
+    def once(inputs: Array) -> Array:
+        if not held:
+            held.append(session(model))
+        return np.asarray(held[0]({name: inputs.astype(dtype)})[0]).astype(np.float64)
+
+    def run(inputs: Any) -> Any:
+        count = len(inputs)
+        if not batched or batch == 1:
+            given = [row.reshape((1, *shape) if batched else tuple(shape)) for row in inputs]
+            return np.stack([once(row).ravel() for row in given])
+        given = inputs.reshape(count, *shape)
+        if not batch:
+            return once(given).reshape(count, -1)
+        parts = [np.resize(given[at : at + batch], (batch, *shape)) for at in range(0, count, batch)]
+        return np.concatenate([once(part).reshape(batch, -1) for part in parts])[:count]
+
+    return run
