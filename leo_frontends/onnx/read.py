@@ -13,7 +13,7 @@ import numpy as np
 from leo_core.errors import FormatError, UnsupportedModelError
 from leo_core.network import Origin, Signature
 from leo_core.plugins import Imported
-from leo_frontends.graph import MIXES, Graph, Refused, Tensor, Value, for_any_batch
+from leo_frontends.graph import Graph, Refused, Tensor, Value, for_any_batch
 from leo_frontends.onnx.folding import folded
 from leo_frontends.onnx.lowerings import LOWERINGS, Op
 from leo_frontends.onnx.reasons import why_not
@@ -24,6 +24,8 @@ OLDEST = 7
 #: ONNX's numbers of float types.
 _FLOATS = {1: "float32", 10: "float16", 11: "float64", 16: "bfloat16"}
 _HALVES = (10, 16)
+#: The names of ONNX's own operators' domain.
+_OWN = ("", "ai.onnx")
 
 
 def read_model(model: Any, where: str, source: Any = None) -> Imported:
@@ -93,14 +95,14 @@ class _Model:
             imported, given = self._lowered(given), given
         except UnsupportedModelError as error:
             alone = replace(given, batched=False, batch=1)
-            if given.batch < 2 or not all(MIXES in problem or "not one row" in problem for problem in error.problems):
+            if given.batch < 2 or set(given.shape) != {1}:
                 raise
-            try:  # a matrix or a column, not so many examples
+            try:  # a column, not so many examples of one value
                 imported, given = self._lowered(alone), alone
             except UnsupportedModelError:
                 raise error from None
         run = runner(source, given.name, given.shape, _numpy(given.kind), given.batch, batched=given.batched)
-        return replace(imported, run=run, runs_in="float16" if self.half else "")
+        return replace(imported, run=run, runs_in=self._narrowest(given.dtype))
 
     def _lowered(self, given: _Input) -> Imported:
         if given.batch:
@@ -204,12 +206,27 @@ class _Model:
         return all(node.op_type in ("Clip", "Max", "Min") for node in readers)
 
     @cached_property
+    def _kinds(self) -> set[int]:
+        """ONNX's numbers of all types that something of it is computed in."""
+        tensors = [*self._graph.input, *self._graph.output]
+        casts = (node for _, node in self.order if node.op_type == "Cast")
+        return {
+            *(tensor.data_type for tensor in self._graph.initializer),
+            *(item.type.tensor_type.elem_type for item in tensors),
+            *(item.i for node in casts for item in node.attribute if item.name == "to"),
+        }
+
+    @property
     def half(self) -> bool:
         """Whether something of it is computed in half precision."""
-        kinds = [tensor.data_type for tensor in self._graph.initializer]
-        kinds += [item.type.tensor_type.elem_type for item in self._graph.input]
-        casts = (node for _, node in self.order if node.op_type == "Cast")
-        return any(kind in _HALVES for kind in (*kinds, *(item.i for node in casts for item in node.attribute)))
+        return bool(self._kinds.intersection(_HALVES))
+
+    def _narrowest(self, dtype: str) -> str:
+        """The narrowest type that something of it is computed in; empty where that is the network's."""
+        for kind in (16, 10, 1):
+            if kind in self._kinds and _FLOATS[kind] != dtype:
+                return _FLOATS[kind] if kind != 1 or dtype == "float64" else ""
+        return ""
 
     @property
     def output_kind(self) -> int:
@@ -254,6 +271,8 @@ class _Run:
             label = f"node {position} '{node.name or next(iter(node.output), '')}' ({node.op_type})"
             if any(name in self._lost for name in _reads(node)):
                 self._lost.update(node.output)
+                if reason := _foreign(node):  # it would be refused whatever it reads
+                    yield f"{label}: {reason}"
                 continue
             inputs = [self._tensor(name) if name else None for name in node.input]
             missing = [name for name, found in zip(node.input, inputs, strict=True) if name and found is None]
@@ -265,17 +284,17 @@ class _Run:
                 self._lost.update(node.output)
                 yield f"{label}: {reason}{self._tails_of(inputs)}"
                 continue
+            except (KeyError, IndexError, ValueError, TypeError, AttributeError, OverflowError) as error:
+                raise FormatError(f"{self._where}: {label} does not fit ({type(error).__name__}: {error})") from None
             self._tensors.update(zip(node.output, results, strict=False))
 
     def _computed(self, node: Any, inputs: list[Any]) -> list[Any]:
-        if node.domain not in ("", "ai.onnx"):
-            raise Refused(f"operators of the domain '{node.domain}' are not read")
-        if not any(isinstance(tensor, Value) for tensor in inputs) and not _has_graph(node):
+        if node.domain in _OWN and not any(isinstance(tensor, Value) for tensor in inputs) and not _has_graph(node):
             return folded(node, inputs, self._model.opset)
+        if reason := _foreign(node):
+            raise Refused(reason)
         kind = node.op_type
-        lowering = LOWERINGS.get(kind)
-        if lowering is None:
-            raise Refused(why_not(kind))
+        lowering = LOWERINGS[kind]
         op = Op(kind, _origin(node), _attributes(node), self._model.opset, len([name for name in node.output if name]))
         given = [tensor if isinstance(tensor, Value) or tensor is None else _stored(tensor) for tensor in inputs]
         result = lowering(self._graph, op, given)
@@ -309,6 +328,13 @@ class _Run:
         if kind and kind != given.dtype and not self._model.half:
             notes.append(f"the model's output is of type {kind}; that of LEO's result is {given.dtype}")
         return tuple(notes)
+
+
+def _foreign(node: Any) -> str:
+    """Why a node is refused whatever it reads, as long as that is computed; else empty."""
+    if node.domain not in _OWN:
+        return f"operators of the domain '{node.domain}' are not read"
+    return "" if node.op_type in LOWERINGS else why_not(node.op_type)
 
 
 def _origin(node: Any) -> Origin:

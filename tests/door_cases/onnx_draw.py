@@ -154,6 +154,8 @@ class Draw:
 
     def numbers(self, *shape: int, low: float = -2.0, high: float = 2.0) -> np.ndarray[Any, Any]:
         """Random numbers of the graph's type, short ones half of the time."""
+        if None in shape:  # as long as a batch
+            raise Unfit
         drawn = self.rng.uniform(low, high, shape)
         if self.chance(0.5):
             drawn = np.round(drawn * 16) / 16

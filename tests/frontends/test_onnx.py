@@ -217,7 +217,7 @@ def test_every_opset(opset):
 def test_picking_a_batchs_examples_is_refused():
     nodes = [node("Slice", "x from to axes", "s"), node("Gemm", "s W b", "y")]
     weights = {**DENSE, "from": np.array([1]), "to": np.array([2]), "axes": np.array([0])}
-    with pytest.raises(UnsupportedModelError, match="examples of the batch"):
+    with pytest.raises(UnsupportedModelError, match="every example of a batch"):
         read_live_model(model(nodes, weights, ["n", 3], ["n", 4]))
 
 
@@ -376,7 +376,6 @@ class TestRefused:
             [node("Add", "x rows", "y")],
             [node("Gemm", "x W rows4", "y")],
             [node("MatMul", "x W", "a"), node("Reshape", "a pairs", "y")],
-            [node("Expand", "x pairs3", "y")],
         ],
     )
     @pytest.mark.parametrize("batch", ["n", 2])
@@ -395,7 +394,7 @@ class TestRefused:
     def test_operators_of_other_domains(self):
         made = model([node("Relu", "x", "y")], {}, ["n", 3], ["n", 3])
         made.graph.node[0].domain = "com.example"
-        with pytest.raises(UnsupportedModelError, match=r"Relu of the domain 'com\.example'"):
+        with pytest.raises(UnsupportedModelError, match=r"Relu.*domain 'com\.example'"):
             read_live_model(made)
 
     def test_every_unsupported_node_is_listed(self):
@@ -403,7 +402,7 @@ class TestRefused:
         with pytest.raises(UnsupportedModelError) as caught:
             read_live_model(model(nodes, DENSE, ["n", 3], ["n", 4]))
         assert len(caught.value.problems) == 3
-        for kind in ("Sigmoid", "Cos", "Sign"):
+        for kind in ("sigmoid", "Cos", "Sign"):
             assert kind in str(caught.value)
 
     def test_a_product_of_two_computed_values(self):
@@ -423,7 +422,7 @@ class TestRefused:
     def test_a_softmax_in_the_middle_or_along_another_axis(self):
         for axis, last in ((-1, node("Relu", "s", "y")), (0, node("Identity", "s", "y"))):
             nodes = [node("Gemm", "x W b", "z"), node("Softmax", "z", "s", axis=axis), last]
-            with pytest.raises(UnsupportedModelError, match="Softmax"):
+            with pytest.raises(UnsupportedModelError, match="softmax"):
                 read_live_model(model(nodes, DENSE, ["n", 3], ["n", 4]))
 
     def test_convolution(self):
