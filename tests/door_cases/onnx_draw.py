@@ -154,8 +154,6 @@ class Draw:
 
     def numbers(self, *shape: int, low: float = -2.0, high: float = 2.0) -> np.ndarray[Any, Any]:
         """Random numbers of the graph's type, short ones half of the time."""
-        if None in shape:  # as long as a batch
-            raise Unfit
         drawn = self.rng.uniform(low, high, shape)
         if self.chance(0.5):
             drawn = np.round(drawn * 16) / 16
@@ -165,6 +163,8 @@ class Draw:
 
     def floats(self, *shape: int, low: float = -2.0, high: float = 2.0) -> str:
         """Numbers of a shape, stored or computed from constants."""
+        if None in shape:  # as long as a batch
+            raise Unfit
         if self.chance(0.7) or self.opset < 7:
             return self.stored(self.numbers(*shape, low=low, high=high))
         return str(self.pick(COMPUTED)(self, shape))
@@ -185,8 +185,15 @@ class Unfit(Exception):  # noqa: N818 - an answer, not an error
 
 
 def _there_and_back(draw: Draw, shape: Shape) -> str:
-    kinds = [TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL, TensorProto.FLOAT16, TensorProto.DOUBLE,
-             TensorProto.FLOAT, TensorProto.INT8]  # fmt: skip
+    kinds = [
+        TensorProto.INT64,
+        TensorProto.INT32,
+        TensorProto.BOOL,
+        TensorProto.FLOAT16,
+        TensorProto.DOUBLE,
+        TensorProto.FLOAT,
+        TensorProto.INT8,
+    ]
     if draw.opset >= 13:
         kinds.append(TensorProto.BFLOAT16)
     there = draw.emit("Cast", [draw.plain(*shape)], to=draw.pick(kinds))
@@ -245,8 +252,17 @@ def _normed(draw: Draw, shape: Shape) -> str:
     made = draw.emit(kind, inputs, keepdims=0, **attributes)
     if draw.chance(0.5):
         return str(made)
-    return str(draw.emit("Div", [draw.plain(*shape), draw.emit("Add", [draw.emit("Abs", [made]), draw.emit("Abs", [
-        draw.stored(np.full(shape, 0.5, draw.dtype))])])]))  # fmt: skip
+    return str(
+        draw.emit(
+            "Div",
+            [
+                draw.plain(*shape),
+                draw.emit(
+                    "Add", [draw.emit("Abs", [made]), draw.emit("Abs", [draw.stored(np.full(shape, 0.5, draw.dtype))])]
+                ),
+            ],
+        )
+    )
 
 
 def _turned(draw: Draw, shape: Shape) -> str:
@@ -320,5 +336,24 @@ def _clipped(draw: Draw, shape: Shape) -> str:
     return str(draw.emit("Clip", [draw.plain(*shape)], min=-0.5))
 
 
-COMPUTED = [_there_and_back, _there_and_back, _operated, _function, _positive, _power, _where, _filled, _normed, _turned,
-            _reshaped, _sliced, _gathered, _joined, _spread, _product, _dequantized, _raised, _clipped]  # fmt: skip
+COMPUTED = [
+    _there_and_back,
+    _there_and_back,
+    _operated,
+    _function,
+    _positive,
+    _power,
+    _where,
+    _filled,
+    _normed,
+    _turned,
+    _reshaped,
+    _sliced,
+    _gathered,
+    _joined,
+    _spread,
+    _product,
+    _dequantized,
+    _raised,
+    _clipped,
+]

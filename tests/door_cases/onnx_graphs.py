@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -17,6 +19,8 @@ from door_cases import Case
 from door_cases.onnx_draw import KINDS, Draw, Unfit
 from door_cases.onnx_ops import OPS
 from door_cases.onnx_traps import OLD, TRAPS
+from leo_frontends.onnx import lowerings, read
+from leo_frontends.onnx.folding import folded
 
 NEWEST = onnx.defs.onnx_opset_version()
 
@@ -186,4 +190,54 @@ def _evaluated(evaluator: Any, x: Any) -> Any:
     return evaluator.run(["y"], {"x": x})[0]
 
 
-__all__ = ["KINDS", "make"]
+def _attribute(kind: str, name: str, value: Any) -> Any:
+    """The reader takes another value of an attribute, whatever the node says."""
+    right = lowerings.LOWERINGS[kind]
+
+    def wrong(graph: Any, op: Any, inputs: Any) -> Any:
+        return right(graph, dataclasses.replace(op, attributes={**op.attributes, name: value}), inputs)
+
+    return lambda: mock.patch.dict(lowerings.LOWERINGS, {kind: wrong})
+
+
+def _inputs(kind: str, change: Any) -> Any:
+    """The reader takes other inputs."""
+    right = lowerings.LOWERINGS[kind]
+    wrong = lambda graph, op, inputs: right(graph, op, change(list(inputs)))  # noqa: E731
+    return lambda: mock.patch.dict(lowerings.LOWERINGS, {kind: wrong})
+
+
+def _as(kind: str, other: str) -> Any:
+    """The reader takes an operator for another."""
+    right = lowerings.LOWERINGS[other]
+    wrong = lambda graph, op, inputs: right(graph, dataclasses.replace(op, kind=other), inputs)  # noqa: E731
+    return lambda: mock.patch.dict(lowerings.LOWERINGS, {kind: wrong})
+
+
+def _casts_nothing(node: Any, inputs: Any, opset: int) -> Any:
+    return [inputs[0]] if node.op_type == "Cast" else folded(node, inputs, opset)
+
+
+def _without_bias(inputs: list[Any]) -> list[Any]:
+    return inputs[:2]
+
+
+#: Ways to misread, for :mod:`door_cases.faults`.
+FAULTS: list[tuple[str, Any]] = [
+    ("Gemm without its bias", _inputs("Gemm", _without_bias)),
+    ("alpha of Gemm ignored", _attribute("Gemm", "alpha", 1.0)),
+    ("beta of Gemm ignored", _attribute("Gemm", "beta", 1.0)),
+    ("Sub adds", _as("Sub", "Add")),
+    ("Min is Max", _as("Min", "Max")),
+    ("LeakyRelu is Relu", _as("LeakyRelu", "Relu")),
+    ("the slope of a LeakyRelu is its default", _attribute("LeakyRelu", "alpha", 0.01)),
+    ("epsilon of batch norm ignored", _attribute("BatchNormalization", "epsilon", 0.3)),
+    ("mean of batch norm ignored", _inputs("BatchNormalization", lambda x: [*x[:3], np.zeros_like(x[3]), x[4]])),
+    ("Transpose turns all axes round", _attribute("Transpose", "perm", None)),
+    ("ReduceMean sums", _as("ReduceMean", "ReduceSum")),
+    ("a constant is not cast", lambda: mock.patch.object(read, "folded", _casts_nothing)),
+    ("Where turned round", _inputs("Where", lambda x: [x[0], x[2], x[1]])),
+    ("Concat the other way round", _inputs("Concat", lambda x: x[::-1])),
+]
+
+__all__ = ["FAULTS", "KINDS", "make"]

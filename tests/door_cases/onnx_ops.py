@@ -133,8 +133,19 @@ def activation(draw: Draw) -> None:
 
 def clip(draw: Draw) -> None:
     name, shape = draw.some()
-    low, high = draw.pick([(0.0, 6.0), (-0.5, 0.75), (None, 0.5), (-1.0, None), (0.3, 1.1), (1.0, 1.0), (2.0, -1.0),
-                           (0.0, 3.4028234663852886e38), (-3.4028234663852886e38, 1.0)])  # fmt: skip
+    low, high = draw.pick(
+        [
+            (0.0, 6.0),
+            (-0.5, 0.75),
+            (None, 0.5),
+            (-1.0, None),
+            (0.3, 1.1),
+            (1.0, 1.0),
+            (2.0, -1.0),
+            (0.0, 3.4028234663852886e38),
+            (-3.4028234663852886e38, 1.0),
+        ]
+    )
     if draw.dtype == np.float16 and 1e38 in (high or 0, -(low or 0)):
         raise Unfit
     if draw.opset < 11:
@@ -309,8 +320,11 @@ def slice_(draw: Draw) -> None:
 def concat(draw: Draw) -> None:
     name, shape = draw.some()
     axis = draw.axis(shape)
-    others = [v for v in draw.values if len(v[1]) == len(shape)
-              and v[1][:axis] == shape[:axis] and v[1][axis + 1 :] == shape[axis + 1 :]]  # fmt: skip
+    others = [
+        v
+        for v in draw.values
+        if len(v[1]) == len(shape) and v[1][:axis] == shape[:axis] and v[1][axis + 1 :] == shape[axis + 1 :]
+    ]
     chosen = [draw.pick(others) for _ in range(draw.int(1, 2))]
     names, width = [name, *(o[0] for o in chosen)], shape[axis] + sum(o[1][axis] for o in chosen)
     if draw.chance(0.2) and None not in shape:
@@ -410,8 +424,11 @@ def reduce(draw: Draw) -> None:
         if draw.chance(0.4):
             draw.same(kind, name, shape, noop_with_empty_axes=1)
             return
-    left = [1 if i in axes else d for i, d in enumerate(shape)] if keep else [
-        d for i, d in enumerate(shape) if i not in axes]  # fmt: skip
+    left = (
+        [1 if i in axes else d for i, d in enumerate(shape)]
+        if keep
+        else [d for i, d in enumerate(shape) if i not in axes]
+    )
     draw.push(draw.emit(kind, inputs, **attributes), tuple(left))
 
 
@@ -496,8 +513,33 @@ def scaler(draw: Draw) -> None:
 
 #: With how often each is drawn.
 OPS = {
-    gemm: 5, gemm_on_the_left: 1, matmul: 4, matmul_on_the_left: 2, arithmetic: 5, two_values: 3, activation: 6, clip: 2,
-    batch_norm: 2, flatten: 2, reshape: 3, transpose: 2, the_batch_moved_and_back: 1, the_batch_joined_and_back: 1,
-    squeeze: 1, unsqueeze: 1, gather: 2, slice_: 2, concat: 2, split: 2, expand: 1, tile: 1, pad: 1, reduce: 2, where: 1,
-    nothing: 3, blocks: 1, chosen_elements: 0.7, scaler: 0.5,
-}  # fmt: skip
+    gemm: 5,
+    gemm_on_the_left: 1,
+    matmul: 4,
+    matmul_on_the_left: 2,
+    arithmetic: 5,
+    two_values: 3,
+    activation: 6,
+    clip: 2,
+    batch_norm: 2,
+    flatten: 2,
+    reshape: 3,
+    transpose: 2,
+    the_batch_moved_and_back: 1,
+    the_batch_joined_and_back: 1,
+    squeeze: 1,
+    unsqueeze: 1,
+    gather: 2,
+    slice_: 2,
+    concat: 2,
+    split: 2,
+    expand: 1,
+    tile: 1,
+    pad: 1,
+    reduce: 2,
+    where: 1,
+    nothing: 3,
+    blocks: 1,
+    chosen_elements: 0.7,
+    scaler: 0.5,
+}

@@ -58,8 +58,12 @@ def first_rows(draw: Draw) -> None:
 
 def one_example(draw: Draw) -> None:
     name, shape = draw.some(2, 3)
-    draw.same("Sub", name, shape, draw.emit("Gather", [name, draw.ints([draw.pick([0, -1]) if draw.opset > 10 else 0])],
-                                            axis=0))  # fmt: skip
+    draw.same(
+        "Sub",
+        name,
+        shape,
+        draw.emit("Gather", [name, draw.ints([draw.pick([0, -1]) if draw.opset > 10 else 0])], axis=0),
+    )
 
 
 def rows_turned_round(draw: Draw) -> None:
@@ -87,8 +91,16 @@ def doubled_batch(draw: Draw) -> None:
     name, shape = draw.some(2, 3)
     joined = draw.emit("Concat", [name, name], axis=0)
     if draw.chance(0.5) and draw.opset >= 10:
-        draw.same("Slice", joined, shape, draw.ints([0]), draw.emit("Shape", [name]) if len(shape) == 1 else
-                  draw.emit("Slice", [draw.emit("Shape", [name]), draw.ints([0]), draw.ints([1])]), draw.ints([0]))  # fmt: skip
+        draw.same(
+            "Slice",
+            joined,
+            shape,
+            draw.ints([0]),
+            draw.emit("Shape", [name])
+            if len(shape) == 1
+            else draw.emit("Slice", [draw.emit("Shape", [name]), draw.ints([0]), draw.ints([1])]),
+            draw.ints([0]),
+        )
     else:
         draw.push(joined, shape)
 
@@ -218,8 +230,9 @@ def local_function(draw: Draw) -> None:
     if not draw.functions:
         body = [helper.make_node("Relu", ["a"], ["b"]), helper.make_node("Sub", ["b", "a"], ["c"])]
         body.append(helper.make_node("Max", ["c", "a"], ["d"]))
-        draw.functions.append(helper.make_function("local", "Folded", ["a"], ["d"], body,
-                                                   [helper.make_opsetid("", draw.opset)]))  # fmt: skip
+        draw.functions.append(
+            helper.make_function("local", "Folded", ["a"], ["d"], body, [helper.make_opsetid("", draw.opset)])
+        )
     draw.same("Folded", name, shape, domain="local")
 
 
@@ -274,13 +287,40 @@ def second_output(draw: Draw) -> None:
 
 
 TRAPS = {
-    batch_as_a_number: 2, size_as_a_number: 0.5, width_as_a_number: 1, constant_of_the_batch: 2, first_rows: 1,
-    one_example: 1, rows_turned_round: 1, over_the_batch: 1, summed_up: 1, doubled_batch: 1, rows_by_columns: 1,
-    two_rows_in_one: 1, a_row_for_each: 1, training_batch_norm: 1, training_dropout: 1, rounded: 1, no_form: 2,
-    product_of_two: 1, squared: 1, convolution: 1, soft_shrink: 0.5, quantized: 1, by_condition: 0.7, branches: 1,
-    local_function: 1, random_numbers: 0.3, random_constant: 0.3, softmax_of_rows: 1, sorted_values: 0.5, cumulated: 0.5,
-    einsum: 0.5, normed_layer: 0.5, second_output: 0.5,
-}  # fmt: skip
+    batch_as_a_number: 2,
+    size_as_a_number: 0.5,
+    width_as_a_number: 1,
+    constant_of_the_batch: 2,
+    first_rows: 1,
+    one_example: 1,
+    rows_turned_round: 1,
+    over_the_batch: 1,
+    summed_up: 1,
+    doubled_batch: 1,
+    rows_by_columns: 1,
+    two_rows_in_one: 1,
+    a_row_for_each: 1,
+    training_batch_norm: 1,
+    training_dropout: 1,
+    rounded: 1,
+    no_form: 2,
+    product_of_two: 1,
+    squared: 1,
+    convolution: 1,
+    soft_shrink: 0.5,
+    quantized: 1,
+    by_condition: 0.7,
+    branches: 1,
+    local_function: 1,
+    random_numbers: 0.3,
+    random_constant: 0.3,
+    softmax_of_rows: 1,
+    sorted_values: 0.5,
+    cumulated: 0.5,
+    einsum: 0.5,
+    normed_layer: 0.5,
+    second_output: 0.5,
+}
 
 
 def old_broadcast(draw: Draw) -> None:
