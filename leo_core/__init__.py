@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from leo_core.api import CompressionResult, analyze, check, compress, convert, cross_check, verify
+    from leo_core.api import analyze, check, compress, convert, cross_check, verify
     from leo_core.compare import Comparison
     from leo_core.domain import Box
     from leo_core.errors import LeoError
@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from leo_core.network import Affine, Network, Relu
     from leo_core.options import Options
     from leo_core.plugins.registry import register_frontend, register_solver
+    from leo_core.result import CompressionResult
     from leo_core.stability import StabilityMap, State
 
 _HOMES = {
     "Affine": "leo_core.network",
     "Box": "leo_core.domain",
     "Comparison": "leo_core.compare",
-    "CompressionResult": "leo_core.api",
+    "CompressionResult": "leo_core.result",
     "Dense": "leo_core.linear",
     "Diagonal": "leo_core.linear",
     "LeoError": "leo_core.errors",

@@ -29,6 +29,8 @@ AGREES = "agrees"
 BATCHES = (1, 2, 7)
 #: Units of roundoff that a softmax, sigmoid or tanh may be off by, relative to 1 or to its value.
 _TAIL_UNITS = 64
+#: −ln of the smallest normal number of a float type, over its bits of precision, is at least this.
+_LOGARITHM = 0.8
 
 
 @final
@@ -168,6 +170,8 @@ def through_tail(tail: str, lower: Array, upper: Array, unit: float) -> tuple[Ar
     reach = np.nan_to_num(np.maximum(np.abs(lower), np.abs(upper)), nan=0.0, posinf=0.0)
     largest = reach.max(axis=-1, keepdims=True, initial=0.0) if "softmax" in tail else reach
     low, high = low - slack * (1 + largest), high + slack * (1 + largest)
+    if tail == "log_softmax":  # as the logarithm of a softmax that underflows it is −∞
+        low = np.where(low < -_LOGARITHM * -np.log2(max(unit, 2.0**-53)), -np.inf, low)
     return np.where(np.isnan(low), -np.inf, round_down(low)), np.where(np.isnan(high), np.inf, round_up(high))
 
 

@@ -32,8 +32,8 @@ _NEVER = frozenset(
     Acos Acosh And ArgMax ArgMin Asin Asinh Atan Atanh Attention BitShift Ceil Celu Cos Cosh DFT Det Dropout Elu Equal
     Erf Exp Floor GRU Gelu Greater GreaterOrEqual GroupNormalization HardSwish Hardmax InstanceNormalization IsInf IsNaN
     LRN LSTM LayerNormalization Less LessOrEqual Log LpNormalization LpPool MeanVarianceNormalization Mish Mod Not Or
-    Pow RMSNormalization RNN Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceProd ReduceSumSquare Round Selu
-    Shrink Sign Sin Sinh Softplus Softsign Sqrt Swish Tan ThresholdedRelu TopK Unique Xor
+    Pow RMSNormalization RNN Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceProd ReduceSumSquare Round
+    Selu Shrink Sign Sin Sinh Softplus Softsign Sqrt Swish Tan ThresholdedRelu TopK Unique Xor
     """.split()  # noqa: SIM905 - a list of words
 )
 _HINTS = {

@@ -332,6 +332,27 @@ def _index_put(graph: Graph, origin: Origin, given: Arguments) -> Tensor:
     return lowering.replaced(graph, origin, tensor, at, new)
 
 
+def _scattered(at: Callable[[Array, Arguments], Array]) -> Lowering:
+    """A tensor with some elements from another: what decomposed programs do instead of changing a view in place."""
+
+    def apply(graph: Graph, origin: Origin, given: Arguments) -> Tensor:
+        tensor, source = given["self"], given["src"]
+        places = at(np.arange(math.prod(_shape(tensor))).reshape(_shape(tensor)), given)
+        return lowering.replaced(graph, origin, tensor, places, source)
+
+    return apply
+
+
+def _selected(array: Array, given: Arguments) -> Array:
+    return np.moveaxis(array, given["dim"], 0)[given["index"]]
+
+
+def _cut(array: Array, given: Arguments) -> Array:
+    dim = given.get("dim", 0)
+    part = slice(given.get("start"), given.get("end"), given.get("step", 1))
+    return np.moveaxis(np.moveaxis(array, dim, 0)[part], 0, dim)
+
+
 def _full_like(graph: Graph, _origin: Origin, given: Arguments) -> Tensor:
     _float(given.get("dtype"))
     return np.full(_shape(given["self"]), given.get("fill_value", 0.0), graph.dtype)
@@ -418,7 +439,9 @@ OPERATORS: dict[str, Lowering] = {
     "roll": _rearranged(_roll),
     "rrelu": _rrelu,
     "rsub": _rsub,
+    "select_scatter": _scattered(_selected),
     "sigmoid": _tail("sigmoid"),
+    "slice_scatter": _scattered(_cut),
     "softmax": _tail("softmax"),
     "special_log_softmax": _tail("log_softmax"),
     "special_softmax": _tail("softmax"),

@@ -51,6 +51,8 @@ def why_not(operator: str) -> str:
     if name in _NEVER:
         hint = f" ({_HINTS[name]})" if name in _HINTS else ""
         return f"there is no affine + ReLU form for it{hint}"
+    if name.startswith(("_operator_", "sym_")):
+        return "it works out a number from that of the examples of a batch, which is not read"
     for start, reason in _NOT_YET.items():
         if name.startswith(start):
             return reason

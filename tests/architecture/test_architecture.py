@@ -21,6 +21,7 @@ FLOORS = (
     {"terminal"},
     {"signals"},
     {"api"},
+    {"result"},
     {"files"},
     {"report", "certificate", "compare", "door"},
     {"rewrite"},
@@ -73,7 +74,9 @@ def test_imports_run_downwards_only(path):
             continue
         assert other != "testing", f"{here} imports {target}: the core does not see its test kits"
         if other == "plugins":
-            assert room in ("api", "cli", "files"), f"{here} imports {target}: plugins are for api, files and cli"
+            assert room in ("api", "cli", "files", "result"), (
+                f"{here} imports {target}: plugins are for api, files and cli"
+            )
             continue
         assert LEVEL[room] <= LEVEL[other], f"{here} imports {target}, which lies above it"
 

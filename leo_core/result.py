@@ -1,0 +1,235 @@
+"""What :func:`leo_core.compress` gives: a smaller network, what is proved of it, and the ways out of LEO."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+
+from leo_core.bounds.running import certain_class
+from leo_core.certificate.write import Account
+from leo_core.certificate.write import write as write_certificate
+from leo_core.door import Array, inputs_at
+from leo_core.environment import ieee, undisturbed
+from leo_core.errors import OutputError, PluginError, UsageError
+from leo_core.files import Source, Written, live, read, replacing, write
+from leo_core.inputs import inputs_of
+from leo_core.network import Network
+from leo_core.paths import require_apart
+from leo_core.plugins import registry
+from leo_core.report.json import details_json, network_json, number_json, stability_json
+from leo_core.report.table import (
+    as_text,
+    before_after_table,
+    how_decided,
+    outlook,
+    running_error_line,
+    scientific,
+    stability_table,
+    steps_table,
+)
+from leo_core.rewrite import Refusal, Step
+from leo_core.stability import StabilityMap
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class CompressionResult:
+    """A smaller network, and what is proved about it.
+
+    Attributes
+    ----------
+    original, network:
+        Before and after.
+    stability:
+        The verdicts on the original's ReLUs.
+    deviation:
+        δ, proved: max |original − network| over the domain, at any output. It includes
+        ``import_deviation``, what reading the model could not represent exactly.
+    float_noise, float_noise_after:
+        The largest error that running the original, and the result, in its own dtype was seen to make.
+    running_error, running_error_after:
+        What it can be at most, proved, over the domain and whatever the order of summation: a loose bound, and
+        infinite where none was found.
+    tolerance:
+        The deviation that was allowed, as a number.
+    steps, refusals:
+        What was rewritten, in order; what was left as it was, and why.
+    account:
+        What :meth:`certify` writes down; there with the option ``evidence`` only.
+    door:
+        Whether the original's framework computes what LEO read: "agrees", or "not run: why".
+    source:
+        The original as its framework runs it, where it does.
+    """
+
+    original: Network
+    network: Network
+    stability: StabilityMap
+    deviation: float
+    import_deviation: float
+    float_noise: float
+    float_noise_after: float
+    running_error: float
+    running_error_after: float
+    tolerance: float
+    steps: tuple[Step, ...]
+    refusals: tuple[Refusal, ...]
+    notes: tuple[str, ...]
+    seconds: float
+    interrupted: bool
+    frontend: str
+    account: Account | None = None
+    door: str = ""
+    source: Source | None = None
+
+    def __repr__(self) -> str:
+        (units, connections), (left, kept) = ((net.units, net.connections) for net in (self.original, self.network))
+        sizes = f"ReLUs {units:,} → {left:,}, connections {connections:,} → {kept:,}"
+        return f"<CompressionResult: {sizes}, deviation {scientific(self.deviation)}>"
+
+    @property
+    def model(self) -> Any:
+        """The smaller network as a live model of the framework the original came from."""
+        return self.to(self.frontend)
+
+    @ieee()
+    def to(self, framework: str) -> Any:
+        """The smaller network as a live model of a framework, by its frontend's name (``"onnx"``).
+
+        Raises :class:`PluginError` when the frontend cannot write live models.
+        """
+        spec = registry.frontend(framework)
+        if spec.write_model is None:
+            what = f"'{framework}' has files only, no live models"
+            if spec.read_model is not None:
+                what = f"LEO reads models of '{framework}' but cannot write them"
+            raise PluginError(f'{what}; use .to("torch"), .export(path) or .network')
+        with registry.blaming(spec, "writing a model"):
+            return undisturbed(lambda: live(self.network, spec, self._points, self.source))
+
+    def export(self, path: str | Path) -> Path:
+        """Write the smaller network to a file, its format by the suffix; a crash leaves no half file.
+
+        The written file is run and compared with the network and with the original model, where a framework runs it.
+        Raises :class:`OutputError` when it cannot be written, :class:`DoorError` when it computes something else.
+        """
+        return self.written(path).path
+
+    def written(self, path: str | Path) -> Written:
+        """:meth:`export`, and what the door found."""
+        return write(self.network, path, self._points, self.source)
+
+    @property
+    def _points(self) -> Array:
+        """What the door tries: the inputs that show units unstable among them."""
+        layers = self.stability.layers.values()
+        witnesses = [point for layer in layers for pair in layer.witnesses.values() for point in pair]
+        more = np.array(witnesses[:: max(1, len(witnesses) // 3)][:3]).reshape(-1, self.network.input_size)
+        return inputs_at(self.original, self.stability.box, more=more)
+
+    @ieee()
+    def certify(self, path: str | Path, compressed: str | Path | None = None) -> float:
+        """Write what is needed to re-check this result: a certificate, for :func:`check`; the deviation it claims.
+
+        Parameters
+        ----------
+        path:
+            Where to; a crash leaves no half file.
+        compressed:
+            The file that the result was exported to, as the certificate is to be about what is read from there;
+            without it, about :attr:`network`, as a ``.leo`` file holds it.
+
+        Raises :class:`UsageError` without the option ``evidence``, :class:`OutputError` when it cannot be written.
+        """
+        if self.account is None:
+            raise UsageError("there is no evidence to write down; call compress(…, evidence=True)")
+        require_apart({"the compressed network": compressed}, {"the certificate": path})
+        network = self.network if compressed is None else read(compressed)[0].network
+        certificate = self.account.certificate(network)
+        if not math.isfinite(certificate.deviation):
+            other = compressed is not None and Path(compressed).suffix != ".leo"
+            why = "write OUT as a .leo file" if other else "numbers overflow on the way to the outputs"
+            raise OutputError(f"{path}: no certificate: the checker would find no bound on the deviation; {why}")
+        told = {
+            "made_by": f"leo-compress {version('leo-compress')}",
+            "strategy": self.stability.strategy,
+            "solver": self.stability.solver,
+            "tolerance": self.tolerance,
+            "import_deviation": number_json(self.import_deviation),
+            "steps": [vars(step) for step in self.steps],
+        }
+        with replacing(path) as temporary:
+            write_certificate(temporary, certificate, told)
+        return certificate.deviation
+
+    @ieee()
+    def certain(self, inputs: Any) -> float | None:
+        """The share of given inputs whose class is certain to stay when both networks are run in their own dtype.
+
+        A class is the largest output (before a softmax). For each input, intervals proved to hold the outputs as run
+        decide, of the original and of the result; neither δ nor the domain is needed. ``inputs``: examples × …, numbers
+        of the dtype or rounded to it. None for a single output, which has no class.
+
+        Raises :class:`FormatError` when the inputs do not fit the network.
+        """
+        points = inputs_of(inputs, self.original.input_size)
+        if self.original.output_size < 2:
+            return None
+        was, now = (certain_class(net, points, net.dtype) for net in (self.original, self.network))
+        return float(np.mean((was == now) & (was >= 0)))
+
+    def summary(self, bytes_: tuple[int, int] | None = None) -> str:
+        """Stability, what was rewritten, a before/after table and the guarantee, as text.
+
+        ``bytes_`` are the sizes of the files before and after, where there are such.
+        """
+        tables = [stability_table(self.stability)]
+        if self.steps:
+            tables.append(steps_table(self.original, self.steps))
+        tables.append(before_after_table(self.original, self.network, bytes_))
+        return as_text(*tables, *self.lines())
+
+    def lines(self) -> list[str]:
+        """The guarantee in words."""
+        decided = f"{self.stability.strategy} strategy, solver {self.stability.solver}, {self.seconds:.1f} s"
+        lines = [
+            f"largest change of any output on the domain: {scientific(self.deviation)} ({how_decided(self.stability)})",
+            f"error the original itself was seen to make in {self.original.dtype}: {scientific(self.float_noise)}"
+            f" (the result: {scientific(self.float_noise_after)})",
+            running_error_line(self.running_error, self.running_error_after, self.float_noise),
+            decided,
+        ]
+        if self.interrupted:
+            lines.append("stopped early")
+        if (line := outlook(self.stability)) is not None:
+            lines.append(line)
+        if self.network.connections == self.original.connections:
+            lines.append("nothing could be made smaller")
+        return lines
+
+    def as_json(self, written: str = "nothing is written") -> dict[str, Any]:
+        """The contract of ``leo compress --json``; ``written`` is what the door found of the written file."""
+        return {
+            **stability_json(self.stability),
+            "before": network_json(self.original),
+            "after": network_json(self.network),
+            "details": {"before": details_json(self.original), "after": details_json(self.network)},
+            "deviation": number_json(self.deviation),
+            "import_deviation": number_json(self.import_deviation),
+            "tolerance": self.tolerance,
+            "float_noise": self.float_noise,
+            "float_noise_after": self.float_noise_after,
+            "running_error": number_json(self.running_error),
+            "running_error_after": number_json(self.running_error_after),
+            "total_seconds": round(self.seconds, 6),
+            "interrupted": self.interrupted,
+            "door": {"read": self.door, "written": written},
+            "steps": [vars(step) for step in self.steps],
+            "left": [vars(refusal) for refusal in self.refusals],
+            "notes": list(self.notes),
+        }
