@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from click.testing import CliRunner
 
 import leo_core
 from leo_core.cli import main
+from leo_core.network import Signature
 from leo_core.testing.networks import chain
 
 
@@ -80,7 +82,7 @@ def test_inputs_whose_class_is_certain(net, tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("leo_core.api.certain_class", interrupted)
+    monkeypatch.setattr("leo_core.result.certain_class", interrupted)
     done = leo("compress", net, tmp_path / "late.leo", "--domain", "-1,1", "--inputs", files[0], "-q")
     assert done.exit_code == 0
     assert (tmp_path / "late.leo").exists()
@@ -119,6 +121,69 @@ def test_convert_and_verify(net, tmp_path):
     same = json.loads(leo("verify", net, tmp_path / "net.leo", "--domain", "-1,1", "--json", "-q").stdout)
     assert same["lower"] == 0
     assert leo("verify", net, net, "--domain", "-1,1", "-q").output == "equal over the reals\n"
+
+
+def last_bias_moved(network, unit, by):
+    last = network.affine(network.output)
+    bias = last.bias.copy()
+    bias[unit] += by
+    return replace(network, nodes=(*network.nodes[:-1], replace(last, bias=bias)))
+
+
+@pytest.mark.parametrize("inputs", [3, 40])
+def test_verify_shows_where_two_networks_differ(inputs, tmp_path):
+    one = chain(inputs, 4, 2, seed=2)
+    pair = (one, "a.leo"), (last_bias_moved(one, 1, 4), "b.leo")
+    paths = [leo_core.convert(net, tmp_path / name) for net, name in pair]
+    done = leo("verify", *paths, "--domain", "0.25,0.75", "-q")
+    assert done.exit_code == 0
+    assert "at this input output 1 is " in done.output
+    assert ("input of 40 values: " in done.output) == (inputs == 40)
+    assert ("… (all of them with --json)" in done.output) == (inputs == 40)
+    content = json.loads(leo("verify", *paths, "--domain", "0.25,0.75", "-q", "--json").stdout)
+    largest, x = content["largest"], np.array(content["witness"])
+    assert largest["output"] == 1
+    assert f"is {largest['first']:.9g} in A, {largest['second']:.9g} in B" in done.output
+    assert largest["first"] == pytest.approx(one.evaluate(x)[1])
+    assert largest["second"] - largest["first"] == pytest.approx(4)
+    assert content["interrupted"] is False
+    same = json.loads(leo("verify", paths[0], paths[0], "--domain", "0,1", "-q", "--json").stdout)
+    assert same["largest"] is None
+
+
+def test_inputs_outside_the_domain_are_counted(net, tmp_path):
+    inside = np.zeros((7, 3))
+    outside = np.array([[0, 0, 1.5], [-2, 0, 0]])
+    path = array(tmp_path / "i.npy", np.concatenate([inside, outside]))
+    asked = ("compress", net, tmp_path / "out.leo", "--domain", "-1,1", "--inputs", path, "-q")
+    assert "2 of 9 inputs lie outside the domain: the guarantee" in leo(*asked).output.replace("\n", " ")
+    assert json.loads(leo(*asked, "--json").stdout)["outside"] == 2
+    path = array(tmp_path / "i.npy", inside)
+    assert "outside the domain" not in leo(*asked).output
+    assert json.loads(leo(*asked, "--json").stdout)["outside"] == 0
+
+
+def test_bytes_are_those_of_both_networks_as_leo_writes_them(net, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(net)
+    model.doc_string = "padding" * 1000
+    onnx.save(model, tmp_path / "padded.onnx")
+    asked = [
+        ("compress", source, tmp_path / "out.onnx", "--domain", "-1,1", "--json", "-q")
+        for source in (net, tmp_path / "padded.onnx")
+    ]
+    sizes = [json.loads(leo(*arguments).stdout)["file_bytes"] for arguments in asked]
+    assert sizes[0] == sizes[1]
+    assert sizes[0]["after"] == (tmp_path / "out.onnx").stat().st_size
+    # where the format does not hold the original, nothing is said of bytes
+    softmax = replace(chain(2, 3, 2), signature=Signature(tail="softmax"))
+    from leo_core.files import sizes_written
+
+    (tmp_path / "x.nnet").touch()
+    assert sizes_written(softmax, tmp_path / "x.nnet") is None
+    done = leo("compress", net, tmp_path / "out.leo", "--domain", "-1,1", "-q")
+    for row in ("bytes as LEO writes it", "… that are not zero", "multiplications for one input"):
+        assert row in done.output
 
 
 def test_plugins():

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from importlib.metadata import Distribution, DistributionFinder
 
 import pytest
 
-from leo_core.errors import PluginError
+import leo_core
+from leo_core.errors import FormatError, PluginError
 from leo_core.plugins import FrontendSpec, SolverSpec, registry
+from leo_core.testing.networks import chain
 from leo_core.testing.reference import ReferenceSolver
 
 
@@ -153,3 +156,59 @@ def test_registering_while_running():
         registry.register_solver(SolverSpec("highs", "again", ReferenceSolver))
     with pytest.raises(PluginError, match="takes a SolverSpec"):
         registry.register_solver("mine")
+
+
+class TestAFrontendThatRaises:
+    """Named like a solver that raises: which one, of which package, and what."""
+
+    @pytest.fixture
+    def broken(self, monkeypatch):
+        def raises(*_):
+            raise RuntimeError("tensor of rank 7")
+
+        monkeypatch.setattr(registry, "_registered", {})
+        registry.register_frontend(
+            FrontendSpec(
+                "broken", "raises", (".broken",), raises, raises, (__name__.partition(".")[0],), raises, raises
+            )
+        )
+
+    @pytest.mark.parametrize("doing", ["reading", "writing", "reading a model", "writing a model"])
+    def test_it_is_named(self, doing, broken, tmp_path):
+        class Model:
+            pass
+
+        path = tmp_path / "net.broken"
+        path.touch()
+        said = rf"'broken' \(this process\) failed while {doing}: RuntimeError: tensor of rank 7"
+        with pytest.raises(PluginError, match=said) as caught:  # noqa: PT012 - one of four ways in
+            if doing == "reading":
+                leo_core.analyze(path, (-1, 1))
+            elif doing == "writing":
+                leo_core.convert(chain(2, 2, 1), path)
+            elif doing == "reading a model":
+                leo_core.analyze(Model(), (-1, 1))
+            else:
+                leo_core.compress(chain(2, 2, 1), (-1, 1)).to("broken")
+        assert "report this to its authors" in str(caught.value)
+        assert (str(path) in str(caught.value)) == (doing in ("reading", "writing"))
+
+    def test_its_distribution_and_version(self, monkeypatch, tmp_path):
+        spec = registry.frontend("leo")
+
+        def raises(_path):
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(registry, "frontend_for_path", lambda _path: replace(spec, read_file=raises))
+        with pytest.raises(PluginError, match=r"'leo' \(leo-compress \d.*while reading: ZeroDivisionError;"):
+            leo_core.analyze(tmp_path / "net.leo", (-1, 1))
+
+    @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), FileNotFoundError(2, "no")])
+    def test_what_the_system_says_is_of_the_file(self, error, monkeypatch, tmp_path):
+        def raises(_path):
+            raise error
+
+        spec = registry.frontend("leo")
+        monkeypatch.setattr(registry, "frontend_for_path", lambda _path: replace(spec, read_file=raises))
+        with pytest.raises(FormatError, match=r"net.leo: (there is no such file|cannot be read .Permission denied.)"):
+            leo_core.analyze(tmp_path / "net.leo", (-1, 1))

@@ -11,7 +11,10 @@ onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from leo_core.errors import FormatError, LeoError, UnsupportedModelError  # noqa: E402
-from leo_core.testing.networks import NETWORKS  # noqa: E402
+from leo_core.testing.networks import (
+    NETWORKS,
+    chain,
+)
 from leo_frontends.onnx import read_file, read_live_model, write_file, write_live_model  # noqa: E402
 
 RNG = np.random.default_rng(0)
@@ -229,7 +232,16 @@ def test_slices(start, end, step):
     assert_same(model(nodes, {**ends, "W": weight(count, 2)}, ["n", 5], ["n", 2]), (3, 5))
 
 
-@pytest.mark.parametrize("kind", ["Softmax", "LogSoftmax", "Sigmoid"])
+def test_gemm_is_written_with_alpha_and_beta():
+    """OMLT reads them without asking whether they are there."""
+    made = write_live_model(chain(3, 4, 2))
+    gemms = [made_node for made_node in made.graph.node if made_node.op_type == "Gemm"]
+    assert len(gemms) == 2
+    for gemm in gemms:
+        assert {a.name: a.f for a in gemm.attribute if a.name in ("alpha", "beta")} == {"alpha": 1.0, "beta": 1.0}
+
+
+@pytest.mark.parametrize("kind", ["Softmax", "LogSoftmax", "Sigmoid", "Tanh"])
 def test_a_tail_stays_outside(kind):
     made = model([node("Gemm", "x W b", "z"), node(kind, "z", "y")], DENSE, ["n", 3], ["n", 4])
     imported = read_live_model(made)
