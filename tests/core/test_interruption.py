@@ -68,7 +68,10 @@ def test_the_exit_code_says_which_signal(number, net, tmp_path, monkeypatch):
     assert leo("compress", net, tmp_path / "o.leo", *BOX, "-q").exit_code == 0
 
 
-STAGES = ("gather", "float_noise", "rewrite", "_running_error", "write", "write_certificate", "certain_class")
+STAGES = (
+    *(f"leo_core.api.{name}" for name in ("gather", "float_noise", "rewrite", "_running_error")),
+    *(f"leo_core.result.{name}" for name in ("write", "write_certificate", "certain_class")),
+)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -77,7 +80,7 @@ def test_at_whatever_stage_the_result_is_valid(stage, net, tmp_path, monkeypatch
     import numpy as np
 
     np.save(inputs, np.random.default_rng(0).uniform(-2, 2, (30, 3)))
-    sent = sends(monkeypatch, f"leo_core.api.{stage}", signal.SIGTERM)
+    sent = sends(monkeypatch, stage, signal.SIGTERM)
     out, cert = tmp_path / "o.leo", tmp_path / "cert"
     done = leo("compress", net, out, *BOX, "--certificate", cert, "--inputs", inputs, "--json", "-q")
     assert sent
@@ -194,7 +197,7 @@ def test_a_second_signal_ends_it_at_once(net, tmp_path, monkeypatch):
         raise Ended(code)
 
     sends(monkeypatch, "leo_core.api.float_noise", signal.SIGTERM)
-    sends(monkeypatch, "leo_core.api.write", signal.SIGINT)
+    sends(monkeypatch, "leo_core.result.write", signal.SIGINT)
     monkeypatch.setattr(signals, "ONE", -1.0)
     monkeypatch.setattr(signals, "_end", end)
     with pytest.raises(Ended, match="130"):

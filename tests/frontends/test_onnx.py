@@ -11,10 +11,7 @@ onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from leo_core.errors import FormatError, LeoError, UnsupportedModelError  # noqa: E402
-from leo_core.testing.networks import (
-    NETWORKS,
-    chain,
-)
+from leo_core.testing.networks import NETWORKS, chain  # noqa: E402
 from leo_frontends.onnx import read_file, read_live_model, write_file, write_live_model  # noqa: E402
 
 RNG = np.random.default_rng(0)
