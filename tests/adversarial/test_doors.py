@@ -9,7 +9,7 @@ import pytest
 from door_cases import faults
 
 #: By framework, the seeds tried here: others than the benchmark begins with.
-SEEDS = {"onnx": range(100_000, 100_150), "torch": range(100_000, 100_060), "keras": range(100_000, 100_080)}
+SEEDS = {"onnx": range(100_000, 100_150), "torch": range(100_000, 100_030), "keras": range(100_000, 100_060)}
 
 
 @pytest.mark.parametrize("framework", SEEDS)
@@ -32,12 +32,16 @@ def test_thirty_faults_are_planted():
     assert len({(fault.framework, fault.name) for fault in faults.planted()}) == len(faults.planted())
 
 
+#: By framework, how many of the faults are tried here: PyTorch's export takes its time. The benchmark tries all.
+TRIED = {"onnx": 3, "torch": 2, "keras": 2}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("framework", SEEDS)
-def test_the_door_catches_every_planted_fault(framework):
-    for fault in faults.planted([framework]):
+@pytest.mark.parametrize("framework", TRIED)
+def test_the_door_catches_planted_faults(framework):
+    for fault in faults.planted([framework])[: TRIED[framework]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            misread, found = faults.caught(fault, range(2000), enough=1)
+            misread, found = faults.caught(fault, range(600), enough=1)
         assert misread, f"'{fault.name}' makes LEO misread none of the models"
         assert found == misread, f"the door did not see '{fault.name}'"

@@ -841,7 +841,24 @@ def _faults() -> list[tuple[str, Callable[[], Any]]]:
 
         return misread(kind, lower)
 
-    return [("none", changed("Flatten", data_format="channels_last"))]
+    def turned(graph: Any, origin: Any, layer: Any, inputs: Any) -> Any:
+        return joined(graph, origin, layer, list(inputs)[::-1])
+
+    joined = reader.LAYERS["Concatenate"].lower
+    return [
+        ("batch norm ignores its epsilon", changed("BatchNormalization", epsilon=0.5)),
+        ("the slope of a LeakyReLU is its default", changed("LeakyReLU", negative_slope=0.3)),
+        ("ReLU ignores max_value", changed("ReLU", max_value=None)),
+        ("ReLU ignores negative_slope", changed("ReLU", negative_slope=0.0)),
+        ("Dense ignores its bias", changed("Dense", use_bias=False)),
+        ("Dense ignores its activation", changed("Dense", activation=keras.activations.linear)),
+        ("Subtract adds", misread("Subtract", reader.LAYERS["Add"].lower)),
+        ("Minimum is Maximum", misread("Minimum", reader.LAYERS["Maximum"].lower)),
+        ("Average adds", misread("Average", reader.LAYERS["Add"].lower)),
+        ("Concatenate the other way round", misread("Concatenate", turned)),
+        ("Rescaling ignores its offset", changed("Rescaling", offset=0.0)),
+        ("Normalization ignores its mean", changed("Normalization", mean=lambda layer: layer.mean * 0)),
+    ]
 
 
-FAULTS: list[tuple[str, Callable[[], Any]]] = []
+FAULTS = _faults()
