@@ -22,7 +22,8 @@ def folded(node: Any, inputs: Sequence[Any], opset: int) -> list[Any]:
     """
     from onnx import helper
 
-    if node.op_type in RANDOM:
+    training = node.op_type == "Dropout" and len(inputs) > 2 and inputs[2] is not None and bool(np.any(inputs[2]))
+    if node.op_type in RANDOM or training:
         raise Refused("it is random: that has no affine + ReLU form")
     if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
         raise Refused("it has a graph of its own, which is not read; run onnxsim, or export without branches")

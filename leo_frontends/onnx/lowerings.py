@@ -63,8 +63,7 @@ def _dropout(_graph: Graph, op: Op, inputs: list[Any]) -> Tensor | list[Any]:
     training = _constant(inputs[2], "whether it is in training mode is") if len(inputs) > 2 else None
     if op.opset >= 12 and training is not None and np.any(training):
         raise Refused("it is in training mode")
-    mask = np.ones(_shape(inputs[0]), bool)
-    return [inputs[0], mask][: op.outputs]
+    return [inputs[0], np.ones(_shape(inputs[0]), bool)][: op.outputs]
 
 
 def _reshaped(tensor: Tensor, change: Callable[[Array], Array]) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -85,6 +86,7 @@ class _Model:
         self.constants = {tensor.name: tensor for tensor in self._graph.initializer}
         self._sparse = {tensor.values.name: tensor for tensor in self._graph.sparse_initializer}
         self.output = self._graph.output[0].name if self._graph.output else ""
+        self._require_valid()
         self.order = self._ordered()
         self._read: dict[str, Any] = {}
 
@@ -150,6 +152,31 @@ class _Model:
         if math.prod(d or 1 for d in dims) > 1 << 28:
             raise FormatError(f"{self._where}: an input of {math.prod(d or 1 for d in dims)} values is too large")
         return _Input(item.name, tuple(dims), dims[0] if batched else 1, batched, tensor.elem_type)
+
+    def _require_valid(self) -> None:
+        """Refuse what is no ONNX graph: runtimes differ in what they make of it, or crash."""
+        from onnx import checker
+
+        held = [
+            *(item.name for item in self._graph.input),
+            *(name for n in self._graph.node for name in n.output if name),
+        ]
+        held += [name for name in (*self.constants, *self._sparse) if name not in {i.name for i in self._graph.input}]
+        twice = next((name for name, count in Counter(held).items() if count > 1), None)
+        if twice is not None:
+            raise FormatError(f"{self._where}: two tensors are named '{twice}'")
+        context = type(checker.DEFAULT_CONTEXT)()
+        context.ir_version, context.opset_imports = 8, {"": self.opset}
+        for position, node in enumerate(self._graph.node):
+            if node.domain not in _OWN or node.op_type not in LOWERINGS:
+                continue
+            try:
+                checker.check_node(node, context)
+            except checker.ValidationError as error:
+                said = next(iter(str(error).splitlines()), "")
+                raise FormatError(
+                    f"{self._where}: node {position} '{node.name}' ({node.op_type}) is not valid: {said}"
+                ) from None
 
     def _ordered(self) -> list[tuple[int, Any]]:
         """The nodes that the output needs, each behind what it reads."""
@@ -295,7 +322,7 @@ class _Run:
             raise Refused(reason)
         kind = node.op_type
         lowering = LOWERINGS[kind]
-        op = Op(kind, _origin(node), _attributes(node), self._model.opset, len([name for name in node.output if name]))
+        op = Op(kind, _origin(node), _attributes(node), self._model.opset, len(node.output))
         given = [tensor if isinstance(tensor, Value) or tensor is None else _stored(tensor) for tensor in inputs]
         result = lowering(self._graph, op, given)
         return list(result) if isinstance(result, list) else [result]

@@ -461,3 +461,40 @@ class TestRefused:
     def test_something_that_is_no_whole_model(self):
         with pytest.raises(UnsupportedModelError, match="ModelProto"):
             read_live_model(helper.make_node("Relu", ["x"], ["y"]))
+
+
+def unchecked(nodes, constants, opset=18):
+    """A model that onnx's own checker may refuse."""
+    given, made = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3]) for name in "xy")
+    held = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    graph = helper.make_graph(nodes, "g", [given], [made], held)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+class TestNoGraphAtAll:
+    """What is not valid is refused before a runtime sees it: ONNX Runtime crashes on the first."""
+
+    def test_batch_norm_with_outputs_that_have_no_names(self):
+        statistics = {name: np.ones(3, np.float32) for name in "smbv"}
+        norm = helper.make_node("BatchNormalization", ["x", "s", "b", "m", "v"], ["y", "", "", "", ""])
+        made = unchecked([norm], statistics, opset=9)
+        with pytest.raises(UnsupportedModelError, match="training mode"):
+            read_live_model(made)
+
+    def test_a_name_given_twice(self):
+        nodes = [node("Relu", "x", "h"), node("Neg", "x", "h"), node("Relu", "h", "y")]
+        with pytest.raises(FormatError, match="two tensors are named 'h'"):
+            read_live_model(unchecked(nodes, {}))
+        nodes = [node("Relu", "x", "W"), node("Gemm", "x W", "y")]
+        with pytest.raises(FormatError, match="two tensors are named 'W'"):
+            read_live_model(unchecked(nodes, {"W": weight(3, 2)}))
+
+    def test_an_attribute_that_an_operator_does_not_have(self):
+        with pytest.raises(FormatError, match="is not valid"):
+            read_live_model(unchecked([node("Relu", "x", "y", slope=0.5)], {}))
+
+    def test_dropout_of_a_constant_in_training_mode(self):
+        nodes = [node("Dropout", "c half on", "d"), node("Add", "x d", "y")]
+        constants = {"c": weight(3), "half": np.array(0.5, np.float32), "on": np.array(True)}
+        with pytest.raises(UnsupportedModelError, match="random"):
+            read_live_model(model(nodes, constants, [1, 3], [1, 3]))
