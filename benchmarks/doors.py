@@ -27,12 +27,13 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from listing import NETS, real
+from records import read
 from rich.box import MARKDOWN
 from rich.console import Console
 from rich.progress import track
@@ -116,15 +117,6 @@ def one(task: tuple[str, int]) -> Record:
         found = door_cases.outcome(case, seed)
     why = found.why.replace(folder, "FOLDER")
     return {"framework": framework, "seed": seed, "uses": list(case.uses), "kind": found.kind, "why": why}
-
-
-def read(path: Path) -> Iterator[Record]:
-    """The records there are; a line that was cut off is no record."""
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            continue
 
 
 def summary(records: Iterable[Record]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from fractions import Fraction
 from functools import partial
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from records import read
 from rich.box import MARKDOWN
 from rich.console import Console
 from rich.progress import track
@@ -182,15 +183,6 @@ class Listening:
 
         session.maximize = listened  # type: ignore[method-assign]
         return session
-
-
-def read(path: Path) -> Iterator[Record]:
-    """The records there are; a line that was cut off is no record."""
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            continue
 
 
 def name(record: Record) -> tuple[str, int]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.arithmetic import round_down, round_up
-from leo_core.bounds.running import nodes_as_run
+from leo_core.bounds.running import nodes_as_run, unit_roundoff
 from leo_core.domain import Box
 from leo_core.errors import DoorError, first_line
 from leo_core.network import INPUT, Affine, Network, Rounding
@@ -149,7 +149,7 @@ def _outputs(reading: Reading, points: Array) -> tuple[Array, Array]:
     network = reading.network
     dtype = reading.runs_in or str(network.dtype)
     lower, upper = nodes_as_run(network, points, dtype, reading.loose)[network.output]
-    return through_tail(network.signature.tail, lower, upper, _unit(dtype))
+    return through_tail(network.signature.tail, lower, upper, unit_roundoff(dtype))
 
 
 def through_tail(tail: str, lower: Array, upper: Array, unit: float) -> tuple[Array, Array]:
@@ -234,10 +234,6 @@ def _representable(points: Array, dtype: str) -> Array:
         return bits.view(np.float32).astype(points.dtype)
     with np.errstate(over="ignore"):
         return points.astype(dtype).astype(points.dtype)
-
-
-def _unit(dtype: str) -> float:
-    return 2.0**-8 if dtype == "bfloat16" else float(np.finfo(dtype).eps) / 2
 
 
 def _shown(x: Array) -> str:

@@ -184,9 +184,10 @@ def _written(spec: FrontendSpec, network: Network, path: Path, points: Array | N
 
 def _compared(spec: FrontendSpec, network: Network, run: door.Run, points: Array | None, source: Source | None) -> str:
     reading = Reading(network, run, spec.runs_in(network) if spec.runs_in else "")
-    status = door.agrees(reading, _tried(network, points))
+    tried = _tried(network, points)
+    status = door.agrees(reading, tried)
     if source is not None:
-        door.alike(source.reading, reading, _tried(network, points), source.deviation)
+        door.alike(source.reading, reading, tried, source.deviation)
     return status
 
 

@@ -54,6 +54,16 @@ class Value:
 Tensor: TypeAlias = "Value | Array"
 
 
+def elements(tensor: Tensor) -> Array:
+    """An array with the tensor's shape: the index of a computed one, the numbers of a constant."""
+    return tensor.index if isinstance(tensor, Value) else np.asarray(tensor)
+
+
+def moved(tensor: Tensor, change: Callable[[Array], Array]) -> Tensor:
+    """What an operator that only moves, repeats and drops elements makes of a tensor."""
+    return Value(tensor.node, change(tensor.index)) if isinstance(tensor, Value) else change(tensor)
+
+
 class Refused(Exception):  # noqa: N818 - it is an answer, not an error
     """A node cannot be lowered; the text says why."""
 

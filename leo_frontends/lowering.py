@@ -14,7 +14,7 @@ import numpy as np
 
 from leo_core.linear import LinearMap, Sparse
 from leo_core.network import Origin
-from leo_frontends.graph import Array, Graph, Refused, Tensor, Value, scaling
+from leo_frontends.graph import Array, Graph, Refused, Tensor, Value, elements, scaling
 
 #: Relative error allowed for one rounded float64 operation and the next: generous on purpose.
 EPS = 2.0**-50
@@ -240,6 +240,14 @@ def concatenate(graph: Graph, origin: Origin, tensors: Sequence[Tensor], axis: i
     return _put_together(graph, origin, tensors, which, index, constants)
 
 
+def padded(graph: Graph, origin: Origin, tensor: Tensor, axis: int, widths: tuple[int, int], value: float) -> Tensor:
+    """A tensor with so many constants before and behind it along an axis."""
+    shape = elements(tensor).shape
+    before, behind = (np.full((*shape[:axis], width, *shape[axis + 1 :]), value, graph.dtype) for width in widths)
+    parts = [*([before] if widths[0] else []), tensor, *([behind] if widths[1] else [])]
+    return concatenate(graph, origin, parts, axis)
+
+
 def where(graph: Graph, origin: Origin, mask: Array, left: Tensor, right: Tensor) -> Tensor:
     """left where a constant mask says so, else right; broadcast."""
     if isinstance(left, np.ndarray) and isinstance(right, np.ndarray):
@@ -259,7 +267,7 @@ def replaced(graph: Graph, origin: Origin, old: Tensor, at: Array, new: Tensor) 
         changed = old.copy()
         changed.ravel()[at.ravel()] = new.ravel()
         return changed
-    shape = np.shape(old.index if isinstance(old, Value) else old)
+    shape = elements(old).shape
     mask = np.zeros(math.prod(shape), bool)
     mask[at.ravel()] = True
     (index, constants), (of_new, from_new) = _filled(old), _filled(new)
@@ -308,7 +316,7 @@ def total(
     graph: Graph, origin: Origin, tensor: Tensor, axes: Sequence[int] | None = None, *, keepdims: bool = False
 ) -> Tensor:
     """The sum over some axes, or over all."""
-    ndim = np.ndim(tensor.index if isinstance(tensor, Value) else tensor)
+    ndim = elements(tensor).ndim
     over = sorted({axis % ndim for axis in (range(ndim) if axes is None else axes)})
     if isinstance(tensor, np.ndarray):
         return np.asarray(tensor.sum(tuple(over), keepdims=keepdims, dtype=tensor.dtype))
@@ -326,8 +334,7 @@ def mean(
 ) -> Tensor:
     """The mean over some axes, or over all: the sum, divided by a count that need be no power of two."""
     summed = total(graph, origin, tensor, axes, keepdims=keepdims)
-    sizes = [np.size(t.index if isinstance(t, Value) else t) for t in (tensor, summed)]
-    count = np.array(sizes[0] / max(1, sizes[1]), graph.dtype)
+    count = np.array(elements(tensor).size / max(1, elements(summed).size), graph.dtype)
     if isinstance(summed, np.ndarray):
         return np.asarray(summed / count.astype(summed.dtype))
     return divide(graph, origin, summed, count)

@@ -34,8 +34,6 @@ Array = NDArray[np.float64]
 
 #: So many numbers of the widest layer are held at once when many points are bounded.
 _HELD = 2**21
-#: bfloat16 has the range of float32, and eight bits of precision.
-_BFLOAT16_EPS = 2.0**-7
 
 
 @ieee()
@@ -118,6 +116,11 @@ def _batches(network: Network, points: Any, dtype: Any) -> Iterator[tuple[Region
         yield region, running_error(network, region, dtype)
 
 
+def unit_roundoff(dtype: str) -> float:
+    """Half the distance from 1 to the next number of a float type; bfloat16 has eight bits of precision."""
+    return 2.0**-8 if dtype == "bfloat16" else float(np.finfo(dtype).eps) / 2
+
+
 def _in(points: Any, dtype: Any) -> Array:
     with np.errstate(over="ignore"):
         return np.asarray(points).astype(_range_of(_name(dtype))).astype(np.float64)
@@ -150,10 +153,9 @@ class _Arithmetic:
 
     def __init__(self, dtype: str, loose: Mapping[str, Rounding]) -> None:
         about = np.finfo(_range_of(dtype))
-        eps = _BFLOAT16_EPS if dtype == "bfloat16" else float(about.eps)
         self._dtype = None if dtype == "bfloat16" else np.dtype(dtype)
         self._loose = loose
-        self._unit = eps / 2 * (1 + 2.0**-10)  # a little more, for a rounding to a wider type before
+        self._unit = unit_roundoff(dtype) * (1 + 2.0**-10)  # a little more, for a rounding to a wider type before
         self._largest = float(about.max) / 2  # half of it, to be safe
         #: What one number can lose by being, or becoming, a denormal that is rounded or flushed to zero.
         self._flush = 2 * float(about.smallest_normal)

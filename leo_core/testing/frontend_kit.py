@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from leo_core import door
 from leo_core.door import Reading
 from leo_core.errors import LeoError, UnsupportedModelError
+from leo_core.files import as_read
 from leo_core.network import Network
 from leo_core.plugins import FrontendSpec, Imported
 from leo_core.testing.networks import NETWORKS
@@ -24,12 +27,7 @@ def files_keep_the_function(spec: FrontendSpec, folder: Path) -> None:
     if spec.write_file is None or spec.read_file is None:
         return
     held = 0
-    for number, network in enumerate(_networks()):
-        path = folder / f"network{number}{spec.suffixes[0]}"
-        try:
-            spec.write_file(network, path)
-        except UnsupportedModelError:
-            continue
+    for network, path in _files(spec, folder):
         held += 1
         _same(network, spec.read_file(path))
     assert held, "none of the kit's networks could be written"
@@ -40,11 +38,7 @@ def live_models_keep_the_function(spec: FrontendSpec, folder: Path) -> None:  # 
     if spec.write_model is None or spec.read_model is None:
         return
     held = 0
-    for network in _networks():
-        try:
-            model = spec.write_model(network)
-        except UnsupportedModelError:
-            continue
+    for network, model in _models(spec):
         held += 1
         _same(network, spec.read_model(model, network.signature.input_shape or None))
     assert held, "none of the kit's networks could be made a live model"
@@ -54,15 +48,10 @@ def models_compute_what_the_network_computes(spec: FrontendSpec, folder: Path) -
     """The framework runs a live model of a network within what is proved of its run, in batches of 1, 2 and 7."""
     if spec.write_model is None or spec.run_model is None:
         return
-    run_model = spec.run_model
     held = 0
-    for network in _networks():
-        try:
-            model = spec.write_model(network)
-        except UnsupportedModelError:
-            continue
+    for network, model in _models(spec):
         held += 1
-        _agrees(spec, network, lambda inputs, model=model: run_model(model, inputs))  # type: ignore[misc]
+        _agrees(spec, network, partial(spec.run_model, model))
     assert held, "none of the kit's networks could be made a live model"
 
 
@@ -70,19 +59,13 @@ def files_compute_what_the_network_computes(spec: FrontendSpec, folder: Path) ->
     """The same of a file that was written, and of what is read back, where the frontend says how to run it."""
     if spec.write_file is None or spec.read_file is None:
         return
-    for number, network in enumerate(_networks()):
-        path = folder / f"run{number}{spec.suffixes[0]}"
-        try:
-            spec.write_file(network, path)
-        except UnsupportedModelError:
-            continue
+    for network, path in _files(spec, folder):
         if spec.run_file is not None:
             _agrees(spec, network, spec.run_file(path))
         back = spec.read_file(path)
         assert back.run is None or not back.not_run, "it says how to run a model, and why it is not run"
         if back.run is not None:
-            reading = Reading(back.network, back.run, back.runs_in, back.loose, back.inside)
-            assert door.agrees(reading, door.inputs_at(back.network, None)) == door.AGREES
+            assert door.agrees(as_read(back), door.inputs_at(back.network, None)) == door.AGREES
 
 
 def refuses_what_is_no_model(spec: FrontendSpec, folder: Path) -> None:
@@ -137,6 +120,29 @@ def _agrees(spec: FrontendSpec, network: Network, run: door.Run) -> None:
     reading = Reading(network, run, spec.runs_in(network) if spec.runs_in else "")
     said = door.agrees(reading, door.inputs_at(network, None))
     assert said == door.AGREES, f"the framework does not run it as it should: {said}"
+
+
+def _files(spec: FrontendSpec, folder: Path) -> Iterator[tuple[Network, Path]]:
+    """The kit's networks that a format can hold, written."""
+    assert spec.write_file is not None
+    for number, network in enumerate(_networks()):
+        path = folder / f"network{number}{spec.suffixes[0]}"
+        try:
+            spec.write_file(network, path)
+        except UnsupportedModelError:
+            continue
+        yield network, path
+
+
+def _models(spec: FrontendSpec) -> Iterator[tuple[Network, Any]]:
+    """The kit's networks that a framework can hold, as live models."""
+    assert spec.write_model is not None
+    for network in _networks():
+        try:
+            model = spec.write_model(network)
+        except UnsupportedModelError:
+            continue
+        yield network, model
 
 
 def _networks() -> Iterator[Network]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from leo_core.network import Origin
 from leo_frontends import lowering
-from leo_frontends.graph import Array, Graph, Refused, Tensor, Value
+from leo_frontends.graph import Array, Graph, Refused, Tensor, Value, elements
 from leo_frontends.keras import activations, why_not
 from leo_frontends.keras.rearrange import padded, rearranged
 from leo_frontends.lowering import computed
@@ -207,7 +207,7 @@ def _fold(step: Callable[[Graph, Origin, Tensor, Tensor], Tensor]) -> Lowering:
 
 def _of_one_rank(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Keras' merging layers put the axes that a tensor lacks behind the batch, not before it as NumPy does."""
-    ranks = [np.ndim(tensor.index if isinstance(tensor, Value) else tensor) for tensor in tensors]
+    ranks = [elements(tensor).ndim for tensor in tensors]
     found: list[Tensor] = []
     for tensor, rank in zip(tensors, ranks, strict=True):
         axes = tuple(range(1, 1 + max(ranks) - rank))

@@ -16,7 +16,7 @@ import numpy as np
 
 from leo_core.network import Origin
 from leo_frontends import lowering
-from leo_frontends.graph import Graph, Refused, Tensor, Value
+from leo_frontends.graph import Graph, Refused, Tensor, Value, elements
 from leo_frontends.keras import activations
 from leo_frontends.keras.layers import minimum, subtract
 from leo_frontends.keras.rearrange import one_example, padded, parted, rearranged
@@ -238,7 +238,7 @@ def _all(graph: Graph, tensors: Any) -> list[Tensor]:
 
 def rank(found: Tensor) -> int:
     """How many axes a tensor has."""
-    return int(np.ndim(found.index if isinstance(found, Value) else found))
+    return int(elements(found).ndim)
 
 
 def _leaky_relu(graph: Graph, origin: Origin, operation: Any, x: Any) -> Tensor:

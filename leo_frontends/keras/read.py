@@ -13,7 +13,7 @@ import keras
 from leo_core.errors import FormatError, UnsupportedModelError
 from leo_core.network import Origin, Signature
 from leo_core.plugins import Imported
-from leo_frontends.graph import Graph, Refused, Tensor, Value, for_any_batch
+from leo_frontends.graph import Graph, Refused, Tensor, Value, elements, for_any_batch
 from leo_frontends.keras.layers import is_keras_own, lower_layer
 from leo_frontends.keras.operations import lower_operation, tensor
 from leo_frontends.keras.run import computes_in, inside, running
@@ -78,7 +78,7 @@ def _lowered(model: Any, where: str, batch: int) -> Imported:
         raise UnsupportedModelError(where, list(dict.fromkeys(reader.problems)))
     (result,) = results
     assert result is not None  # what it needs would be a problem
-    rows, *rest = (result.index if isinstance(result, Value) else result).shape or (0,)
+    rows, *rest = elements(result).shape or (0,)
     if rows != batch:
         raise UnsupportedModelError(where, [f"for {batch} examples it gives {rows} rows, not one for each"])
     name = model.inputs[0].name

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from leo_core.network import Network
+from leo_frontends.batches import in_batches
 from leo_frontends.graph import Array
 from leo_frontends.keras.layers import behind
 
@@ -18,17 +19,7 @@ _BITS = {"bfloat16": 8, "float16": 11, "float32": 24, "float64": 53}
 
 def running(model: Any) -> Callable[[Array], Array]:
     """(count, *input shape) → outputs, in one batch, or in batches of the size that the model is made for."""
-    batch = model.inputs[0].shape[0]
-
-    def run(inputs: Array) -> Array:
-        if batch is None:
-            return _computed(model, inputs)
-        short = -len(inputs) % batch
-        filled = np.concatenate([inputs, np.repeat(inputs[-1:], short, axis=0)])
-        parts = [_computed(model, filled[begin : begin + batch]) for begin in range(0, len(filled), batch)]
-        return np.concatenate(parts)[: len(inputs)]
-
-    return run
+    return in_batches(lambda inputs: _computed(model, inputs), model.inputs[0].shape[0])
 
 
 def inside(model: Any) -> Callable[[Array], Mapping[str, Array]]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from leo_core.network import Origin
 from leo_frontends import lowering
-from leo_frontends.graph import Array, Graph, Refused, Tensor, Value
+from leo_frontends.graph import Array, Graph, Refused, Tensor, Value, elements, moved
 from leo_frontends.lowering import EPS, computed, weights
 
 
@@ -45,10 +45,6 @@ def _numbers(value: Any, what: str) -> list[int] | None:
     return None if value is None else [int(item) for item in np.ravel(value)]
 
 
-def _shape(tensor: Tensor) -> tuple[int, ...]:
-    return tuple(np.shape(tensor.index if isinstance(tensor, Value) else tensor))
-
-
 def _identity(_graph: Graph, _op: Op, inputs: list[Any]) -> Tensor:
     return inputs[0]  # type: ignore[no-any-return]
 
@@ -63,11 +59,7 @@ def _dropout(_graph: Graph, op: Op, inputs: list[Any]) -> Tensor | list[Any]:
     training = _constant(inputs[2], "whether it is in training mode is") if len(inputs) > 2 else None
     if op.opset >= 12 and training is not None and np.any(training):
         raise Refused("it is in training mode")
-    return [inputs[0], np.ones(_shape(inputs[0]), bool)][: op.outputs]
-
-
-def _reshaped(tensor: Tensor, change: Callable[[Array], Array]) -> Tensor:
-    return Value(tensor.node, change(tensor.index)) if isinstance(tensor, Value) else change(tensor)
+    return [inputs[0], np.ones(elements(inputs[0]).shape, bool)][: op.outputs]
 
 
 def _flatten(_graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
@@ -77,34 +69,34 @@ def _flatten(_graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
         at = axis + array.ndim if axis < 0 else axis
         return array.reshape(math.prod(array.shape[:at]), math.prod(array.shape[at:]))
 
-    return _reshaped(inputs[0], change)
+    return moved(inputs[0], change)
 
 
 def _reshape(_graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
     target = _numbers(inputs[1], "its shape is")
     assert target is not None
-    shape = _shape(inputs[0])
+    shape = elements(inputs[0]).shape
     if op.attributes.get("allowzero") and 0 in target:
         raise Refused("its shape holds a 0, which allowzero=1 makes a length of nothing")
     try:
         dims = [shape[i] if d == 0 else d for i, d in enumerate(target)]
-        return _reshaped(inputs[0], lambda array: array.reshape(dims))
+        return moved(inputs[0], lambda array: array.reshape(dims))
     except (ValueError, IndexError):
         raise Refused(f"{shape} cannot take the shape {target}") from None
 
 
 def _transpose(_graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
-    return _reshaped(inputs[0], lambda array: np.transpose(array, op.attributes.get("perm")))
+    return moved(inputs[0], lambda array: np.transpose(array, op.attributes.get("perm")))
 
 
 def _squeeze(_graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
     axes = _numbers(op.given(inputs, 1, "axes", 13), "its axes are")
-    return _reshaped(inputs[0], lambda array: np.squeeze(array, None if axes is None else tuple(axes)))
+    return moved(inputs[0], lambda array: np.squeeze(array, None if axes is None else tuple(axes)))
 
 
 def _unsqueeze(_graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
     axes = _numbers(op.given(inputs, 1, "axes", 13), "its axes are") or []
-    return _reshaped(inputs[0], lambda array: np.expand_dims(array, tuple(axes)))
+    return moved(inputs[0], lambda array: np.expand_dims(array, tuple(axes)))
 
 
 def _indices(value: Any) -> Array:
@@ -116,21 +108,21 @@ def _indices(value: Any) -> Array:
 
 def _gather(_graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
     indices, axis = _indices(inputs[1]), int(op.attributes.get("axis", 0))
-    return _reshaped(inputs[0], lambda array: np.take(array, indices, axis=axis))
+    return moved(inputs[0], lambda array: np.take(array, indices, axis=axis))
 
 
 def _gather_elements(_graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
     indices = _indices(inputs[1])
     axis = int(op.attributes.get("axis", 0)) % max(1, indices.ndim)
     front = tuple(slice(None) if at == axis else slice(0, d) for at, d in enumerate(indices.shape))
-    return _reshaped(inputs[0], lambda array: np.take_along_axis(array[front], indices, axis))
+    return moved(inputs[0], lambda array: np.take_along_axis(array[front], indices, axis))
 
 
 def _gather_nd(_graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
     if op.attributes.get("batch_dims"):
         raise Refused("batch_dims is not read")
     indices = _indices(inputs[1])
-    return _reshaped(inputs[0], lambda array: array[tuple(np.moveaxis(indices, -1, 0))])
+    return moved(inputs[0], lambda array: array[tuple(np.moveaxis(indices, -1, 0))])
 
 
 def _slice(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
@@ -138,13 +130,13 @@ def _slice(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
     names = ("starts", "ends", "axes", "steps")
     given = [_numbers(op.given(inputs, at, name, 10), "its ends are") for at, name in enumerate(names, 1)]
     starts, ends = given[0] or [], given[1] or []
-    ndim = len(_shape(tensor))
+    ndim = len(elements(tensor).shape)
     axes = [axis % ndim for axis in (range(len(starts)) if given[2] is None else given[2])]
     steps = given[3] or [1] * len(starts)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         if step == 0:
             raise Refused("its step is 0")
-        part = _part(start, end, step, _shape(tensor)[axis])
+        part = _part(start, end, step, elements(tensor).shape[axis])
         if isinstance(tensor, Value):
             tensor = graph.sliced(tensor, axis, part)
         else:
@@ -161,8 +153,8 @@ def _part(start: int, end: int, step: int, length: int) -> slice:
 
 def _split(_graph: Graph, op: Op, inputs: list[Any]) -> list[Tensor]:
     tensor = inputs[0]
-    axis = int(op.attributes.get("axis", 0)) % max(1, len(_shape(tensor)))
-    length = _shape(tensor)[axis]
+    axis = int(op.attributes.get("axis", 0)) % max(1, len(elements(tensor).shape))
+    length = elements(tensor).shape[axis]
     sizes = _numbers(op.given(inputs, 1, "split", 13), "its sizes are")
     if sizes is None:
         count = int(op.attributes.get("num_outputs", op.outputs))
@@ -173,14 +165,14 @@ def _split(_graph: Graph, op: Op, inputs: list[Any]) -> list[Tensor]:
         raise Refused(f"it splits {length} into parts of {sizes}")
     parts = [slice(begin, end) for begin, end in itertools.pairwise(ends)]
     return [
-        _reshaped(tensor, lambda array, part=part: np.moveaxis(np.moveaxis(array, axis, 0)[part], 0, axis))  # type: ignore[misc]
+        moved(tensor, lambda array, part=part: np.moveaxis(np.moveaxis(array, axis, 0)[part], 0, axis))  # type: ignore[misc]
         for part in parts
     ]
 
 
 def _measured(_graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
     """Shape and Size: numbers, the batch size among them as it is in this reading."""
-    dims = _shape(inputs[0])
+    dims = elements(inputs[0]).shape
     if op.kind == "Size":
         return np.array(math.prod(dims), np.int64)
     return np.array(dims[op.attributes.get("start", 0) : op.attributes.get("end")], np.int64)
@@ -188,12 +180,12 @@ def _measured(_graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
 
 def _expand(_graph: Graph, _op: Op, inputs: list[Any]) -> Tensor:
     target = tuple(_numbers(inputs[1], "its shape is") or ())
-    return _reshaped(inputs[0], lambda array: np.broadcast_to(array, np.broadcast_shapes(array.shape, target)))
+    return moved(inputs[0], lambda array: np.broadcast_to(array, np.broadcast_shapes(array.shape, target)))
 
 
 def _tile(_graph: Graph, _op: Op, inputs: list[Any]) -> Tensor:
     repeats = _numbers(inputs[1], "its repeats are") or []
-    return _reshaped(inputs[0], lambda array: np.tile(array, repeats))
+    return moved(inputs[0], lambda array: np.tile(array, repeats))
 
 
 def _pad(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
@@ -203,7 +195,7 @@ def _pad(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
     value = op.attributes.get("value", 0.0) if op.opset < 11 else inputs[2] if len(inputs) > 2 else None
     value = _constant(0.0 if value is None else value, "its value is")
     axes = _numbers(inputs[3], "its axes are") if len(inputs) > 3 and inputs[3] is not None else None
-    ndim = len(_shape(tensor))
+    ndim = len(elements(tensor).shape)
     mode = op.attributes.get("mode", b"constant").decode()
     pairs = list(zip(widths[: len(widths) // 2], widths[len(widths) // 2 :], strict=True))
     for axis, pair in zip([axis % ndim for axis in (range(ndim) if axes is None else axes)], pairs, strict=True):
@@ -212,37 +204,29 @@ def _pad(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
 
 
 def _padded(graph: Graph, op: Op, tensor: Any, axis: int, pair: tuple[int, int], mode: str, value: float) -> Tensor:
-    cut = [slice(None)] * len(_shape(tensor))
-    cut[axis] = slice(max(0, -pair[0]), _shape(tensor)[axis] - max(0, -pair[1]))
-    tensor = _reshaped(tensor, lambda array: array[tuple(cut)])
+    cut = [slice(None)] * len(elements(tensor).shape)
+    cut[axis] = slice(max(0, -pair[0]), elements(tensor).shape[axis] - max(0, -pair[1]))
+    tensor = moved(tensor, lambda array: array[tuple(cut)])
     low, high = max(0, pair[0]), max(0, pair[1])
     if not low and not high:
         return tensor
     if mode != "constant":
-        around = [(0, 0)] * len(_shape(tensor))
+        around = [(0, 0)] * len(elements(tensor).shape)
         around[axis] = (low, high)
-        return _reshaped(
+        return moved(
             tensor, lambda array: np.pad(array, around, {"reflect": "reflect", "edge": "edge"}.get(mode, "wrap"))
         )  # type: ignore[call-overload]
-    parts: list[Tensor] = []
-    for width, part in ((low, None), (0, tensor), (high, None)):
-        shape = list(_shape(tensor))
-        shape[axis] = width
-        if part is not None:
-            parts.append(part)
-        elif width:
-            parts.append(np.full(shape, value, graph.dtype))
-    return lowering.concatenate(graph, op.origin, parts, axis)
+    return lowering.padded(graph, op.origin, tensor, axis, (low, high), value)
 
 
 def _gemm(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
     """alpha · A B + beta · C, either of A and B transposed."""
     left, right = (
-        _reshaped(tensor, np.transpose) if op.attributes.get(flag) else tensor
+        moved(tensor, np.transpose) if op.attributes.get(flag) else tensor
         for tensor, flag in ((inputs[0], "transA"), (inputs[1], "transB"))
     )
-    if any(len(_shape(tensor)) != 2 for tensor in (left, right)):
-        left = _reshaped(left, lambda array: array.reshape(array.shape[0] if graph.batch > 1 else 1, -1))
+    if any(len(elements(tensor).shape) != 2 for tensor in (left, right)):
+        left = moved(left, lambda array: array.reshape(array.shape[0] if graph.batch > 1 else 1, -1))
     alpha, beta = float(op.attributes.get("alpha", 1.0)), float(op.attributes.get("beta", 1.0))
     bias = inputs[2] if len(inputs) > 2 else None
     if isinstance(left, Value) and not isinstance(right, Value) and not isinstance(bias, Value):
@@ -389,7 +373,7 @@ def _blocks(_graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
             parts = array.reshape(n, block, block, depth, h, w).transpose(0, 3, 4, 1, 5, 2)
         return parts.reshape(n, depth, h * block, w * block)
 
-    return _reshaped(inputs[0], change)
+    return moved(inputs[0], change)
 
 
 def _tail(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:

@@ -14,7 +14,7 @@ import numpy as np
 from leo_core.errors import FormatError, UnsupportedModelError
 from leo_core.network import Origin, Signature
 from leo_core.plugins import Imported
-from leo_frontends.graph import Graph, Refused, Tensor, Value, for_any_batch
+from leo_frontends.graph import Graph, Refused, Tensor, Value, elements, for_any_batch
 from leo_frontends.onnx.folding import folded
 from leo_frontends.onnx.lowerings import LOWERINGS, Op
 from leo_frontends.onnx.reasons import why_not
@@ -283,7 +283,7 @@ class _Run:
         if not isinstance(result, Value):
             result = _stored(result)
             result = result.astype(np.float64) if result.dtype.kind != "f" else result
-        sizes = tuple(np.shape(result.index if isinstance(result, Value) else result))
+        sizes = tuple(elements(result).shape)
         rows = self._given.batched and sizes[:1] == (self._batch,)
         if self._batch > 1 and not rows:
             problem = f"the output, of shape {sizes}, is not one row for every example of a batch"

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from leo_frontends.batches import in_batches
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -50,15 +52,15 @@ def runner(
             held.append(session(model))
         return np.asarray(held[0]({name: inputs.astype(dtype)})[0]).astype(np.float64)
 
-    def run(inputs: Any) -> Any:
-        count = len(inputs)
-        if not batched or batch == 1:
-            given = [row.reshape((1, *shape) if batched else tuple(shape)) for row in inputs]
-            return np.stack([once(row).ravel() for row in given])
-        given = inputs.reshape(count, *shape)
-        if not batch:
-            return once(given).reshape(count, -1)
-        parts = [np.resize(given[at : at + batch], (batch, *shape)) for at in range(0, count, batch)]
-        return np.concatenate([once(part).reshape(batch, -1) for part in parts])[:count]
+    def rows(inputs: Array) -> Array:
+        return once(inputs.reshape(len(inputs), *shape)).reshape(len(inputs), -1)
 
-    return run
+    def alone(inputs: Array) -> Array:
+        return np.stack([once(row.reshape(tuple(shape))).ravel() for row in inputs])
+
+    def single(inputs: Array) -> Array:
+        return once(inputs.reshape(1, *shape)).reshape(1, -1)
+
+    if not batched:
+        return alone
+    return in_batches(single if batch == 1 else rows, batch)

@@ -9,6 +9,7 @@ import io
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import nn
 
 from leo_core.errors import UnsupportedModelError, first_line
 from leo_core.plugins import Imported
+from leo_frontends.batches import in_batches
 from leo_frontends.graph import MIXES, Array
 from leo_frontends.torch.program import Body, Call, Program, Ref, lower, same_function, source_line
 
@@ -55,7 +57,7 @@ def read_module(model: Any, input_shape: tuple[int, ...] | None) -> Imported:
         raise UnsupportedModelError(where, [f"the shape of its input is not known; {_SHAPE}"])
     imported = _read_exports(module, shape, dtype, tuple(notes), where)
     narrow = min(half, key=lambda kind: -torch.finfo(kind).eps) if half else dtype
-    run = lambda inputs: run_module(original, inputs, narrow)  # noqa: E731
+    run = partial(run_module, original, dtype=narrow)
     return replace(imported, run=run, runs_in=str(narrow).removeprefix("torch.") if half else "")
 
 
@@ -173,15 +175,7 @@ def _read_program(exported: Any, where: str) -> Imported:
         module = exported.module()
     except Exception as error:  # it is only run to compare
         return replace(imported, not_run=f"the program cannot be run ({first_line(error)})")
-    batch = exported.graph_signature.user_inputs and _batch_of(exported)
-
-    def run(inputs: Any) -> Any:
-        if not batch:
-            return run_module(module, inputs)
-        rows = [np.resize(inputs[at : at + batch], (batch, *inputs.shape[1:])) for at in range(0, len(inputs), batch)]
-        return np.concatenate([run_module(module, part) for part in rows])[: len(inputs)]
-
-    return replace(imported, run=run)
+    return replace(imported, run=in_batches(partial(run_module, module), _batch_of(exported)))
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from leo_core.network import Origin
 from leo_frontends import lowering
-from leo_frontends.graph import Graph, Refused, Tensor, Value
+from leo_frontends.graph import Graph, Refused, Tensor, Value, elements
 
 Indices: TypeAlias = NDArray[np.int64]
 
@@ -54,8 +54,8 @@ class Memory:
             self._laid_out.add(number)
         if held:
             self._held.add(number)
-        size = np.size(_array(tensor))
-        return Place(number, np.arange(size).reshape(np.shape(_array(tensor))))
+        array = elements(tensor)
+        return Place(number, np.arange(array.size).reshape(array.shape))
 
     def read(self, place: Place) -> Tensor:
         """What is there now."""
@@ -102,11 +102,7 @@ class Memory:
             )
         if np.unique(place.at).size != place.at.size:
             raise Refused("it changes a tensor in place whose elements share memory (expand)")
-        array = np.broadcast_to(_array(tensor), place.at.shape)
+        array = np.broadcast_to(elements(tensor), place.at.shape)
         new: Tensor = Value(tensor.node, array) if isinstance(tensor, Value) else array
         old = self._contents[place.storage]
         self._contents[place.storage] = lowering.replaced(self._graph, origin, old, place.at, new)
-
-
-def _array(tensor: Tensor) -> NDArray[np.generic]:
-    return tensor.index if isinstance(tensor, Value) else np.asarray(tensor)

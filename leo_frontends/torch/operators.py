@@ -15,7 +15,7 @@ import numpy as np
 
 from leo_core.network import Origin
 from leo_frontends import lowering
-from leo_frontends.graph import Array, Graph, Refused, Tensor, Value
+from leo_frontends.graph import Array, Graph, Refused, Tensor, Value, elements, moved
 from leo_frontends.lowering import computed, weights
 
 Arguments = dict[str, Any]
@@ -25,10 +25,6 @@ Lowering = Callable[[Graph, Origin, Arguments], Tensor]
 def _tensor(graph: Graph, value: Any) -> Any:
     """A tensor, or a number as one, rounded as PyTorch's kernels round it."""
     return value if isinstance(value, Value | np.ndarray) else np.array(value, graph.dtype)
-
-
-def _shape(tensor: Tensor) -> tuple[int, ...]:
-    return np.shape(tensor.index if isinstance(tensor, Value) else tensor)
 
 
 def _linear(graph: Graph, origin: Origin, given: Arguments) -> Tensor:
@@ -197,11 +193,7 @@ def _float(kind: Any) -> None:
 def _rearranged(change: Callable[[Array, Arguments], Array]) -> Lowering:
     """A new tensor of the elements of another: of the indices of a computed one, or of a constant itself."""
 
-    def apply(_graph: Graph, _origin: Origin, given: Arguments) -> Tensor:
-        tensor = given["self"]
-        return Value(tensor.node, change(tensor.index, given)) if isinstance(tensor, Value) else change(tensor, given)
-
-    return apply
+    return lambda _graph, _origin, given: moved(given["self"], lambda array: change(array, given))
 
 
 def _index_select(array: Array, given: Arguments) -> Array:
@@ -261,26 +253,18 @@ def _pad(graph: Graph, origin: Origin, given: Arguments) -> Tensor:
     if given.get("mode", "constant") != "constant":
         raise Refused(f"padding of the mode '{given['mode']}' is not read")
     tensor, value = given["self"], given.get("value") or 0.0
-    ndim = len(_shape(tensor))
+    ndim = len(elements(tensor).shape)
     pairs = [given["pad"][at : at + 2] for at in range(0, len(given["pad"]), 2)]
     for at, widths in enumerate(pairs):
         axis = ndim - 1 - at
         if min(widths) < 0:
             raise Refused("padding by less than nothing is not read")
-        parts: list[Tensor] = []
-        for width, part in ((widths[0], None), (0, tensor), (widths[1], None)):
-            shape = list(_shape(tensor))
-            shape[axis] = width
-            if part is not None:
-                parts.append(part)
-            elif width:
-                parts.append(np.full(shape, value, graph.dtype))
-        tensor = lowering.concatenate(graph, origin, parts, axis)
+        tensor = lowering.padded(graph, origin, tensor, axis, tuple(widths), value)
     return tensor  # type: ignore[no-any-return]
 
 
 def _cat(graph: Graph, origin: Origin, given: Arguments) -> Tensor:
-    tensors = [tensor for tensor in given["tensors"] if _shape(tensor) != (0,)]  # which torch.cat leaves out
+    tensors = [tensor for tensor in given["tensors"] if elements(tensor).shape != (0,)]  # which torch.cat leaves out
     return lowering.concatenate(graph, origin, tensors or given["tensors"], given.get("dim", 0))
 
 
@@ -308,22 +292,22 @@ def _copy(graph: Graph, _origin: Origin, given: Arguments) -> Tensor:
     """What ``x.copy_(src)`` puts into x."""
     source = _tensor(graph, given.get("src", given.get("source")))
     if isinstance(source, np.ndarray):
-        return np.broadcast_to(source, _shape(given["self"]))
-    return Value(source.node, np.broadcast_to(source.index, _shape(given["self"])))
+        return np.broadcast_to(source, elements(given["self"]).shape)
+    return Value(source.node, np.broadcast_to(source.index, elements(given["self"]).shape))
 
 
 def _fill(graph: Graph, _origin: Origin, given: Arguments) -> Tensor:
     value = _tensor(graph, given.get("value", 0.0))
     if isinstance(value, Value):
-        return Value(value.node, np.broadcast_to(value.index, _shape(given["self"])))
-    return np.full(_shape(given["self"]), value, graph.dtype)
+        return Value(value.node, np.broadcast_to(value.index, elements(given["self"]).shape))
+    return np.full(elements(given["self"]).shape, value, graph.dtype)
 
 
 def _index_put(graph: Graph, origin: Origin, given: Arguments) -> Tensor:
     if given.get("accumulate"):
         raise Refused("it adds to elements by their index, which is not read")
     tensor, values = given["self"], _tensor(graph, given["values"])
-    shape = _shape(tensor)
+    shape = elements(tensor).shape
     at = _index(np.arange(math.prod(shape)).reshape(shape), given)
     if np.unique(at).size != at.size:
         raise Refused("it sets an element twice")
@@ -337,7 +321,7 @@ def _scattered(at: Callable[[Array, Arguments], Array]) -> Lowering:
 
     def apply(graph: Graph, origin: Origin, given: Arguments) -> Tensor:
         tensor, source = given["self"], given["src"]
-        places = at(np.arange(math.prod(_shape(tensor))).reshape(_shape(tensor)), given)
+        places = at(np.arange(math.prod(elements(tensor).shape)).reshape(elements(tensor).shape), given)
         return lowering.replaced(graph, origin, tensor, places, source)
 
     return apply
@@ -355,7 +339,7 @@ def _cut(array: Array, given: Arguments) -> Array:
 
 def _full_like(graph: Graph, _origin: Origin, given: Arguments) -> Tensor:
     _float(given.get("dtype"))
-    return np.full(_shape(given["self"]), given.get("fill_value", 0.0), graph.dtype)
+    return np.full(elements(given["self"]).shape, given.get("fill_value", 0.0), graph.dtype)
 
 
 def _tail(name: str) -> Lowering:

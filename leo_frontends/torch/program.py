@@ -17,9 +17,9 @@ from typing import Any, final
 import numpy as np
 
 from leo_core.errors import FormatError, UnsupportedModelError
-from leo_core.network import Origin, Signature
+from leo_core.network import INPUT, Affine, Network, Origin, Relu, Signature
 from leo_core.plugins import Imported
-from leo_frontends.graph import MIXES, Array, Graph, Refused, Value, for_any_batch
+from leo_frontends.graph import MIXES, Array, Graph, Refused, Value, elements, for_any_batch
 from leo_frontends.lowering import weights
 from leo_frontends.torch.folding import folded
 from leo_frontends.torch.memory import Memory, Place
@@ -119,7 +119,7 @@ class _Run:
         result = self._memory.read(self._known[program.output])
         if not isinstance(result, Value):
             result = weights(result, "the output")
-        sizes = tuple(np.shape(result.index if isinstance(result, Value) else result))
+        sizes = tuple(elements(result).shape)
         if self._batch > 1 and sizes[:1] != (self._batch,):
             raise UnsupportedModelError(self._where, [f"the output of shape {sizes} is not one row for every example"])
         rows = sizes[1:] if sizes[:1] == (self._batch,) else sizes
@@ -191,7 +191,7 @@ class _Run:
             if name in CUTS:
                 return cut(self._graph, self._memory, name, place, given)
             if name in RESHAPES:
-                return self._memory.reshaped(place, _sizes(place, RESHAPES[name](place.at.shape, self._shapes(given))))
+                return self._memory.reshaped(place, RESHAPES[name](place.at.shape, self._shapes(given)))
             if name == "contiguous":
                 return self._memory.contiguous(place)
             if name in ("to", "type_as", "type"):
@@ -234,7 +234,7 @@ class _Run:
             model = self._memory.read(other)
             kind = str(model.dtype) if isinstance(model, np.ndarray) else self._program.dtype
         if isinstance(kind, str) and not isinstance(tensor, Value):
-            return self._memory.new(tensor.astype(_NUMPY.get(kind, kind if kind == "float64" else "float32")))
+            return self._memory.new(tensor.astype(kind if kind in _NUMPY else "float32"))
         if isinstance(kind, str) and kind not in ("float32", "float64"):
             raise Refused(f"it casts to {kind}, which rounds: that has no affine + ReLU form")
         if given.get("copy"):
@@ -295,10 +295,6 @@ class _Run:
         return {name: item.at if isinstance(item, Place) else item for name, item in given.items()}
 
 
-def _sizes(place: Place, sizes: Sequence[int]) -> list[int]:
-    return [int(size) for size in sizes] if place.at.size or -1 not in sizes else list(sizes)
-
-
 def source_line(trace: str | None) -> str:
     """The innermost line of a call's stack trace, empty where there is none."""
     lines = [line.strip() for line in (trace or "").splitlines()]
@@ -331,8 +327,6 @@ def same_function(one: Imported, other: Imported) -> bool:
 
 
 def _unnamed(imported: Imported) -> Any:
-    from leo_core.network import INPUT, Affine, Network, Relu
-
     network = imported.network
     names = {INPUT: INPUT}
     nodes: list[Affine | Relu] = []
@@ -359,9 +353,10 @@ NUMBERS: dict[str, Callable[..., Any]] = {
     "sym_float": float,
 }
 
-_NUMPY = {"int64": "int64", "int32": "int32", "int16": "int16", "int8": "int8", "uint8": "uint8", "bool": "bool"}
+#: Types of constants that NumPy has, too; halves are held as float32, which is exact.
+_NUMPY = ("int64", "int32", "int16", "int8", "uint8", "bool", "float64")
 #: They give the statistics of the batch, too, which are empty where it is not used.
 _AND_STATISTICS = ("_native_batch_norm_legit_no_training", "native_batch_norm")
 _SHAPES_IN_PLACE = ("squeeze_", "unsqueeze_", "t_", "transpose_", "swapaxes_", "swapdims_", "set_", "as_strided_")
 
-__all__ = ["MIXES", "Body", "Call", "Program", "Ref", "lower", "same_function", "source_line"]
+__all__ = ["Body", "Call", "Program", "Ref", "lower", "same_function", "source_line"]
