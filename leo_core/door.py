@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.arithmetic import round_down, round_up
-from leo_core.bounds.running import nodes_as_run, unit_roundoff
+from leo_core.bounds.running import nodes_as_run, smallest_normal, unit_roundoff
 from leo_core.domain import Box
 from leo_core.errors import DoorError, first_line
 from leo_core.network import INPUT, Affine, Network, Rounding
@@ -29,8 +29,6 @@ AGREES = "agrees"
 BATCHES = (1, 2, 7)
 #: Units of roundoff that a softmax, sigmoid or tanh may be off by, relative to 1 or to its value.
 _TAIL_UNITS = 64
-#: −ln of the smallest normal number of a float type, over its bits of precision, is at least this.
-_LOGARITHM = 0.8
 
 
 @final
@@ -149,11 +147,11 @@ def _outputs(reading: Reading, points: Array) -> tuple[Array, Array]:
     network = reading.network
     dtype = reading.runs_in or str(network.dtype)
     lower, upper = nodes_as_run(network, points, dtype, reading.loose)[network.output]
-    return through_tail(network.signature.tail, lower, upper, unit_roundoff(dtype))
+    return through_tail(network.signature.tail, lower, upper, dtype)
 
 
-def through_tail(tail: str, lower: Array, upper: Array, unit: float) -> tuple[Array, Array]:
-    """Bounds of what a tail computes of vectors within bounds (…, outputs), run with that unit roundoff."""
+def through_tail(tail: str, lower: Array, upper: Array, dtype: str) -> tuple[Array, Array]:
+    """Bounds of what a tail computes of vectors within bounds (…, outputs), run in a float type."""
     if not tail:
         return lower, upper
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
@@ -166,12 +164,12 @@ def through_tail(tail: str, lower: Array, upper: Array, unit: float) -> tuple[Ar
             low, high = (_log_share(own, others) for own, others in ((lower, upper), (upper, lower)))
             if tail == "softmax":
                 low, high = np.exp(low), np.exp(high)
-    slack = (_TAIL_UNITS + lower.shape[-1]) * max(unit, 2.0**-53)
+    slack = (_TAIL_UNITS + lower.shape[-1]) * unit_roundoff(dtype)
     reach = np.nan_to_num(np.maximum(np.abs(lower), np.abs(upper)), nan=0.0, posinf=0.0)
     largest = reach.max(axis=-1, keepdims=True, initial=0.0) if "softmax" in tail else reach
     low, high = low - slack * (1 + largest), high + slack * (1 + largest)
     if tail == "log_softmax":  # as the logarithm of a softmax that underflows it is −∞
-        low = np.where(low < -_LOGARITHM * -np.log2(max(unit, 2.0**-53)), -np.inf, low)
+        low = np.where(low < np.log(smallest_normal(dtype)), -np.inf, low)
     return np.where(np.isnan(low), -np.inf, round_down(low)), np.where(np.isnan(high), np.inf, round_up(high))
 
 

@@ -121,6 +121,11 @@ def unit_roundoff(dtype: str) -> float:
     return 2.0**-8 if dtype == "bfloat16" else float(np.finfo(dtype).eps) / 2
 
 
+def smallest_normal(dtype: str) -> float:
+    """The smallest positive number of a float type that has all its digits."""
+    return float(np.finfo(_range_of(dtype)).smallest_normal)
+
+
 def _in(points: Any, dtype: Any) -> Array:
     with np.errstate(over="ignore"):
         return np.asarray(points).astype(_range_of(_name(dtype))).astype(np.float64)
@@ -158,7 +163,7 @@ class _Arithmetic:
         self._unit = unit_roundoff(dtype) * (1 + 2.0**-10)  # a little more, for a rounding to a wider type before
         self._largest = float(about.max) / 2  # half of it, to be safe
         #: What one number can lose by being, or becoming, a denormal that is rounded or flushed to zero.
-        self._flush = 2 * float(about.smallest_normal)
+        self._flush = 2 * smallest_normal(dtype)
 
     def affine(self, network: Network, node: Affine, region: Region, errors: dict[str, Array]) -> Array:
         """The error of an affine node's values, given those of its sources."""

@@ -106,12 +106,22 @@ def test_bounds_go_through_a_tail(tail, low, width, at):
     low = np.array([low])
     high = low + np.array([width])[:, : low.shape[1]]
     inside = low + np.array([at])[:, : low.shape[1]] * (high - low)
-    lower, upper = door.through_tail(tail, low, high, 2.0**-53)
+    lower, upper = door.through_tail(tail, low, high, "float64")
     value = TAIL_FUNCTIONS[tail](inside)
     assert (lower <= value).all()
     assert (value <= upper).all()
-    tight_low, tight_high = door.through_tail(tail, inside, inside, 2.0**-53)
+    tight_low, tight_high = door.through_tail(tail, inside, inside, "float64")
     assert (tight_high - tight_low <= 1e-9 * (1 + np.abs(inside).max())).all()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "end"), [("float16", -9.7), ("bfloat16", -87.3), ("float32", -87.3), ("float64", -708)]
+)
+def test_a_logarithm_may_be_infinite_only_where_its_softmax_underflows(dtype, end):
+    for value, infinite in ((0.5 * end, False), (1.1 * end, True)):
+        lower, upper = door.through_tail("log_softmax", *(np.array([[0.0, value]]),) * 2, dtype)
+        assert np.isneginf(lower[0, 1]) == infinite
+        assert upper[0, 1] < 0.3 * end
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
