@@ -26,6 +26,10 @@ from leo_frontends.keras.training import SoftThreshold
 from leo_frontends.keras.write import build_model
 from leo_frontends.pointers import refuse_pointer
 
+_SHAPELESS = (
+    "the file does not say the shape of its input; build the model with an Input, load the weights into it "
+    "(load_weights) and save it again"
+)
 #: The one class of ours that a model may hold, by the name under which it is registered.
 _OURS = keras.saving.get_registered_name(SoftThreshold)
 
@@ -83,10 +87,12 @@ def _opened_h5(path: Path, config: Any) -> tuple[Any, tuple[str, ...]]:
         try:
             loaded = opened(copy)
         except Exception:
-            problems = list(dict.fromkeys(unread(config)))
+            problems = list(dict.fromkeys(unread(config))) or ([_SHAPELESS] if model.shapeless else [])
             if problems:
                 raise UnsupportedModelError(str(path), problems) from None
             raise
+    if model.shapeless and not loaded.built:
+        raise UnsupportedModelError(str(path), [_SHAPELESS])
     attach(loaded, model.activations)
     return loaded, model.notes
 

@@ -12,17 +12,23 @@ from leo_frontends.keras import why_not
 from leo_frontends.keras.layers import LAYERS
 
 _MODELS = ("Functional", "Model", "Sequential")
+#: Layers that are put back by :func:`attach` where they were activations; Keras loads one with weights by itself.
+_WITHOUT_WEIGHTS = ("Activation", "ELU", "LeakyReLU", "ReLU", "Softmax")
 _SHAPES = ("batch_input_shape", "batch_shape")
 
 
 @final
 @dataclass(frozen=True)
 class Modernised:
-    """A configuration for Keras 3; layers that were activations, by the name of the layer they were in; and notes."""
+    """A configuration for Keras 3; layers that were activations, by the name of the layer they were in; and notes.
+
+    ``shapeless`` is a model that nothing tells the shape of its input.
+    """
 
     config: dict[str, Any]
     activations: Mapping[str, Any]
     notes: tuple[str, ...]
+    shapeless: bool
 
 
 def modernised(config: Mapping[str, Any], kernel_rows: Callable[[str], int | None]) -> Modernised:
@@ -33,6 +39,7 @@ def modernised(config: Mapping[str, Any], kernel_rows: Callable[[str], int | Non
     activations: dict[str, Any] = {}
     model = _model(config, activations)
     notes: tuple[str, ...] = ()
+    shapeless = False
     layers = model["config"]["layers"] if model["class_name"] == "Sequential" else []
     if (
         layers
@@ -40,10 +47,11 @@ def modernised(config: Mapping[str, Any], kernel_rows: Callable[[str], int | Non
         and "build_input_shape" not in model["config"]
     ):
         rows = next((rows for rows in map(kernel_rows, _before_shapes_change(layers)) if rows), None)
+        shapeless = rows is None
         if rows is not None:
             layers.insert(0, _input([None, rows], layers[0]))
             notes = (f"the file does not say the shape of its input; it was taken for vectors of {rows}",)
-    return Modernised(model, activations, notes)
+    return Modernised(model, activations, notes, shapeless)
 
 
 def attach(model: Any, activations: Mapping[str, Any]) -> None:
@@ -99,7 +107,7 @@ def _layer(layer: Mapping[str, Any], activations: dict[str, Any]) -> dict[str, A
     if isinstance(config.get("dtype"), dict) and config["dtype"].get("class_name") == "Policy":
         config["dtype"] = config["dtype"]["config"]["name"]
     activation = config.get("activation")
-    if isinstance(activation, dict) and activation.get("class_name") in LAYERS:
+    if isinstance(activation, dict) and activation.get("class_name") in _WITHOUT_WEIGHTS:
         activations[config["name"]] = activation
         config["activation"] = "linear"
     return {**layer, "config": config}

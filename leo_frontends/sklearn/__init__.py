@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from leo_core.errors import UnsupportedModelError
 from leo_core.linear import Dense
@@ -58,6 +60,15 @@ def read_live_model(model: Any, _input_shape: tuple[int, ...] | None = None) -> 
     dtype = str(np.result_type(np.float32, *model.coefs_))
     tail = _TAILS[model.out_activation_]
     notes = (f"the {tail} at the end is kept outside; the change is of what enters it",) if tail else ()
-    return Imported(
-        Network(inputs, tuple(nodes), at, Signature("input", (inputs,), "output", (outputs,), dtype, tail)), notes
-    )
+    network = Network(inputs, tuple(nodes), at, Signature("input", (inputs,), "output", (outputs,), dtype, tail))
+    return Imported(network, notes, run=lambda examples: _run(model, examples))
+
+
+def _run(model: Any, examples: NDArray[Any]) -> NDArray[Any]:
+    """What scikit-learn computes, (count, outputs): of two classes the probability of the second."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a model fitted on a data frame misses the names of its columns
+        if not hasattr(model, "predict_proba"):
+            return np.asarray(model.predict(examples)).reshape(len(examples), -1)
+        found = np.asarray(model.predict_proba(examples))
+    return found[:, 1:] if model.n_outputs_ == 1 else found

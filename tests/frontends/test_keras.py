@@ -271,3 +271,23 @@ def test_code_in_a_file_is_refused_before_keras_opens_it(tmp_path):
     (tmp_path / "saved").mkdir()
     with pytest.raises(LeoError, match="folder"):
         leo_core.compress(tmp_path / "saved", "0,1")
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".hdf5", ".keras"])
+@pytest.mark.parametrize("activation", [layers.LeakyReLU, layers.PReLU, layers.ReLU])
+def test_layers_as_activations_in_files(activation, suffix, tmp_path):
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(4, activation=activation()), layers.Dense(2)])
+    model(np.zeros((1, 3), np.float32))
+    seeded(model)
+    path = tmp_path / f"model{suffix}"
+    model.save(path.with_suffix(".h5") if suffix == ".hdf5" else path)
+    if suffix == ".hdf5":
+        path.with_suffix(".h5").rename(path)
+    agrees(model, read(path)[0].network)
+
+
+def test_a_file_that_does_not_say_the_shape_of_its_input(tmp_path):
+    model = keras.Sequential([layers.Flatten(), layers.Dense(2)])
+    model.save(tmp_path / "m.h5")
+    with pytest.raises(UnsupportedModelError, match="does not say the shape of its input"):
+        read_file(tmp_path / "m.h5")

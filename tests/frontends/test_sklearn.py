@@ -10,7 +10,9 @@ from sklearn.linear_model import LinearRegression
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 import leo_core
-from leo_core.errors import PluginError, UnsupportedModelError
+from leo_core import door
+from leo_core.errors import DoorError, PluginError, UnsupportedModelError
+from leo_core.files import as_read, read
 from leo_frontends.sklearn import read_live_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -38,6 +40,27 @@ def test_a_classifier_compressed_and_exported(classes, tail, tmp_path):
     ran = session.run(None, {session.get_inputs()[0].name: X})[0]
     want = model.predict_proba(X)
     assert np.allclose(ran, want[:, 1:] if classes == 2 else want, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "fitted",
+    [
+        lambda x: MLPRegressor(**OPTIONS).fit(x, x[:, 0]),
+        lambda x: MLPRegressor(**OPTIONS).fit(x, x[:, :2]),
+        lambda x: MLPClassifier(**OPTIONS).fit(x, x[:, 0] > 0),
+        lambda x: MLPClassifier(**OPTIONS).fit(x, np.digitize(x[:, 0], [-0.3, 0.3])),
+        lambda x: MLPClassifier(**OPTIONS).fit(x, x[:, :3] > 0),
+    ],
+)
+def test_the_door_asks_the_estimator_itself(fitted, dtype, monkeypatch):
+    model = fitted(X.astype(dtype))
+    assert read(model, domain=(-1, 1))[0].door == "agrees"
+    monkeypatch.setattr(model, "intercepts_", [bias + 0.1 for bias in model.intercepts_])
+    imported = read_live_model(model)
+    model.intercepts_ = [bias - 0.2 for bias in model.intercepts_]
+    with pytest.raises(DoorError, match="itself computes"):
+        door.agrees(as_read(imported), door.inputs_at(imported.network, None))
 
 
 def test_a_result_is_no_estimator_but_becomes_a_module():
