@@ -3,7 +3,7 @@
 A computed tensor is a node of the network and, for each of its elements, which value of that node it is, *of which
 example of the batch*. So Flatten, Reshape, Transpose, Slice and the like do to an array of indices, batch axis
 included, what NumPy does; and no lowering needs to know where the batch is: a node is made only if what it reads treats
-all examples alike and keeps them apart (:meth:`Graph.split`). A model that takes any batch is lowered with two sizes,
+all examples alike and keeps them apart (:meth:`Graph.split`). A model that takes any batch is lowered with three sizes
 and must give one network (:func:`for_any_batch`): then the size was not used as a number either.
 """
 
@@ -37,6 +37,7 @@ from leo_core.plugins import Imported, Rounding
 Array = NDArray[Any]
 
 MIXES = "it does not do the same for every example of a batch"
+ALONE = "with one example alone it computes something else"
 _NOT_ROWS = "the output is not one row for every example of a batch"
 #: The tails that look at one value at a time; the others need all values of an example along one axis.
 _ELEMENTWISE = ("sigmoid", "tanh")
@@ -351,15 +352,19 @@ class Graph:
 
 
 def for_any_batch(lower: Callable[[int], Imported], where: str, input_size: int) -> Imported:
-    """A model that takes batches of any size, lowered with two sizes that must give one network.
+    """A model that takes batches of any size, lowered with three sizes that must give one network.
 
+    One example alone is special: an axis of length 1 is broadcast, squeezed, and laid out in memory otherwise.
     ``lower`` takes the size. Raises :class:`UnsupportedModelError` where the size makes a difference.
     """
-    few, many = (_outcome(lower, size) for size in (2, max(3, min(67, 2**16 // input_size))))
+    few, many, alone = (_outcome(lower, size) for size in (2, max(3, min(67, 2**16 // input_size)), 1))
     if isinstance(few, LeoError) and isinstance(many, LeoError):
         raise few
     if isinstance(few, LeoError) or isinstance(many, LeoError) or _differ(few.network, many.network):
         raise UnsupportedModelError(where, [f"{MIXES}: the number of examples itself changes what it computes"])
+    single = None if isinstance(alone, LeoError) else alone.network
+    if single != few.network or single.signature.tail != few.network.signature.tail:
+        raise UnsupportedModelError(where, [f"{MIXES}: {ALONE}"])
     return few
 
 

@@ -175,9 +175,14 @@ def relu(graph: Graph, origin: Origin, value: Value, slope: Array | float = 0.0)
 
 
 def clip(graph: Graph, origin: Origin, value: Value, low: float, high: float) -> Tensor:
-    """min(max(x, low), high) = low + relu(x − low) − relu(x − high); either end may be infinite."""
-    if not low < high:
-        raise Refused(f"it clips to nothing: [{low}, {high}]")
+    """min(max(x, low), high) = low + relu(x − low) − relu(x − high); either end may be infinite.
+
+    Where the ends are equal or crossed it is ``high`` everywhere, as in all frameworks.
+    """
+    if math.isnan(low) or math.isnan(high):
+        raise Refused("an end of it is not a number")
+    if low >= high:
+        return graph.scaled(origin, value, np.zeros((), np.float32), _number(high))
     ends = [end for end in (low, high) if math.isfinite(end)]
     if not ends:
         return value
@@ -194,6 +199,16 @@ def absolute(graph: Graph, origin: Origin, value: Value) -> Tensor:
     graph.added += value.index.size
     twice = graph.scaled(origin, relu(graph, origin, value), np.full((), 2.0, np.float32), np.zeros((), np.float32))
     return add(graph, origin, twice, value, (1.0, -1.0))
+
+
+def shrink(graph: Graph, origin: Origin, value: Value, width: float, bias: float) -> Tensor:
+    """x − bias above ``width``, x + bias below −``width``, 0 between: relu(x − width) − relu(−x − width) if equal."""
+    if not width == bias >= 0:
+        raise Refused(f"it jumps at its threshold: its width is {width}, its bias {bias}")
+    opposite = graph.scaled(origin, value, np.full((), -1.0, np.float32), np.zeros((), np.float32))
+    sides = [relu(graph, origin, _shifted(graph, origin, side, width)) for side in (value, opposite)]
+    graph.added += value.index.size
+    return add(graph, origin, *sides, (1.0, -1.0))
 
 
 def maximum(graph: Graph, origin: Origin, left: Tensor, right: Tensor, sign: float = 1.0) -> Tensor:

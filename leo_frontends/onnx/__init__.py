@@ -59,19 +59,26 @@ def read_file(path: Path) -> Imported:
 
     refuse_pointer(path)
     try:
-        model = onnx.load(str(path))
-    except FileNotFoundError as error:
-        if not path.exists():
-            raise FormatError(f"{path}: there is no such file") from None
-        raise FormatError(f"{path}: {_EXTERNAL} ({error})") from None
-    except Exception as error:
-        # protobuf, numpy and onnx raise a dozen types on damaged files
-        if "external" in str(error).lower() or "data path" in str(error).lower():
-            raise FormatError(f"{path}: {_EXTERNAL} ({error})") from None
+        model = onnx.load(str(path), load_external_data=False)
+    except FileNotFoundError:
+        raise FormatError(f"{path}: there is no such file") from None
+    except Exception as error:  # protobuf raises several types on damaged files
         raise FormatError(
             f"{path}: not a readable ONNX file ({type(error).__name__}: {error}); is it truncated? Export it again"
         ) from None
+    for name in _weights_files(model):
+        refuse_pointer(path.parent / name)
+    try:
+        onnx.load_external_data_for_model(model, str(path.parent))
+    except Exception as error:  # onnx and numpy raise several types on missing and damaged files
+        raise FormatError(f"{path}: {_EXTERNAL} ({error})") from None
     return read_model(model, str(path), path)
+
+
+def _weights_files(model: Any) -> set[str]:
+    """The names of the files beside a model that hold its weights."""
+    entries = (entry for tensor in model.graph.initializer for entry in tensor.external_data)
+    return {entry.value for entry in entries if entry.key == "location"}
 
 
 _EXTERNAL = "its weights lie in a file of their own, which is missing or cannot be read; copy it beside this one"

@@ -14,6 +14,7 @@ from leo_core.network import Origin
 from leo_frontends import lowering
 from leo_frontends.graph import Array, Graph, Refused, Tensor, Value, elements, moved
 from leo_frontends.lowering import EPS, computed, weights
+from leo_frontends.onnx.folding import LARGEST
 
 
 @final
@@ -52,6 +53,12 @@ def _identity(_graph: Graph, _op: Op, inputs: list[Any]) -> Tensor:
 def _cast(_graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
     if op.attributes.get("to") not in (1, 10, 11, 16):
         raise Refused("it casts to a type that is no float, which rounds: that has no affine + ReLU form")
+    return inputs[0]  # type: ignore[no-any-return]
+
+
+def _cast_like(graph: Graph, _op: Op, inputs: list[Any]) -> Tensor:
+    if not isinstance(inputs[1], Value) and inputs[1].dtype != graph.dtype:
+        raise Refused("it casts to the type of a constant, and to another than the input's; use Cast")
     return inputs[0]  # type: ignore[no-any-return]
 
 
@@ -180,11 +187,18 @@ def _measured(_graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
 
 def _expand(_graph: Graph, _op: Op, inputs: list[Any]) -> Tensor:
     target = tuple(_numbers(inputs[1], "its shape is") or ())
+    _require_room(math.prod(target))
     return moved(inputs[0], lambda array: np.broadcast_to(array, np.broadcast_shapes(array.shape, target)))
+
+
+def _require_room(count: int) -> None:
+    if count > LARGEST:
+        raise Refused("it makes more than a hundred million numbers")
 
 
 def _tile(_graph: Graph, _op: Op, inputs: list[Any]) -> Tensor:
     repeats = _numbers(inputs[1], "its repeats are") or []
+    _require_room(math.prod(repeats) * elements(inputs[0]).size)
     return moved(inputs[0], lambda array: np.tile(array, repeats))
 
 
@@ -287,6 +301,10 @@ def _div(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
 def _relu(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
     if op.kind == "PRelu":
         return lowering.relu(graph, op.origin, computed(inputs[0]), weights(inputs[1], "the slope"))
+    if op.kind == "ThresholdedRelu":
+        if op.attributes.get("alpha", 1.0) != 0:
+            raise Refused("it jumps at its threshold, so it has no affine + ReLU form")
+        return lowering.relu(graph, op.origin, computed(inputs[0]))
     alpha = 0.0 if op.kind == "Relu" else float(op.attributes.get("alpha", np.float32(0.01)))
     return lowering.relu(graph, op.origin, computed(inputs[0]), alpha)
 
@@ -321,19 +339,32 @@ def _maximum(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
     return result  # type: ignore[no-any-return]
 
 
+def _shrink(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
+    width, bias = (float(op.attributes.get(name, default)) for name, default in (("lambd", 0.5), ("bias", 0.0)))
+    return lowering.shrink(graph, op.origin, computed(inputs[0]), width, bias)
+
+
+def _power(_graph: Graph, _op: Op, inputs: list[Any]) -> Tensor:
+    exponent = _constant(inputs[1], "its exponent is")
+    if (exponent != 1).any():
+        raise Refused("a power has no affine + ReLU form")
+    return moved(inputs[0], lambda array: np.broadcast_to(array, np.broadcast_shapes(array.shape, exponent.shape)))
+
+
 def _negative(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
     return lowering.multiply(graph, op.origin, inputs[0], np.full((), -1.0, np.float32))
 
 
 def _reduce(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
-    """Sums and means over axes."""
+    """Sums, of absolute values too, and means over axes."""
     axes = _numbers(op.given(inputs, 1, "axes", 13 if op.kind == "ReduceSum" else 18), "its axes are")
+    tensor = lowering.absolute(graph, op.origin, computed(inputs[0])) if op.kind == "ReduceL1" else inputs[0]
     if not axes:
         if op.attributes.get("noop_with_empty_axes"):
-            return inputs[0]  # type: ignore[no-any-return]
+            return tensor  # type: ignore[no-any-return]
         axes = None
-    step = lowering.total if op.kind == "ReduceSum" else lowering.mean
-    return step(graph, op.origin, inputs[0], axes, keepdims=bool(op.attributes.get("keepdims", 1)))
+    step = lowering.mean if op.kind == "ReduceMean" else lowering.total
+    return step(graph, op.origin, tensor, axes, keepdims=bool(op.attributes.get("keepdims", 1)))
 
 
 def _where(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
@@ -399,6 +430,7 @@ LOWERINGS: dict[str, Lowering] = {
     "Add": _add,
     "BatchNormalization": _batch_norm,
     "Cast": _cast,
+    "CastLike": _cast_like,
     "Clip": _clip,
     "Concat": _concat,
     "DepthToSpace": _blocks,
@@ -422,11 +454,14 @@ LOWERINGS: dict[str, Lowering] = {
     "Neg": _negative,
     "PRelu": _relu,
     "Pad": _pad,
+    "Pow": _power,
+    "ReduceL1": _reduce,
     "ReduceMean": _reduce,
     "ReduceSum": _reduce,
     "Relu": _relu,
     "Reshape": _reshape,
     "Shape": _measured,
+    "Shrink": _shrink,
     "Sigmoid": _tail,
     "Size": _measured,
     "Slice": _slice,
@@ -437,6 +472,7 @@ LOWERINGS: dict[str, Lowering] = {
     "Sub": _add,
     "Sum": _sum,
     "Tanh": _tail,
+    "ThresholdedRelu": _relu,
     "Tile": _tile,
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,

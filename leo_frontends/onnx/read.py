@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, final
 
 import numpy as np
@@ -18,7 +18,7 @@ from leo_frontends.graph import Graph, Refused, Tensor, Value, elements, for_any
 from leo_frontends.onnx.folding import folded
 from leo_frontends.onnx.lowerings import LOWERINGS, Op
 from leo_frontends.onnx.reasons import why_not
-from leo_frontends.onnx.run import runner
+from leo_frontends.onnx.run import Seen, inlined, runner, watched
 
 #: The oldest opset that is read: before, operators broadcast and normalise by other rules.
 OLDEST = 7
@@ -36,19 +36,14 @@ def read_model(model: Any, where: str, source: Any = None) -> Imported:
     a well-formed model.
     """
     try:
-        return _Model(_inlined(model, where), where).imported(model if source is None else source)
+        return _Model(_inlined(model, where), where, model if source is None else source).imported()
     except (KeyError, IndexError, ValueError, TypeError, AttributeError, OverflowError, MemoryError) as error:
         raise FormatError(f"{where}: the ONNX graph is malformed ({type(error).__name__}: {error})") from None
 
 
 def _inlined(model: Any, where: str) -> Any:
-    """The model with the functions of its own written out where they are called."""
-    if not model.functions:
-        return model
-    from onnx import inliner
-
     try:
-        return inliner.inline_local_functions(model)
+        return inlined(model)
     except Exception as error:  # of the C++ library
         raise UnsupportedModelError(where, [f"its own functions cannot be written out ({error})"]) from None
 
@@ -78,8 +73,8 @@ class _Input:
 class _Model:
     """What of a model does not depend on the size of a batch."""
 
-    def __init__(self, model: Any, where: str) -> None:
-        self._graph, self._where = model.graph, where
+    def __init__(self, model: Any, where: str, source: Any) -> None:
+        self._graph, self._where, self.source = model.graph, where, source
         if not self._graph.input and not self._graph.output:
             raise FormatError(f"{where}: there is no graph in it; is the file empty or truncated? Export it again")
         self.opset = self._opset_of(model)
@@ -90,7 +85,7 @@ class _Model:
         self.order = self._ordered()
         self._read: dict[str, Any] = {}
 
-    def imported(self, source: Any) -> Imported:
+    def imported(self) -> Imported:
         """The network, with how the model is run."""
         given = self._input()
         try:
@@ -103,7 +98,7 @@ class _Model:
                 imported, given = self._lowered(alone), alone
             except UnsupportedModelError:
                 raise error from None
-        run = runner(source, given.name, given.shape, _numpy(given.kind), given.batch, batched=given.batched)
+        run = runner(self.source, given.name, given.shape, _numpy(given.kind), given.batch, batched=given.batched)
         return replace(imported, run=run, runs_in=self._narrowest(given.dtype))
 
     def _lowered(self, given: _Input) -> Imported:
@@ -218,9 +213,13 @@ class _Model:
                 return None
             array = numpy_helper.to_array(self.constants[name])
         except Exception as error:
-            raise FormatError(
-                f"{self._where}: the weights '{name}' cannot be read ({error}); is the file damaged?"
-            ) from None
+            outside = name in self.constants and self.constants[name].external_data
+            hint = (
+                "they lie in a file of their own; load them, or give LEO the path"
+                if outside
+                else "is the file damaged?"
+            )
+            raise FormatError(f"{self._where}: the weights '{name}' cannot be read ({error}); {hint}") from None
         if array.dtype.kind == "f" and np.isnan(array).any():
             raise FormatError(f"{self._where}: the weights '{name}' hold NaN or infinity; LEO needs finite weights")
         if array.dtype.kind == "f" and not np.isfinite(array).all() and not self._ends(name):
@@ -291,7 +290,29 @@ class _Run:
         shape = sizes[1:] if rows else sizes  # without an axis for the batch, all of the shape is one example's
         outside = Signature(self._given.name, self._given.shape, name, shape, self._given.dtype)
         last = Origin(f"{name}_values", "Identity")
-        return self._graph.imported(self._where, result, last, outside, self._notes(sizes))
+        imported = self._graph.imported(self._where, result, last, outside, self._notes(sizes))
+        return replace(imported, inside=partial(self._inside, tuple(self._seen())))
+
+    def _seen(self) -> Iterator[Seen]:
+        """The tensors that are all values of one layer's last node."""
+        last = {node.origin.layer: node.name for node in self._graph.nodes}
+        for _, node in self._model.order:
+            layer, name = _origin(node).layer, node.output[0]
+            tensor = self._tensors.get(name)
+            if not isinstance(tensor, Value) or tensor.node != last.get(layer):
+                continue
+            size = self._graph.size(tensor.node)
+            at = tensor.index.ravel()
+            places = np.full(size, -1)
+            places[at[at < size]] = np.flatnonzero(at < size)
+            if (places >= 0).all():
+                yield Seen(layer, name, places)
+
+    def _inside(self, seen: Sequence[Seen], x: Any) -> dict[str, Any]:
+        """What the model itself computes at one input, layer by layer."""
+        dims = (self._batch, *self._given.dims[1:]) if self._given.batched else self._given.dims
+        given = np.broadcast_to(np.asarray(x).reshape(1, *self._given.shape), (self._batch, *self._given.shape))
+        return watched(self._model.source, {self._given.name: given.reshape(dims)}, _numpy(self._given.kind), seen)
 
     def _problems(self) -> Iterator[str]:
         for position, node in self._model.order:
@@ -321,6 +342,10 @@ class _Run:
         if reason := _foreign(node):
             raise Refused(reason)
         kind = node.op_type
+        if any(
+            not isinstance(tensor, Value) and tensor is not None and tensor.dtype.kind in "OSU" for tensor in inputs
+        ):
+            raise Refused("it reads text, which is not numbers")
         lowering = LOWERINGS[kind]
         op = Op(kind, _origin(node), _attributes(node), self._model.opset, len(node.output))
         given = [tensor if isinstance(tensor, Value) or tensor is None else _stored(tensor) for tensor in inputs]

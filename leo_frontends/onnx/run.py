@@ -6,12 +6,15 @@ ONNX Runtime runs each operator as it is written: what its optimiser puts togeth
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from leo_frontends.batches import in_batches
+from leo_frontends.onnx.reference import reference
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -32,10 +35,39 @@ def session(model: Any, outputs: Sequence[str] | None = None) -> Callable[[Mappi
             return lambda feeds: list(run.run(outputs, dict(feeds)))
         except Exception:  # a model of another type or version than it knows; its errors have no common type
             pass
-    from onnx.reference import ReferenceEvaluator
+    return reference(given, outputs)
 
-    evaluator = ReferenceEvaluator(given)
-    return lambda feeds: [np.asarray(value) for value in evaluator.run(outputs, dict(feeds))]
+
+def inlined(model: Any) -> Any:
+    """The model with the functions of its own written out where they are called."""
+    if not model.functions:
+        return model
+    from onnx import inliner
+
+    return inliner.inline_local_functions(model)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A tensor to look at: ``places`` says where in it each unit of the layer stands."""
+
+    layer: str
+    tensor: str
+    places: NDArray[np.int64]
+
+
+def watched(source: Any, feeds: Mapping[str, Array], dtype: str, seen: Sequence[Seen]) -> dict[str, Array]:
+    """The values that a model, or the file of one, computes inside: by layer, in the order of its units."""
+    from onnx import ModelProto, load
+
+    model = ModelProto()
+    model.CopyFrom(inlined(source if hasattr(source, "SerializeToString") else load(str(source))))
+    del model.graph.output[:]
+    for tensor in seen:
+        model.graph.output.add().name = tensor.tensor
+    ran = session(model)({name: np.ascontiguousarray(array, dtype) for name, array in feeds.items()})
+    return {tensor.layer: np.ravel(values)[tensor.places] for tensor, values in zip(seen, ran, strict=True)}
 
 
 def runner(

@@ -19,7 +19,7 @@ from torch import nn
 from leo_core.errors import UnsupportedModelError, first_line
 from leo_core.plugins import Imported
 from leo_frontends.batches import in_batches
-from leo_frontends.graph import MIXES, Array
+from leo_frontends.graph import ALONE, MIXES, Array
 from leo_frontends.torch.program import Body, Call, Program, Ref, lower, same_function, source_line
 
 _SHAPE = (
@@ -87,7 +87,7 @@ def _read_exports(
     except UnsupportedModelError:
         single = None
     if single is None or not same_function(imported, single):
-        raise UnsupportedModelError(where, [f"{MIXES}: with one example alone it computes something else"])
+        raise UnsupportedModelError(where, [f"{MIXES}: {ALONE}"])
     return replace(imported, inside=_inside(several))
 
 

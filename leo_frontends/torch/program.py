@@ -264,7 +264,18 @@ class _Run:
             known = name in ROW_BY_ROW or all(place.in_order and self._memory.known_layout(place) for place in places)
             place = self._memory.new(result, laid_out=known)
             return [place, None, None] if name in _AND_STATISTICS else place
+        if name in ROW_BY_ROW:
+            self._require_one_matrix(arguments)
         return self._kept(folded(call.operator, arguments))
+
+    def _require_one_matrix(self, arguments: Mapping[str, Any]) -> None:
+        """Refuse a product of rows that stand for the examples, all alike: as many of them, so they are rounded."""
+        left = next((arguments[key] for key in _LEFT if key in arguments), None)
+        batch = self._graph.batch
+        if not isinstance(left, np.ndarray) or batch == 1 or left.shape[:1] != (batch,) or not left.any():
+            return
+        if (left == left[:1]).all():
+            raise Refused("it multiplies what is the same for all inputs, and rounds that by how many there are")
 
     def _kept(self, result: Any) -> Any:
         if isinstance(result, list):
@@ -352,6 +363,9 @@ NUMBERS: dict[str, Callable[..., Any]] = {
     "_operator_floordiv": _exact_quotient,
     "sym_float": float,
 }
+
+#: What a product of matrices calls its left factor.
+_LEFT = ("input", "mat1", "batch1", "mat", "self")
 
 #: Types of constants that NumPy has, too; halves are held as float32, which is exact.
 _NUMPY = ("int64", "int32", "int16", "int8", "uint8", "bool", "float64")

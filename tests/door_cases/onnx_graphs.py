@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
 
 from door_cases import Case
 from door_cases.onnx_draw import KINDS, Draw, Unfit
@@ -21,6 +19,7 @@ from door_cases.onnx_ops import OPS
 from door_cases.onnx_traps import OLD, TRAPS
 from leo_frontends.onnx import lowerings, read
 from leo_frontends.onnx.folding import folded
+from leo_frontends.onnx.reference import reference
 
 NEWEST = onnx.defs.onnx_opset_version()
 
@@ -152,11 +151,13 @@ def _runner(model: Any, draw: Draw, shape: Any) -> Any:
         given = np.asarray(inputs).astype(dtype)
         if batch is None:
             return once(given)
-        if batch in (0, 1):
+        count = shape[0] if batch == 0 and given[0].size == 1 else batch
+        if count in (0, 1) or given[0].size == math.prod(shape):  # a column may be read as one example, or as many
             return np.stack([once(row.reshape(shape)) for row in given])
-        missing = -len(given) % batch
+        missing = -len(given) % count
         padded = np.concatenate([given, np.repeat(given[-1:], missing, 0)])
-        return np.concatenate([once(padded[i : i + batch]) for i in range(0, len(padded), batch)])[: len(given)]
+        parts = (padded[i : i + count].reshape(shape) for i in range(0, len(padded), count))
+        return np.concatenate([once(part) for part in parts])[: len(given)]
 
     probe = 2 if batch is None else batch or 1
     try:
@@ -180,14 +181,10 @@ def _by_runtime(model: Any) -> Any:
 
 def _by_reference(model: Any) -> Any:
     try:
-        evaluator = ReferenceEvaluator(model)
+        run = reference(model, ["y"])
     except Exception:
         return None
-    return functools.partial(_evaluated, evaluator)
-
-
-def _evaluated(evaluator: Any, x: Any) -> Any:
-    return evaluator.run(["y"], {"x": x})[0]
+    return lambda x: run({"x": x})[0]
 
 
 def _attribute(kind: str, name: str, value: Any) -> Any:

@@ -62,15 +62,19 @@ def make(seed: int, folder: Path) -> Case:
 
     model: Any = module
     if rng.random() < 0.125:
-        model = _saved(module, shape, dtype, rng, folder) or module
-    if isinstance(model, Path):
-        uses = (*uses, ".pt2")
-        module = torch.export.load(model).module()  # decomposing changes what some programs compute
+        saved = _saved(module, shape, dtype, rng, folder)
+        if saved is not None:
+            uses = (*uses, ".pt2")
+            model, module = saved
     return Case(uses, model, shape, run)
 
 
-def _saved(module: nn.Module, shape: tuple[int, ...], dtype: Any, rng: Draw, folder: Path) -> Path | None:
-    """The module as a .pt2 file, its batch free, with operators decomposed or not; None where it cannot be exported."""
+def _saved(
+    module: nn.Module, shape: tuple[int, ...], dtype: Any, rng: Draw, folder: Path
+) -> tuple[Path, nn.Module] | None:
+    """The module as a .pt2 file, its batch free, with operators decomposed or not, and what PyTorch loads from it:
+    decomposing changes what some programs compute. None where PyTorch cannot export it, or load what it saved.
+    """
     path = folder / "model.pt2"
     try:
         with torch.no_grad():
@@ -80,9 +84,9 @@ def _saved(module: nn.Module, shape: tuple[int, ...], dtype: Any, rng: Draw, fol
         if rng.random() < 0.4:
             exported = exported.run_decompositions({} if rng.random() < 0.5 else None)
         torch.export.save(exported, path)
+        return path, torch.export.load(path).module()
     except Exception:
         return None
-    return path
 
 
 def _module(rng: Draw) -> tuple[nn.Module, tuple[int, ...], tuple[str, ...], bool] | None:

@@ -10,9 +10,13 @@ from strategies import networks
 onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
-from leo_core.errors import FormatError, LeoError, UnsupportedModelError  # noqa: E402
+from leo_core import files  # noqa: E402
+from leo_core.errors import DoorError, FormatError, LeoError, UnsupportedModelError  # noqa: E402
 from leo_core.testing.networks import NETWORKS, chain  # noqa: E402
+from leo_frontends import lowering  # noqa: E402
 from leo_frontends.onnx import read_file, read_live_model, write_file, write_live_model  # noqa: E402
+from leo_frontends.onnx.lowerings import LOWERINGS  # noqa: E402
+from leo_frontends.onnx.reference import reference  # noqa: E402
 
 RNG = np.random.default_rng(0)
 
@@ -164,6 +168,75 @@ def test_what_is_lowered_into_affine_maps_and_relus(kind, inputs, constants):
     stand_ins = 4 * {"Clip": len(constants), "Abs": 1, "Max": 1, "Min": inputs.count(" ")}.get(kind, 0)
     assert network.units == stand_ins
     assert any("ReLU" in note for note in imported.notes) == bool(stand_ins)
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "attributes"),
+    [
+        ("Clip", "h half half", {}),
+        ("Clip", "h two half", {}),
+        ("Pow", "h ones", {}),
+        ("CastLike", "h half", {}),
+        ("CastLike", "h h", {}),
+        ("ThresholdedRelu", "h", {"alpha": 0.0}),
+        ("Shrink", "h", {"lambd": 0.25, "bias": 0.25}),
+        ("Shrink", "h", {"lambd": 0.0}),
+        ("ReduceL1", "h last", {"keepdims": 0}),
+        ("ReduceL1", "h", {"noop_with_empty_axes": 1}),
+    ],
+)
+def test_special_cases_that_are_affine_and_relu(kind, inputs, attributes):
+    constants = {"half": np.float32(0.5), "two": np.float32(2), "ones": np.ones((1, 4), np.float32),
+                 "last": np.array([1])}  # fmt: skip
+    used = {name: constants[name] for name in inputs.split() if name in constants}
+    nodes = [node("Gemm", "x W b", "h"), node(kind, inputs, "y", **attributes)]
+    shape = ["n"] if "keepdims" in attributes else ["n", 4]
+    assert_same(model(nodes, {"W": DENSE["W"], "b": DENSE["b"], **used}, ["n", 3], shape, opset=18), (5, 3))
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "attributes", "says"),
+    [
+        ("Pow", "h two", {}, "a power has no affine"),
+        ("ThresholdedRelu", "h", {}, "it jumps"),
+        ("Shrink", "h", {"lambd": 0.25}, "it jumps"),
+        ("CastLike", "h whole", {}, "use Cast"),
+        ("TopK", "h one", {}, "sorting is not read"),
+    ],
+)
+def test_the_same_operators_where_they_are_not(kind, inputs, attributes, says):
+    constants = {"two": np.float32(2), "whole": np.array(1), "one": np.array([1])}
+    used = {name: constants[name] for name in inputs.split() if name in constants}
+    outputs = ["y", "places"] if kind == "TopK" else ["y"]
+    nodes = [node("Gemm", "x W b", "h"), helper.make_node(kind, inputs.split(), outputs, **attributes)]
+    with pytest.raises(UnsupportedModelError, match=says):
+        read_live_model(model(nodes, {"W": DENSE["W"], "b": DENSE["b"], **used}, ["n", 3], ["n", None], opset=18))
+
+
+@pytest.mark.parametrize("opset", [7, 9, 11, 12, 13, 14, 18])
+@pytest.mark.parametrize(
+    ("kind", "attributes"),
+    [("BatchNormalization", {}), ("BatchNormalization", {"epsilon": 0.25}), ("Softmax", {}), ("Softmax", {"axis": 2}),
+     ("LogSoftmax", {}), ("LogSoftmax", {"axis": -1})],
+)  # fmt: skip
+def test_the_reference_implementation_obeys_the_models_opset(kind, attributes, opset):
+    statistics = {name: np.abs(weight(3)) + np.float32(0.5) for name in "smbv"} if kind[0] == "B" else {}
+    made = model([node(kind, " ".join(["x", *statistics]), "y", **attributes)], statistics, [2, 3, 4], [2, 3, 4],
+                 opset=opset)  # fmt: skip
+    x = RNG.standard_normal((2, 3, 4)).astype(np.float32)
+    assert np.allclose(reference(made)({"x": x})[0], run(made, x), atol=1e-6)
+
+
+def test_the_layer_where_the_runtime_and_the_reading_part_is_named(monkeypatch, tmp_path):
+    nodes = [node("Gemm", "x W b", "z"), node("Transpose", "z", "t"), node("Relu", "t", "r"),
+             node("Transpose", "r", "u"), node("Gemm", "u V c", "y")]  # fmt: skip
+    made = model(nodes, DENSE, ["n", 3], ["n", 2])
+    onnx.save(made, tmp_path / "m.onnx")
+    leaky = lambda graph, op, inputs: lowering.relu(graph, op.origin, inputs[0], 0.125)  # noqa: E731
+    monkeypatch.setitem(LOWERINGS, "Relu", leaky)
+    for source in (made, str(tmp_path / "m.onnx")):
+        with pytest.raises(DoorError, match="the layers part at 'r'"):
+            files.read(source)
 
 
 def everything(opset):
@@ -469,6 +542,63 @@ def unchecked(nodes, constants, opset=18):
     held = [numpy_helper.from_array(array, name) for name, array in constants.items()]
     graph = helper.make_graph(nodes, "g", [given], [made], held)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+class TestWeightsElsewhere:
+    def stored(self, folder):
+        """A model whose weights are to lie in a file beside it."""
+        made = model([node("MatMul", "x W", "y")], {"W": weight(3, 4)}, ["n", 3], ["n", 4])
+        onnx.save(made, folder / "m.onnx", save_as_external_data=True, location="m.weights", size_threshold=0)
+        return folder / "m.onnx", folder / "m.weights"
+
+    def test_a_missing_file(self, tmp_path):
+        path, held = self.stored(tmp_path)
+        held.unlink()
+        with pytest.raises(FormatError, match=r"m\.onnx: its weights lie in a file of their own, which is missing"):
+            read_file(path)
+
+    def test_a_pointer_in_its_place(self, tmp_path):
+        path, held = self.stored(tmp_path)
+        held.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 48\n")
+        with pytest.raises(FormatError, match=r"m\.weights: is a Git LFS pointer"):
+            read_file(path)
+
+    def test_a_live_model_without_them(self, tmp_path):
+        path, _ = self.stored(tmp_path)
+        with pytest.raises(FormatError, match="load them, or give LEO the path"):
+            read_live_model(onnx.load(path, load_external_data=False))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "constants"),
+    [
+        ([node("ConstantOfShape", "size", "c")], {"size": np.array([1 << 17, 1 << 17])}),
+        ([node("Expand", "one size", "c")], {"one": np.float32(1), "size": np.array([1 << 17, 1 << 17])}),
+        ([node("Range", "zero many one", "c")],
+         {"zero": np.float32(0), "many": np.float32(1e9), "one": np.float32(1)}),
+        ([node("Tile", "x size", "c")], {"size": np.array([1, 1 << 28])}),
+    ],
+)  # fmt: skip
+def test_what_would_not_fit_is_refused_before_it_is_made(nodes, constants):
+    made = unchecked([*nodes, node("ReduceSum", "c", "s", keepdims=0), node("Add", "x s", "y")], constants)
+    with pytest.raises(UnsupportedModelError, match="more than a hundred million numbers"):
+        read_live_model(made)
+
+
+def test_text_is_no_numbers():
+    made = model([node("Relu", "x", "y")], {}, ["n", 3], ["n", 3])
+    made.graph.initializer.append(helper.make_tensor("words", TensorProto.STRING, [1], [b"a"]))
+    assert read_live_model(made).network.units == 3
+    made.graph.node[0].CopyFrom(node("Reshape", "x words", "y"))
+    with pytest.raises(UnsupportedModelError, match="it reads text"):
+        read_live_model(made)
+
+
+def test_weights_stored_as_bfloat16():
+    made = unchecked([node("Cast", "H", "W", to=1), node("MatMul", "x W", "y")], {})
+    made.graph.initializer.append(helper.make_tensor("H", TensorProto.BFLOAT16, [3, 4], weight(3, 4).ravel().tolist()))
+    network = read_live_model(made).network
+    assert network.nodes[-1].maps[0].matrix().shape == (4, 3)
 
 
 class TestNoGraphAtAll:

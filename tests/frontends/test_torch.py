@@ -445,6 +445,7 @@ SIZES = {
     "as many numbers": lambda y: y + torch.arange(y.shape[0]).reshape(-1, 1),
     "turned round behind a transpose": lambda y: y.transpose(0, 1).flip(1).transpose(0, 1),
     "modulo": lambda y: y + y.shape[0] % 64,
+    "laid out in order for one": lambda y: (y.transpose(0, 1).contiguous().mul_(-0.5), y)[1],
 }
 
 
@@ -516,3 +517,19 @@ def test_a_buffer_that_is_changed_by_running_is_refused():
 
     with pytest.raises(UnsupportedModelError, match="buffer"):
         read_live_model(Counting(), (3,))
+
+
+def test_a_product_of_what_is_the_same_for_all_inputs_is_refused_where_it_rounds(tmp_path):
+    """PyTorch rounds it by how many examples there are; of zeros it is exact."""
+
+    class Overwritten(nn.Module):
+        def __init__(self, value):
+            super().__init__()
+            self.value, self.a = value, nn.Linear(3, 2)
+
+        def forward(self, x):
+            return self.a(torch.full_like(x, self.value)) + self.a(x)
+
+    read_live_model(Overwritten(0.0).eval(), (3,))
+    with pytest.raises(UnsupportedModelError, match="by how many there are"):
+        read_live_model(Overwritten(0.1).eval(), (3,))
