@@ -82,6 +82,14 @@ class Affine:
     def size(self) -> int:
         return int(self.bias.shape[0])
 
+    def dense(self) -> FloatArray:
+        """The maps written out side by side, (units, all columns), in float64; see :meth:`LinearMap.dense`."""
+        return np.hstack([linear.dense().astype(np.float64) for linear in self.maps])
+
+    def rows_at(self, units: NDArray[np.int64]) -> FloatArray:
+        """The same of some units."""
+        return np.hstack([linear.rows_at(units) for linear in self.maps])
+
     @property
     def weights(self) -> list[NDArray[Any]]:
         """The float arrays it stores, its bias last."""
@@ -275,7 +283,7 @@ class Network:
     @property
     def connections(self) -> int:
         """How many weights the network stores, biases apart."""
-        return sum(m.connections for node in self.nodes if isinstance(node, Affine) for m in node.maps)
+        return sum(m.weights for node in self.nodes if isinstance(node, Affine) for m in node.maps)
 
     @property
     def parameters(self) -> int:
@@ -286,12 +294,12 @@ class Network:
     def nonzeros(self) -> int:
         """How many of the stored weights are not zero."""
         maps = (m for node in self.nodes if isinstance(node, Affine) for m in node.maps)
-        return sum(m.nonzeros for m in maps if m.connections)  # an entry that is merely picked stores nothing
+        return sum(m.nonzeros for m in maps if m.weights)  # an entry that is merely picked stores nothing
 
     @property
     def operations(self) -> int:
-        """How many multiplications by a weight one input takes: each weight that is stored is used once."""
-        return self.connections
+        """How many multiplications by a weight one input takes."""
+        return sum(m.products for node in self.nodes if isinstance(node, Affine) for m in node.maps)
 
     @property
     def inner_connections(self) -> int:
@@ -301,7 +309,7 @@ class Network:
             if isinstance(node, Relu) or behind.intersection(sources_of(node)):
                 behind.add(node.name)
         affine = (node for node in self.nodes if isinstance(node, Affine) and node.name in behind)
-        return sum(m.connections for node in affine for m in node.maps)
+        return sum(m.weights for node in affine for m in node.maps)
 
     @property
     def units(self) -> int:
@@ -311,8 +319,7 @@ class Network:
     @property
     def largest_weight(self) -> float:
         """The largest absolute value of a stored weight, biases apart; 1 where entries are merely picked."""
-        maps = (m for node in self.nodes if isinstance(node, Affine) for m in node.maps if m.rows and m.columns)
-        return max((float(np.abs(m.matrix()).max()) for m in maps), default=0.0)
+        return max((m.largest for node in self.nodes if isinstance(node, Affine) for m in node.maps), default=0.0)
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -102,7 +102,7 @@ def _affine(node: Affine, forms: dict[str, Form]) -> Form:
     for unit in range(node.size):
         total = [Fraction(0)] * (width - 1) + [Fraction(float(node.bias[unit]))]
         for source, linear in zip(node.sources, node.maps, strict=True):
-            for j, weight in enumerate(linear.matrix()[unit]):
+            for j, weight in enumerate(linear.dense()[unit]):
                 if weight:
                     total = [t + Fraction(float(weight)) * c for t, c in zip(total, forms[source][j], strict=True)]
         rows.append(tuple(total))

@@ -73,6 +73,6 @@ def leaning(bound: LinearBound, region: Region, rows: Indices, used: NDArray[np.
 def parts_at_once(network: Network, target: str, most: int) -> int:
     """How many parts, ``most`` at the most, are bounded in well under a second."""
     plan = prefix(network, target)
-    weights = sum(linear.connections for node, _ in plan for linear in node.maps)
+    weights = sum(linear.products for node, _ in plan for linear in node.maps)
     objectives = 2 * sum(node.size for node, relus in plan if relus and node.sources != (INPUT,)) + 1
     return int(np.clip(4_000_000_000 // max(1, weights * objectives), 1, most))

@@ -26,7 +26,6 @@ per node (`one_rounding`), and added at the end.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -35,7 +34,7 @@ from typing import TypeAlias, final
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.arithmetic import TINY, gamma, round_up, to_integers
+from leo_core.arithmetic import TINY, ExactVector, gamma, round_up
 from leo_core.bounds.region import Region
 from leo_core.network import INPUT, Affine, Network, Relu, sources_of
 
@@ -206,7 +205,7 @@ class _Tilted:
         for source, linear in zip(affine.sources, affine.maps, strict=True):
             t = slope[:, self.columns : self.columns + linear.columns]
             self.columns += linear.columns
-            weight = linear.matrix()[self._units].astype(np.float64)
+            weight = linear.rows_at(self._units)
             lower, upper = (side if rows is None else side[rows] for side in region.value(network, source))
             on = on + _largest(share * weight - t, lower, upper)
             off = off + _largest(-t, lower, upper)
@@ -234,7 +233,7 @@ def chunks(network: Network, target: str, count: int) -> list[slice]:
     if step is None:
         plan = prefix(network, target)
         widest = max([network.input_size, *(node.size for node, _ in plan)])
-        weights = sum(linear.connections for node, _ in plan for linear in node.maps)
+        weights = sum(linear.products for node, _ in plan for linear in node.maps)
         step = network.memo["chunk", target] = max(1, min(2_000_000 // widest, 2_000_000_000 // max(1, weights)))
     return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
@@ -278,7 +277,7 @@ def bound_above_exact(
             if coefficient:
                 total += coefficient * Fraction(float(affine.bias[i]))
         for source, linear in zip(affine.sources, affine.maps, strict=True):
-            flow = _transposed_exact(linear.matrix(), price)
+            flow = linear.apply_transposed_exact(ExactVector.of(np.array(price, dtype=object))).fractions()
             if source in collected:  # a tilt's, or another reader's
                 flow = [left + right for left, right in zip(collected[source], flow, strict=True)]
             collected[source] = flow
@@ -308,7 +307,7 @@ def _tilt_exactly(
         for source, linear in zip(affine.sources, affine.maps, strict=True):
             ends = [[Fraction(float(v)) for v in side] for side in region.value(network, source)]
             flow = collected.setdefault(source, [zero] * linear.columns)
-            for j, weight in enumerate(linear.matrix()[unit]):
+            for j, weight in enumerate(linear.rows_at(np.array([unit]))[0]):
                 t = Fraction(float(tilt.slope[k, first + j]))
                 c = share * Fraction(float(weight)) - t
                 on += c * (ends[1][j] if c > 0 else ends[0][j])
@@ -385,14 +384,3 @@ def one_rounding(network: Network, affine: Affine, region: Region) -> tuple[Arra
         columns += linear.columns
     # |A|·|h| may underflow where a price makes it large again
     return weight + (columns + 4) * TINY, reach_sum, columns
-
-
-def _transposed_exact(matrix: NDArray[np.floating], price: list[Fraction]) -> list[Fraction]:
-    used = [i for i, coefficient in enumerate(price) if coefficient]
-    if not used:
-        return [Fraction(0)] * matrix.shape[1]
-    denominator = math.lcm(*(price[i].denominator for i in used))
-    row = np.array([int(price[i] * denominator) for i in used], dtype=object)
-    integers, shift = to_integers(matrix[used])
-    flow = row @ integers
-    return [Fraction(int(value), denominator << shift) for value in flow]

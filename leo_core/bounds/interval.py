@@ -52,7 +52,7 @@ def _rounded(network: Network, node: Affine, region: Region) -> tuple[Array, Arr
             centre_sum = centre_sum + linear.apply(centre)
             radius_sum = radius_sum + spread
             magnitude = magnitude + absolute.apply(np.abs(centre)) + spread
-        terms += linear.columns + 2
+        terms += linear.terms + 2
     with np.errstate(invalid="ignore", over="ignore"):
         error = product_error(magnitude, terms)
         lower = round_down(centre_sum - radius_sum - error)
@@ -76,8 +76,7 @@ def _exact_extreme(network: Network, node: Affine, region: Region, unit: int, si
     total = Fraction(float(node.bias[unit]))
     for source, linear in zip(node.sources, node.maps, strict=True):
         low, high = region.value(network, source)
-        row = linear.matrix()[unit]
-        for j in np.flatnonzero(row):
-            end = high[j] if (row[j] > 0) == (side > 0) else low[j]
-            total += Fraction(float(row[j])) * Fraction(float(end))
+        for j, weight in zip(*linear.row(unit), strict=True):
+            end = high[j] if (weight > 0) == (side > 0) else low[j]
+            total += Fraction(float(weight)) * Fraction(float(end))
     return total

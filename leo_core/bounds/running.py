@@ -27,7 +27,6 @@ from leo_core.arithmetic import TINY, gamma, round_down, round_up
 from leo_core.bounds.interval import bound_affine_stack
 from leo_core.bounds.region import Region
 from leo_core.environment import ieee
-from leo_core.linear import Select
 from leo_core.network import INPUT, Affine, Network, Relu, Rounding
 
 Array = NDArray[np.float64]
@@ -181,7 +180,7 @@ class _Arithmetic:
             size = size + absolute.apply(at_most)
             reach = reach + at_most.sum(axis=-1, keepdims=True)
             terms = terms + linear.support().apply(live.astype(np.float32))
-            products = products if isinstance(linear, Select) else 1
+            products = max(products, int(linear.products > 0))
             columns += linear.columns
         rounded: Any = max(self._rounding(array) for array in node.weights)
         own = self._loose.get(node.name)  # what else its numbers, as run, are off by

@@ -62,7 +62,7 @@ def as_checked(network: Network) -> networks.Net:
         if isinstance(node, Relu):
             nodes.append(networks.Node(node.name, (node.source,), (), node.slope, node.slope, True))
         else:
-            matrices = tuple(linear.matrix().astype(np.float64) for linear in node.maps)
+            matrices = tuple(linear.dense().astype(np.float64) for linear in node.maps)
             bias = node.bias.astype(np.float64)
             nodes.append(networks.Node(node.name, node.sources, matrices, bias, bias, False))
     return networks.Net(network.input_size, tuple(nodes), network.output, network.digest, network.signature.tail)

@@ -23,7 +23,6 @@ from leo_core.execution.budget import Budget
 from leo_core.execution.events import Listener, Note
 from leo_core.linear import Dense, Diagonal, Select, Sparse
 from leo_core.network import INPUT, Affine, Network, Node, Relu, free_name, reachable
-from leo_core.rewrite.maps import restrict
 from leo_core.stability.attack import ascend, scatter
 
 Array = NDArray[np.float64]
@@ -75,7 +74,7 @@ def _merged(
     made: list[Node] = []
     sources, picks = [f"first/{name}"], [_pick(relu.size, taken, origin[taken], width)]
     if own.any():
-        linears = tuple(restrict(linear, own, np.ones(linear.columns, dtype=bool)) for linear in node.maps)
+        linears = tuple(linear.select_rows(np.flatnonzero(own)) for linear in node.maps)
         made.append(Affine(names[0], node.sources, linears, node.bias[own], node.origin))
         made.append(Relu(relu.name, names[0], relu.slope[own], relu.origin))
         sources.append(relu.name)

@@ -73,7 +73,7 @@ def hull_lines(
     """
     ends = [region.value(network, source) for source in node.sources]
     lower, upper = np.concatenate([low for low, _ in ends]), np.concatenate([high for _, high in ends])
-    weight = np.hstack([linear.matrix()[units].astype(np.float64) for linear in node.maps])
+    weight = node.rows_at(units)
     bias = node.bias[units].astype(np.float64)
     rows = np.arange(len(units))
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):

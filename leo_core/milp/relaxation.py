@@ -101,7 +101,7 @@ class Relaxation:
         columns = group.p_column + np.searchsorted(group.units, units)
         node = self._network.affine(name)
         matrix, offset = self.encoding.entering[name]
-        weight = np.hstack([linear.matrix()[units].astype(np.float64) for linear in node.maps])
+        weight = node.rows_at(units)
         a = weight @ (matrix @ point + offset) + node.bias[units]
         return np.asarray(point[columns] * self.encoding.column_scale[columns] - np.maximum(a, 0.0))
 

@@ -13,11 +13,9 @@ from numpy.typing import NDArray
 
 from leo_core.arithmetic import float_up, nearest_float
 from leo_core.network import INPUT, Affine, Network
-from leo_core.rewrite import maps
 from leo_core.rewrite.deviation import Change
 from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.step import Fits, Refusal, Rewrite
-from leo_core.rewrite.unread import used_columns
 
 Constants = dict[str, dict[int, Fraction]]
 
@@ -33,14 +31,13 @@ def fold_constants(network: Network, facts: Facts, name: str, fits: Fits) -> Rew
     exact = [Fraction(float(value)) for value in node.bias]
     new_maps, folded = [], 0
     for source, linear in zip(node.sources, node.maps, strict=True):
-        used = used_columns(linear, np.ones(linear.rows, dtype=bool))
+        used = linear.used_columns(np.ones(linear.rows, dtype=bool))
         columns = [] if source == INPUT else [j for j in known[source] if used[j]]
-        matrix = linear.matrix()
         for j in columns:
             value = known[source][j]
-            for row in np.flatnonzero(matrix[:, j]) if value else ():
-                exact[row] += Fraction(float(matrix[row, j])) * value
-        new_maps.append(maps.without_columns(linear, _mask(columns, linear.columns)))
+            for row, weight in zip(*linear.column(j), strict=True) if value else ():
+                exact[row] += Fraction(float(weight)) * value
+        new_maps.append(linear.without(np.zeros(linear.rows, dtype=bool), _mask(columns, linear.columns)))
         folded += len(columns)
     if not folded:
         return None
@@ -79,9 +76,8 @@ def _constant_rows(node: Affine, known: Constants) -> dict[int, Fraction]:
     for i in np.flatnonzero(~varies):
         total = Fraction(float(node.bias[i]))
         for source, linear in zip(node.sources, node.maps, strict=True):
-            row = linear.matrix()[i]
-            for j in np.flatnonzero(row):
-                total += Fraction(float(row[j])) * known[source][int(j)]
+            for j, weight in zip(*linear.row(int(i)), strict=True):
+                total += Fraction(float(weight)) * known[source][int(j)]
         result[int(i)] = total
     return result
 

@@ -126,7 +126,7 @@ def _flow(node: Affine, entering: Mapping[str, Array], own: Array) -> Array:
     for source, linear in zip(node.sources, node.maps, strict=True):
         if source in entering and entering[source].any():
             flow = linear.absolute().apply(entering[source])
-            total = round_up(total + round_up(flow + product_error(flow, linear.columns)))
+            total = round_up(total + round_up(flow + product_error(flow, linear.terms)))
     return total
 
 
@@ -245,12 +245,12 @@ def _meant(node: Affine, rounding: Rounding, ends: Mapping[str, tuple[Array, Arr
         low, high = ends[source]
         reach = np.where(weights.any(), np.maximum(np.abs(low), np.abs(high)), 0.0)
         flow = linear.absolute().apply(reach)
-        flow = np.where(weights == 0, 0.0, weights * round_up(flow + product_error(flow, linear.columns + 8)))
+        flow = np.where(weights == 0, 0.0, weights * round_up(flow + product_error(flow, linear.terms + 8)))
         rest = np.where(flow == 0, rest, round_up(rest + round_up(flow)))
     if rounding.known is None:
         return Change.at_most(rest)
     maps, offset = rounding.known
-    matrix = np.hstack([linear.matrix().astype(np.float64) for linear in maps])
+    matrix = np.hstack([linear.rows_at(np.arange(linear.rows)) for linear in maps])
     lower = np.concatenate([ends[source][0] for source in node.sources])
     upper = np.concatenate([ends[source][1] for source in node.sources])
     off = np.asarray(offset, dtype=np.float64)

@@ -59,7 +59,7 @@ def _exactly(reader: Affine, name: str, node: Affine, block: Block) -> tuple[Aff
         return None
     composed: list[LinearMap]
     if isinstance(outer, Select):
-        composed = [maps.select_rows(outer, inner) for inner in node.maps]
+        composed = [inner.select_rows(outer.indices) for inner in node.maps]
         bias = node.bias[outer.indices]
         if reader.bias.any() and bias.any():
             return None
@@ -68,10 +68,10 @@ def _exactly(reader: Affine, name: str, node: Affine, block: Block) -> tuple[Aff
         inner = node.maps[0]
         if len(np.unique(inner.indices)) < len(inner.indices):
             return None
-        composed, bias = [maps.select_columns(outer, inner)], reader.bias
+        composed, bias = [outer.spread_columns(inner.indices, inner.columns)], reader.bias
     else:
         return None
-    if (block.weights != np.hstack([m.matrix() for m in node.maps])).any():  # a leaky layer's scaled rows
+    if (block.weights != node.dense()).any():  # a leaky layer's scaled rows
         return None
     sources = (*reader.sources[:position], *node.sources, *reader.sources[position + 1 :])
     linears = (*reader.maps[:position], *composed, *reader.maps[position + 1 :])
@@ -81,14 +81,14 @@ def _exactly(reader: Affine, name: str, node: Affine, block: Block) -> tuple[Aff
 def _rounded(reader: Affine, name: str, node: Affine, block: Block) -> tuple[Affine, Change | None]:
     """The product, rounded to the stored dtype, and what that provably changes."""
     position = reader.sources.index(name)
-    outer = reader.maps[position].matrix().astype(np.float64)
+    outer = reader.maps[position].dense().astype(np.float64)
     bias = reader.bias.astype(np.float64)
     kinds = [node.bias.dtype, *(linear.dtype for linear in node.maps)]
     dtype = np.result_type(reader.maps[position].dtype, reader.bias.dtype, *kinds)  # a wide network stays one
     others = {s: m for s, m in zip(reader.sources, reader.maps, strict=True) if s != name}
     # A source that the reader sees already keeps one map: the sum of both.
     beside = np.hstack(
-        [others[s].matrix().astype(np.float64) if s in others else np.zeros((reader.size, m.columns))
+        [others[s].rows_at(np.arange(reader.size)) if s in others else np.zeros((reader.size, m.columns))
          for s, m in zip(node.sources, node.maps, strict=True)]
     )  # fmt: skip
     left, weights, shift = outer, block.weights, block.bias
@@ -101,7 +101,7 @@ def _rounded(reader: Affine, name: str, node: Affine, block: Block) -> tuple[Aff
         source: maps.stored(part, dtype, reader.maps[position])
         for source, part in zip(node.sources, maps.by_source(node, product), strict=True)
     }
-    stacked = np.hstack([new[source].matrix().astype(np.float64) for source in node.sources])
+    stacked = np.hstack([new[source].rows_at(np.arange(reader.size)) for source in node.sources])
     after = Form(np.eye(reader.size), stacked, np.zeros(reader.size), np.zeros(reader.size))
     with np.errstate(over="ignore"):
         constant = best_constants(before, after, block.lower, block.upper, reader.bias.dtype).astype(reader.bias.dtype)

@@ -11,7 +11,6 @@ import numpy as np
 
 from leo_core.arithmetic import product_error, round_up
 from leo_core.network import Affine, Network, Node, Relu
-from leo_core.rewrite import maps
 from leo_core.rewrite.deviation import Change
 from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.step import Fits, Refusal, Rewrite
@@ -36,9 +35,9 @@ def drop_inactive(network: Network, facts: Facts, name: str, fits: Fits) -> Rewr
             error = np.zeros(node.size)
             for source, linear in zip(node.sources, node.maps, strict=True):
                 if source == name:
-                    cleared.append(maps.without_columns(linear, off))
+                    cleared.append(linear.without(np.zeros(linear.rows, dtype=bool), off))
                     flow = linear.absolute().apply(defect)
-                    error = round_up(error + round_up(flow + product_error(flow, linear.columns)))
+                    error = round_up(error + round_up(flow + product_error(flow, linear.terms)))
                 else:
                     cleared.append(linear)
             if defect.any():

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.arithmetic import Array
-from leo_core.linear import Select
 from leo_core.network import Affine, Network, Node, Relu
 from leo_core.rewrite import maps
 from leo_core.rewrite.deviation import Change
@@ -103,9 +102,9 @@ class ReluLayer:
     def _incoming(self, keep: NDArray[Any], rows: Rows) -> Affine:
         node, linears = self.node, []
         for linear, part in zip(node.maps, maps.by_source(node, rows.weights), strict=True):
-            kept = maps.select_rows(Select(keep, columns=linear.rows), linear)
+            kept = linear.select_rows(keep)
             if len(rows.bias):
-                stacked = np.vstack([kept.matrix().astype(np.float64), part])
+                stacked = np.vstack([linear.rows_at(keep), part])
                 kept = maps.stored(stacked, maps.weight_dtype(node, linear), linear)
             linears.append(kept)
         bias = np.concatenate([node.bias[keep], rows.bias.astype(node.bias.dtype)])
@@ -147,15 +146,14 @@ def layer_of(network: Network, name: str) -> ReluLayer | Refusal | None:
     readers = tuple(network.affine(reader) for reader in network.readers[name])
     if any(reader.sources.count(name) > 1 for reader in readers):
         return Refusal("units not merged", "one node reads it twice")
-    outgoing = np.vstack([r.maps[r.sources.index(name)].matrix().astype(np.float64) for r in readers])
+    outgoing = np.vstack([r.maps[r.sources.index(name)].dense().astype(np.float64) for r in readers])
     constants = np.concatenate([reader.bias.astype(np.float64) for reader in readers])
     return ReluLayer(node, relu, readers, outgoing, constants)
 
 
 def incoming(network: Network, facts: Facts, node: Affine) -> tuple[Array, Array, Array, Array]:
     """(W, b, lower, upper): an affine node over its concatenated sources x, and proved bounds of x."""
-    weights = np.hstack([linear.matrix().astype(np.float64) for linear in node.maps])
     region = facts.region(network)
     ends = [region.value(network, source) for source in node.sources]
     lower, upper = np.concatenate([low for low, _ in ends]), np.concatenate([high for _, high in ends])
-    return weights, node.bias.astype(np.float64), lower, upper
+    return node.dense(), node.bias.astype(np.float64), lower, upper

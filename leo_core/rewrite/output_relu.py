@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 
 from leo_core.network import Affine, Network, Relu
-from leo_core.rewrite import maps
 from leo_core.rewrite.deviation import Change
 from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.step import Fits, Refusal, Rewrite
@@ -30,7 +29,7 @@ def settle_output(network: Network, facts: Facts, name: str, fits: Fits) -> Rewr
     cleared = Affine(
         node.name,
         node.sources,
-        tuple(maps.without_rows(m, off) for m in node.maps),
+        tuple(m.without(off, np.zeros(m.columns, dtype=bool)) for m in node.maps),
         np.where(off, node.bias.dtype.type(0), node.bias),
         node.origin,
     )

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.linear import LinearMap, Select, Sparse
+from leo_core.linear import Select, Sparse
 from leo_core.network import INPUT, Affine, Network, Node, Relu, free_name
-from leo_core.rewrite import maps
 from leo_core.rewrite.facts import Facts, Units
+from leo_core.rewrite.maps import restricted
 
 Mask = NDArray[np.bool_]
 
@@ -51,25 +51,16 @@ def _live(network: Network) -> dict[str, Mask]:
             live[node.source] |= rows
         elif rows.any():
             for source, linear in zip(node.sources, node.maps, strict=True):
-                live[source] |= used_columns(linear, rows)
+                live[source] |= linear.used_columns(rows)
     return live
-
-
-def used_columns(linear: LinearMap, rows: Mask) -> Mask:
-    """The columns in which one of the given rows has a non-zero entry."""
-    if isinstance(linear, Select):
-        used = np.zeros(linear.columns, dtype=bool)
-        used[linear.indices[rows]] = True
-        return used
-    return np.asarray((linear.matrix()[rows] != 0).any(axis=0))
 
 
 def _restricted_affine(network: Network, node: Affine, live: dict[str, Mask]) -> Affine:
     rows = live[node.name]
     parts = []
     for source, linear in zip(node.sources, node.maps, strict=True):
-        if live[source].any() and used_columns(linear, rows).any():
-            parts.append((source, maps.restrict(linear, rows, live[source])))
+        if live[source].any() and linear.used_columns(rows).any():
+            parts.append((source, restricted(linear, rows, live[source])))
     if not parts:
         parts = [(INPUT, Sparse.zero(int(rows.sum()), network.input_size, node.bias.dtype))]
     sources, linears = (tuple(part) for part in zip(*parts, strict=True))

@@ -11,10 +11,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from leo_core.errors import UnsupportedModelError
-from leo_core.linear import Dense, Diagonal, LinearMap, Select, Sparse
+from leo_core.linear import LinearMap, Select
 from leo_core.network import INPUT, Affine, Network, Relu, free_name
 from leo_frontends.graph import Array
+from leo_frontends.matrices import matrix
 
 
 def build_model(network: Network) -> Any:
@@ -78,11 +78,9 @@ class _Writer:
         )
 
     def _dense(self, name: str, at: Any, linear: LinearMap, bias: Array | None) -> Any:
-        if not isinstance(linear, Dense | Diagonal | Select | Sparse):
-            problem = f"'{name}' is made of a {type(linear).__name__}, which LEO does not write to Keras; write .leo"
-            raise UnsupportedModelError("a Keras model", [problem])
+        weights = matrix(linear, name, "a Keras model")
         layer = keras.layers.Dense(linear.rows, use_bias=bias is not None, name=self._name(name), dtype=self._dtype)
-        arrays = [np.ascontiguousarray(linear.matrix().T.astype(self._dtype))]
+        arrays = [np.ascontiguousarray(weights.T.astype(self._dtype))]
         self._held.append((layer, arrays if bias is None else [*arrays, bias.astype(self._dtype)]))
         return layer(at)
 

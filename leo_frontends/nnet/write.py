@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from leo_core.errors import NetworkError, UnsupportedModelError
 from leo_core.linear import Diagonal, Select
 from leo_core.network import INPUT, Affine, Layer, Network
+from leo_frontends.matrices import matrix
 from leo_frontends.nnet.read import split_quotient
 
 Array = NDArray[np.float64]
@@ -39,7 +40,7 @@ def write_file(network: Network, path: Path) -> None:
         _row(ranges),
     ]
     for layer in layers:
-        lines += [_row(row) for row in layer.affine.maps[0].matrix().astype(np.float64)]
+        lines += [_row(row) for row in matrix(layer.affine.maps[0], layer.affine.name, str(path)).astype(np.float64)]
         lines += [_row([value]) for value in layer.affine.bias.astype(np.float64)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -66,7 +67,7 @@ def _layers(network: Network, where: str) -> tuple[list[Layer], Array, Array]:
         layers = layers[1:]
     last = layers[-1].affine
     if len(layers) > 1 and layers[-1].relu is None and layers[-2].relu is None and isinstance(last.maps[0], Diagonal):
-        scale, shift = np.unique(last.maps[0].matrix().diagonal()), np.unique(last.bias)
+        scale, shift = np.unique(last.maps[0].scaling()), np.unique(last.bias)
         if len(scale) == len(shift) == 1 and scale[0] != 0:
             means[inputs], ranges[inputs] = shift[0], scale[0]
             layers = layers[:-1]
@@ -92,9 +93,9 @@ def _is_identity(node: Affine) -> bool:
 
 def _ranges(node: Affine) -> Array | None:
     """The ranges that are read as a node's one or two diagonals, which sum up to their reciprocals; None: none are."""
-    if len(node.maps) > 2 or not all(isinstance(linear, Diagonal) for linear in node.maps):
+    parts = [linear.scaling().astype(np.float64) for linear in node.maps if isinstance(linear, Diagonal)]
+    if len(node.maps) > 2 or len(parts) < len(node.maps):
         return None
-    parts = [linear.matrix().diagonal().astype(np.float64) for linear in node.maps]
     scales = [sum(map(Fraction, column), Fraction(0)) for column in zip(*(p.tolist() for p in parts), strict=True)]
     if not all(scales):
         return None
@@ -138,7 +139,7 @@ def _normalisation(node: Affine) -> tuple[Array, Array] | None:
         return (-node.bias.astype(np.float64), np.ones(linear.rows)) if linear.is_identity else None
     if not isinstance(linear, Diagonal):
         return None
-    scale = linear.matrix().diagonal().astype(np.float64)
+    scale = linear.scaling().astype(np.float64)
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         for ranges in (1.0 / scale, np.nextafter(1.0 / scale, np.inf), np.nextafter(1.0 / scale, -np.inf)):
             means = -node.bias.astype(np.float64) * ranges

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from leo_core.linear import Diagonal, LinearMap, Select
 from leo_core.network import INPUT, Affine, Network, Relu, free_name
+from leo_frontends.matrices import matrix
 from leo_frontends.onnx.lowerings import TAIL_OPERATORS
 
 Array = NDArray[Any]
@@ -127,7 +128,7 @@ class _Writer:
         if isinstance(linear, Diagonal):
             diagonal = linear.arrays()["diagonal"].astype(dtype)
             return self._emit("Mul", [at, self._constant(diagonal, f"{name}.scale")], name), False
-        inputs = [at, self._constant(linear.matrix().astype(dtype), f"{name}.weight")]
+        inputs = [at, self._constant(matrix(linear, name, "an ONNX model").astype(dtype), f"{name}.weight")]
         if bias is not None:
             inputs.append(self._constant(bias, f"{name}.bias"))
         # alpha and beta have defaults, but some readers (OMLT) look for them

@@ -20,6 +20,7 @@ from leo_core.errors import UnsupportedModelError
 from leo_core.linear import Dense, Diagonal, LinearMap, Select
 from leo_core.network import INPUT, Affine, Network, Relu, free_name
 from leo_frontends.graph import Array
+from leo_frontends.matrices import matrix
 
 _TAILS = {
     "softmax": lambda: nn.Softmax(dim=1),
@@ -71,7 +72,8 @@ def _sequence(network: Network) -> OrderedDict[str, nn.Module] | None:
         linear, bias = step.affine.maps[0], step.affine.bias
         if not isinstance(linear, Dense):
             return None
-        layers[_key(step.affine.name, layers)] = _linear(linear.matrix(), bias, network.dtype)
+        weights = matrix(linear, step.affine.name, "a PyTorch model")
+        layers[_key(step.affine.name, layers)] = _linear(weights, bias, network.dtype)
         if step.relu is not None:
             slopes = np.unique(step.relu.slope)
             if len(slopes) > 1:
@@ -141,7 +143,7 @@ class _GraphWriter:
             scale = self._buffer(linear.arrays()["diagonal"], f"{name}_scale")
             return self._graph.call_function(torch.mul, (at, scale)), bias
         key = self._name(name)
-        self._root.add_module(key, _linear(linear.matrix(), bias, self._dtype))
+        self._root.add_module(key, _linear(matrix(linear, name, "a PyTorch model"), bias, self._dtype))
         return self._graph.call_module(key, (at,)), None
 
     def _relu(self, node: Relu) -> Any:
@@ -162,11 +164,11 @@ class _GraphWriter:
         return _key(name, {**self._root._modules, **self._root._buffers})
 
 
-def _linear(matrix: Array, bias: Array | None, dtype: np.dtype[Any]) -> nn.Linear:
-    rows, columns = matrix.shape
+def _linear(weights: Array, bias: Array | None, dtype: np.dtype[Any]) -> nn.Linear:
+    rows, columns = weights.shape
     layer = nn.utils.skip_init(nn.Linear, columns, rows, bias=bias is not None, dtype=_torch_dtype(dtype))
     with torch.no_grad():
-        layer.weight.copy_(torch.from_numpy(np.array(matrix, dtype=dtype)))
+        layer.weight.copy_(torch.from_numpy(np.array(weights, dtype=dtype)))
         if bias is not None:
             layer.bias.copy_(torch.from_numpy(np.array(bias, dtype=dtype)))
     return layer  # type: ignore[no-any-return]

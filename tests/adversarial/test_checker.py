@@ -236,7 +236,7 @@ def perturbed(rng, network):
     nodes = []
     for node in network.nodes:
         if isinstance(node, Affine):
-            maps = [linear.matrix().copy() for linear in node.maps]
+            maps = [linear.dense().copy() for linear in node.maps]
             for matrix in maps:
                 kind = rng.random()
                 if kind < 0.3:

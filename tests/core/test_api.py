@@ -94,7 +94,7 @@ def test_certain_counts_classes_that_are_sure_and_the_same():
     inputs = Box.uniform(-1, 1, 3).sample(np.random.default_rng(0), 64).astype(np.float32)
     assert result.certain(inputs) == 1
     last = network.affine(network.output)
-    swapped = replace(last, maps=(Dense(last.maps[0].matrix()[::-1]),), bias=last.bias[::-1])
+    swapped = replace(last, maps=(Dense(last.maps[0].dense()[::-1]),), bias=last.bias[::-1])
     assert replace(result, network=replace(network, nodes=(*network.nodes[:-1], swapped))).certain(inputs) == 0
     tied = replace(last, maps=(Dense(np.zeros((2, 6), np.float32)),), bias=np.zeros(2, np.float32))
     tie = leo_core.compress(replace(network, nodes=(*network.nodes[:-1], tied)), "-1,1")

@@ -235,7 +235,7 @@ def sample(seed):
     nodes = []
     for node in network.nodes:
         if isinstance(node, leo_core.Affine):
-            matrix = rng.standard_normal(node.maps[0].matrix().shape)
+            matrix = rng.standard_normal(node.maps[0].dense().shape)
             bias = 0.5 * rng.standard_normal(node.size)
             matrix[1], bias[1] = 1.5 * matrix[0] + 1e-4 * rng.standard_normal(len(matrix[0])), 1.5 * bias[0]
             node = replace(node, maps=(leo_core.Dense(matrix),), bias=bias)
@@ -317,7 +317,7 @@ def with_one_weight_changed(network, seed):
     rng = np.random.default_rng(seed)
     affine = [node for node in network.nodes if isinstance(node, leo_core.Affine)]
     node = affine[rng.integers(len(affine))]
-    matrix = node.maps[0].matrix().copy()
+    matrix = node.maps[0].dense().copy()
     matrix.ravel()[rng.integers(matrix.size)] += rng.choice([1e-9, 1e-3, 1.0])
     changed = replace(node, maps=(leo_core.Dense(matrix), *node.maps[1:]))
     return replace(network, nodes=tuple(changed if other is node else other for other in network.nodes))

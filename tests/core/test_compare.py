@@ -65,7 +65,7 @@ def test_a_network_and_one_with_a_weight_changed(network_and_box, seed, size):
     rng = np.random.default_rng(seed)
     affine = [node for node in network.nodes if isinstance(node, Affine)]
     node = affine[rng.integers(len(affine))]
-    matrix = node.maps[0].matrix().astype(np.float64)
+    matrix = node.maps[0].dense().astype(np.float64)
     matrix.ravel()[rng.integers(matrix.size)] += size
     changed = replace(node, maps=(Dense(matrix), *node.maps[1:]))
     other = replace(network, nodes=tuple(changed if n is node else n for n in network.nodes))
@@ -156,7 +156,7 @@ def test_both_sides_meet_where_there_is_time():
 def test_the_same_function_in_other_words():
     network = residual()
     doubled = tuple(
-        replace(node, maps=tuple(Dense(2 * m.matrix()) for m in node.maps), bias=2 * node.bias)
+        replace(node, maps=tuple(Dense(2 * m.dense()) for m in node.maps), bias=2 * node.bias)
         if isinstance(node, Affine) and node.name == network.output
         else node
         for node in network.nodes
@@ -166,7 +166,7 @@ def test_the_same_function_in_other_words():
     order = [2, 0, 1, 3]
     first = chain(2, 4, 2, seed=4)
     a, h, out = first.nodes
-    permuted = Network(2, (Affine(a.name, a.sources, (Dense(a.maps[0].matrix()[order]),), a.bias[order]), h,
-                           Affine(out.name, out.sources, (Dense(out.maps[0].matrix()[:, order]),), out.bias)),
+    permuted = Network(2, (Affine(a.name, a.sources, (Dense(a.maps[0].dense()[order]),), a.bias[order]), h,
+                           Affine(out.name, out.sources, (Dense(out.maps[0].dense()[:, order]),), out.bias)),
                        first.output)  # fmt: skip
     assert leo_core.verify(first, permuted, (-1, 1)).verdict == "equal over the reals"

@@ -145,8 +145,8 @@ def test_loose_numbers():
     off = np.float32(1 + 10 * 2.0**-24)
 
     def run(inputs):
-        z = inputs @ (network.affine("z").maps[0].matrix() * off).T + network.affine("z").bias * off
-        return np.maximum(z, 0) @ network.affine("y").maps[0].matrix().T
+        z = inputs @ (network.affine("z").maps[0].dense() * off).T + network.affine("z").bias * off
+        return np.maximum(z, 0) @ network.affine("y").maps[0].dense().T
 
     loose = {"z": Rounding(12.0, 12.0 * np.abs(network.affine("z").bias))}
     assert door.agrees(Reading(network, run, loose=loose), points) == door.AGREES
@@ -168,7 +168,7 @@ def test_a_misread_matrix_is_caught(change):
         3,
         (
             *network.nodes[:2],
-            Affine("y", ("h",), (Dense(change(network.affine("y").maps[0].matrix())),), np.zeros(2)),
+            Affine("y", ("h",), (Dense(change(network.affine("y").maps[0].dense())),), np.zeros(2)),
         ),
         "y", network.signature,
     )  # fmt: skip

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -11,56 +10,9 @@ from hypothesis import strategies as st
 from strategies import networks
 
 from leo_core.errors import NetworkError
-from leo_core.linear import Dense, Diagonal, Select, Sparse
+from leo_core.linear import Dense, Sparse
 from leo_core.network import INPUT, Affine, Network, Relu, Signature
 from leo_core.testing.networks import NETWORKS, chain, residual, skip
-
-MAPS = {
-    "dense": Dense(np.array([[1.5, -2, 0], [0.1, 0, 3]])),
-    "dense32": Dense(np.array([[1.5, -2, 0], [0.1, 0, 3]], np.float32)),
-    "sparse": Sparse.of(np.array([[1.5, 0, 0], [0.1, 0, 3]])),
-    "diagonal": Diagonal(np.array([0.1, 0, -2.0])),
-    "select": Select(np.array([2, 0, 0, 1]), columns=3),
-    "empty": Dense(np.zeros((0, 3))),
-}
-
-
-@pytest.mark.parametrize("linear", MAPS.values(), ids=MAPS)
-class TestEachLinearMapIsItsOwnDenseForm:
-    def test_apply(self, linear):
-        x = np.random.default_rng(0).standard_normal((5, linear.columns))
-        assert np.allclose(linear.apply(x), x @ linear.matrix().T.astype(float), rtol=1e-14, atol=0)
-
-    def test_apply_transposed(self, linear):
-        y = np.random.default_rng(0).standard_normal((5, linear.rows))
-        assert np.allclose(linear.apply_transposed(y), y @ linear.matrix().astype(float), rtol=1e-14, atol=1e-15)
-
-    def test_apply_exact(self, linear):
-        node = Affine("y", (INPUT,), (linear,), np.zeros(linear.rows))
-        if linear.rows == 0:
-            return
-        x = [Fraction(1, 3), Fraction(-7, 2), Fraction(5)]
-        got = Network(linear.columns, (node,), "y").evaluate_exact(x)["y"].fractions()
-        matrix = linear.matrix()
-        want = [sum(Fraction(float(w)) * v for w, v in zip(row, x, strict=True)) for row in matrix]
-        assert list(got) == want
-
-    def test_absolute(self, linear):
-        assert (linear.absolute().matrix() == np.abs(linear.matrix())).all()
-
-    def test_support(self, linear):
-        assert (linear.support().matrix() == (linear.matrix() != 0)).all()
-        assert linear.support().dtype == np.float32
-
-    def test_counts(self, linear):
-        assert linear.nonzeros == np.count_nonzero(linear.matrix())
-        assert linear.connections >= 0
-
-    def test_pickles_and_stays_frozen(self, linear):
-        again = pickle.loads(pickle.dumps(linear))
-        assert (again.matrix() == linear.matrix()).all()
-        for array in again.arrays().values():
-            assert not array.flags.writeable
 
 
 @given(networks(inputs=st.integers(1, 4)))
@@ -87,9 +39,9 @@ def test_the_residual_network_adds_its_input():
     h = x
     for block in (1, 2):
         inner, outer = network.affine(f"in{block}"), network.affine(f"sum{block}")
-        h = h + outer.maps[0].matrix() @ np.maximum(inner.maps[0].matrix() @ h + inner.bias, 0)
+        h = h + outer.maps[0].dense() @ np.maximum(inner.maps[0].dense() @ h + inner.bias, 0)
     out = network.affine("out")
-    assert np.allclose(network.evaluate(x), out.maps[0].matrix() @ h + out.bias)
+    assert np.allclose(network.evaluate(x), out.maps[0].dense() @ h + out.bias)
     assert not network.is_chain
     with pytest.raises(NetworkError, match="not a plain chain"):
         network.layers()
@@ -99,7 +51,7 @@ def test_the_skip_connection_reaches_the_output():
     network = skip()
     values = network.evaluate_nodes(np.array([0.5, -1, 0.25]))
     last = network.affine("last")
-    want = sum(m.matrix() @ values[s] for m, s in zip(last.maps, last.sources, strict=True)) + last.bias
+    want = sum(m.dense() @ values[s] for m, s in zip(last.maps, last.sources, strict=True)) + last.bias
     assert np.allclose(values["last"], want)
 
 
@@ -187,6 +139,6 @@ def test_single_units_are_picked_as_they_would_be_multiplied():
     linear, rng = Dense(np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)), np.random.default_rng(1)
     picked = np.zeros((6, 4))
     picked[[0, 2, 3, 5], [3, 1, 1, 0]] = rng.standard_normal(4)
-    assert np.array_equal(linear.apply_transposed(picked), picked @ linear.matrix().astype(np.float64))
+    assert np.array_equal(linear.apply_transposed(picked), picked @ linear.dense().astype(np.float64))
     one = np.vstack([picked[0] + [0, 1, 0, 0], np.zeros((3, 4))])  # two units in one row
-    assert np.array_equal(linear.apply_transposed(one), one @ linear.matrix().astype(np.float64))
+    assert np.array_equal(linear.apply_transposed(one), one @ linear.dense().astype(np.float64))

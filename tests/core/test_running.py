@@ -77,9 +77,7 @@ class Machine:
                     z if z >= 0 else self.multiply(s, z) for s, z in zip(slopes, values[node.source], strict=True)
                 ]
                 continue
-            matrices = [
-                (values[s], m.matrix().astype(self.dtype)) for s, m in zip(node.sources, node.maps, strict=True)
-            ]
+            matrices = [(values[s], m.dense().astype(self.dtype)) for s, m in zip(node.sources, node.maps, strict=True)]
             values[node.name] = [
                 self.sum([(m[row, j], v[j]) for v, m in matrices for j in range(len(v))], bias)
                 for row, bias in enumerate(node.bias.astype(self.dtype))

@@ -84,7 +84,7 @@ def in_quarters(network):
     return all(
         (4 * array == np.round(4 * array)).all()
         for node in network.nodes
-        for array in ([node.slope] if isinstance(node, Relu) else [node.bias, *(m.matrix() for m in node.maps)])
+        for array in ([node.slope] if isinstance(node, Relu) else [node.bias, *(m.dense() for m in node.maps)])
     )
 
 

@@ -598,7 +598,7 @@ def test_weights_stored_as_bfloat16():
     made = unchecked([node("Cast", "H", "W", to=1), node("MatMul", "x W", "y")], {})
     made.graph.initializer.append(helper.make_tensor("H", TensorProto.BFLOAT16, [3, 4], weight(3, 4).ravel().tolist()))
     network = read_live_model(made).network
-    assert network.nodes[-1].maps[0].matrix().shape == (4, 3)
+    assert network.nodes[-1].maps[0].dense().shape == (4, 3)
 
 
 class TestNoGraphAtAll:
