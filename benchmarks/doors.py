@@ -2,7 +2,7 @@
 
     python benchmarks/doors.py fuzz [--frameworks onnx,torch,keras] [--count 5000] [--jobs 1] [--records doors.jsonl]
         [--json FILE]
-    python benchmarks/doors.py faults [--cases 400]
+    python benchmarks/doors.py faults [--cases 400] [--enough 5]
     python benchmarks/doors.py cost [--networks PART …]
 
 ``fuzz`` makes ``--count`` models of each framework (``tests/door_cases``), reads each with the door left out, and
@@ -62,6 +62,7 @@ def main() -> None:
     fuzz.add_argument("--json", type=Path, help="write the figures there")
     plant = commands.add_parser("faults")
     plant.add_argument("--cases", type=int, default=400, help="models of the framework tried at most for each fault")
+    plant.add_argument("--enough", type=int, default=5, help="misread models after which a fault is done with")
     plant.add_argument("--names", default="", help="only faults with one of these in their name, by commas")
     cost = commands.add_parser("cost")
     cost.add_argument("--networks", nargs="*", default=())
@@ -165,10 +166,9 @@ def run_faults(arguments: argparse.Namespace) -> int:
         shown.add_column(text, justify="right" if at > 1 else "left", no_wrap=True)
     missed = 0
     wanted = [part for part in arguments.names.split(",") if part]
-    for fault in faults.planted():
-        if wanted and not any(part in fault.name for part in wanted):
-            continue
-        misread, caught = faults.caught(fault, range(arguments.cases))
+    chosen = [fault for fault in faults.planted() if not wanted or any(part in fault.name for part in wanted)]
+    for fault in track(chosen, "faults"):
+        misread, caught = faults.caught(fault, range(arguments.cases), arguments.enough)
         missed += not misread or caught < misread
         shown.add_row(fault.framework, fault.name, str(misread), str(caught))
     Console(width=300).print(shown)

@@ -217,8 +217,7 @@ def _steepest(network: Network, x: Array, rng: np.random.Generator) -> Array:
     with np.errstate(over="ignore", invalid="ignore"):
         for node in reversed(network.nodes):
             if isinstance(node, Affine):
-                for source, linear in zip(node.sources, node.maps, strict=True):
-                    slopes[source] = slopes[source] + linear.apply_transposed(slopes[node.name])
+                node.push(slopes[node.name], slopes)
             else:
                 passing = np.where(values[node.source] >= 0, 1.0, node.slope)
                 slopes[node.source] = slopes[node.source] + passing * slopes[node.name]

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Mapping, MutableMapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeAlias, final
 
@@ -68,7 +68,7 @@ class Affine:
                 f"node '{self.name}': {len(self.sources)} source(s) but {len(self.maps)} linear map(s); "
                 "give one map per source"
             )
-        for source, linear in zip(self.sources, self.maps, strict=True):
+        for source, linear in self.reads:
             if linear.rows != self.size:
                 raise NetworkError(
                     f"node '{self.name}': the map from '{source}' has {linear.rows} rows, the bias {self.size} entries"
@@ -81,6 +81,25 @@ class Affine:
     @property
     def size(self) -> int:
         return int(self.bias.shape[0])
+
+    @property
+    def reads(self) -> tuple[tuple[str, LinearMap], ...]:
+        """Each source with the map that is applied to it."""
+        return tuple(zip(self.sources, self.maps, strict=True))
+
+    def apply(self, values: Mapping[str, FloatArray]) -> FloatArray:
+        """Σ A x + b of the sources' values (…, columns), in their dtype: summed from left to right, the bias last."""
+        total: Any = 0
+        for position, (source, linear) in enumerate(self.reads):
+            flow = linear.apply(values[source])
+            total = flow if not position else total + flow
+        return np.asarray(total + self.bias.astype(total.dtype))
+
+    def push(self, price: FloatArray, flows: MutableMapping[str, FloatArray]) -> None:
+        """Add Aᵀ price, of prices (…, units), to the flow that has arrived at each source."""
+        for source, linear in self.reads:
+            flow = linear.apply_transposed(price)
+            flows[source] = flows[source] + flow if source in flows else flow
 
     def dense(self) -> FloatArray:
         """The maps written out side by side, (units, all columns), in float64; see :meth:`LinearMap.dense`."""
@@ -189,7 +208,7 @@ class Network:
             if node.name in sizes:
                 raise NetworkError(f"node '{node.name}': the name is used twice")
             if isinstance(node, Affine):
-                for source, linear in zip(node.sources, node.maps, strict=True):
+                for source, linear in node.reads:
                     if source not in sizes:
                         raise NetworkError(f"node '{node.name}': its source '{source}' is not an earlier node")
                     if linear.columns != sizes[source]:
@@ -326,6 +345,11 @@ class Network:
         """Input, every hidden ReLU layer, output."""
         return (self.input_size, *(r.size for r in self.relus if r.name != self.output), self.output_size)
 
+    def with_nodes(self, *changed: Node) -> Network:
+        """The network with other nodes of the same names in the place of its own."""
+        instead = {node.name: node for node in changed}
+        return replace(self, nodes=tuple(instead.get(node.name, node) for node in self.nodes))
+
     def layers(self) -> tuple[Layer, ...]:
         """The steps of a plain chain.
 
@@ -398,10 +422,7 @@ class Network:
                 z = values[node.source]
                 values[node.name] = np.where(z >= 0, z, node.slope.astype(dtype) * z)
             else:
-                total = node.maps[0].apply(values[node.sources[0]])
-                for source, linear in zip(node.sources[1:], node.maps[1:], strict=True):
-                    total = total + linear.apply(values[source])
-                values[node.name] = total + node.bias.astype(dtype)
+                values[node.name] = node.apply(values)
         return values
 
     @own_thread()
@@ -417,7 +438,7 @@ class Network:
             if isinstance(node, Relu):
                 values[node.name] = _relu_exact(values[node.source], node.slope)
             else:
-                terms = [linear.apply_exact(values[s]) for s, linear in zip(node.sources, node.maps, strict=True)]
+                terms = [linear.apply_exact(values[source]) for source, linear in node.reads]
                 values[node.name] = add_exact([*terms, ExactVector.of(node.bias)])
         return values
 

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.arithmetic import round_up
-from leo_core.bounds.dual import add, chunks, collect, one_rounding, outermost, prefix
+from leo_core.bounds.dual import add, collect, one_rounding, outermost
 from leo_core.bounds.region import Interval, Region
+from leo_core.bounds.upto import upto
 from leo_core.network import INPUT, Affine, Network
 
 Array = NDArray[np.float64]
@@ -101,7 +102,7 @@ def bound_linearly(
     total, magnitude = np.zeros(count), np.zeros(count)
     terms, scale = network.input_size, 1.0
     with np.errstate(invalid="ignore", over="ignore"):
-        for affine, relus in reversed(prefix(network, target)):
+        for affine, relus in reversed(upto(network, target).steps):
             ahead, leaked = collect(relus, collected, count, affine.size)
             price = add(collected.pop(affine.name, None), leaked)
             weight, entering = memo.cost(network, affine, region)
@@ -126,9 +127,7 @@ def bound_linearly(
                 magnitude += np.abs(price) @ weight
             total += price @ affine.bias.astype(np.float64)
             terms += sum(linear.columns for linear in affine.maps) + 2 * affine.size
-            for source, linear in zip(affine.sources, affine.maps, strict=True):
-                flow = linear.apply_transposed(price)
-                collected[source] = collected[source] + flow if source in collected else flow
+            affine.push(price, collected)
         slope = collected.get(INPUT)
         slope = np.zeros((count, network.input_size)) if slope is None else slope
         upper, _ = outermost(network, region, rows, slope, total, magnitude, terms, scale)
@@ -143,15 +142,14 @@ def backward_interval(
     expired: Callable[[], bool] = lambda: False,
 ) -> Interval:
     """(lower, upper) of an affine node's units, or of some, on one region; infinite from where ``expired`` on."""
-    size = network.size(target)
-    units = np.arange(size) if units is None else units
+    way = upto(network, target)
+    units = np.arange(network.size(target)) if units is None else units
     memo = Memo()
     low, high = np.full(len(units), -np.inf), np.full(len(units), np.inf)
-    for chunk in chunks(network, target, len(units)):
+    for chunk in way.chunks(len(units)):
         if expired():
             break
         for sign, side in ((-1.0, low), (1.0, high)):
-            objectives = np.zeros((chunk.stop - chunk.start, size))
-            objectives[np.arange(len(objectives)), units[chunk]] = sign
+            objectives = way.objectives(units[chunk], sign)
             side[chunk] = sign * bound_linearly(network, target, objectives, region, memo).upper
     return low, high

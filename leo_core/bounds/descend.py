@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.bounds.crown import LinearBound, Memo, bound_linearly
-from leo_core.bounds.dual import chunks, prefix
 from leo_core.bounds.interval import bound_affine_stack
 from leo_core.bounds.region import Region
+from leo_core.bounds.upto import upto
 from leo_core.network import INPUT, Network
 
 Array = NDArray[np.float64]
@@ -36,7 +36,7 @@ def descend(network: Network, target: str, region: Region, since: Indices | None
     count = len(region.lower)
     variation = np.zeros((count, network.input_size))
     memo = Memo()
-    for position, (node, relus) in enumerate(prefix(network, target)):
+    for position, (node, relus) in enumerate(upto(network, target).steps):
         changed = np.ones(count, dtype=bool) if since is None else since < position
         if not changed.any():
             continue
@@ -47,12 +47,11 @@ def descend(network: Network, target: str, region: Region, since: Indices | None
         rows, units = np.nonzero((low < 0) & (high > 0) & changed[:, None])
         if len(rows) == 0:
             continue
-        for chunk in chunks(network, node.name, len(rows)):
+        way = upto(network, node.name)
+        for chunk in way.chunks(len(rows)):
             at, unit = rows[chunk], units[chunk]
             for sign, side in ((1.0, high), (-1.0, low)):
-                objectives = np.zeros((len(at), node.size))
-                objectives[np.arange(len(at)), unit] = sign
-                bound = bound_linearly(network, node.name, objectives, region, memo, at)
+                bound = bound_linearly(network, node.name, way.objectives(unit, sign), region, memo, at)
                 side[at, unit] = sign * np.minimum(sign * side[at, unit], bound.upper)
                 variation += leaning(bound, region, at)
         region = region.tightened(node.name, low, high)
@@ -72,7 +71,6 @@ def leaning(bound: LinearBound, region: Region, rows: Indices, used: NDArray[np.
 
 def parts_at_once(network: Network, target: str, most: int) -> int:
     """How many parts, ``most`` at the most, are bounded in well under a second."""
-    plan = prefix(network, target)
-    weights = sum(linear.products for node, _ in plan for linear in node.maps)
-    objectives = 2 * sum(node.size for node, relus in plan if relus and node.sources != (INPUT,)) + 1
-    return int(np.clip(4_000_000_000 // max(1, weights * objectives), 1, most))
+    way = upto(network, target)
+    objectives = 2 * sum(node.size for node, relus in way.steps if relus and node.sources != (INPUT,)) + 1
+    return int(np.clip(4_000_000_000 // max(1, way.products * objectives), 1, most))

@@ -36,7 +36,8 @@ from numpy.typing import NDArray
 
 from leo_core.arithmetic import TINY, ExactVector, gamma, round_up
 from leo_core.bounds.region import Region
-from leo_core.network import INPUT, Affine, Network, Relu, sources_of
+from leo_core.bounds.upto import upto
+from leo_core.network import INPUT, Affine, Network, Relu
 
 Array = NDArray[np.float64]
 
@@ -113,7 +114,6 @@ def bound_above(
     """
     objectives = np.asarray(objectives, dtype=np.float64)
     count = objectives.shape[0]
-    plan = prefix(network, target)
     collected: dict[str, Array] = {target: objectives}
     used: dict[str, Array] = {}
     prices: dict[str, Array] = {}
@@ -126,7 +126,7 @@ def bound_above(
         return array if rows is None else array[rows]
 
     with np.errstate(invalid="ignore", over="ignore"):
-        for affine, relus in reversed(plan):
+        for affine, relus in reversed(upto(network, target).steps):
             direct = collected.pop(affine.name, None)
             ahead, leaked = collect(relus, collected, count, affine.size)
             node_price = before = add(direct, leaked)
@@ -156,9 +156,7 @@ def bound_above(
             magnitude = magnitude + np.abs(node_price) @ weight
             terms += columns + 2 * affine.size
             scale += reach_sum
-            for source, linear in zip(affine.sources, affine.maps, strict=True):
-                flow = linear.apply_transposed(node_price)
-                collected[source] = collected[source] + flow if source in collected else flow
+            affine.push(node_price, collected)
         slope = collected.get(INPUT)
         slope = np.zeros((count, network.input_size)) if slope is None else slope
         upper, rounding = outermost(network, region, rows, slope, total, magnitude, terms, scale)
@@ -202,7 +200,7 @@ class _Tilted:
         cost = np.abs(on[:, 0])
         self.flows = []
         self.columns = 0
-        for source, linear in zip(affine.sources, affine.maps, strict=True):
+        for source, linear in affine.reads:
             t = slope[:, self.columns : self.columns + linear.columns]
             self.columns += linear.columns
             weight = linear.rows_at(self._units)
@@ -227,26 +225,14 @@ def _largest(coefficients: Array, lower: Array, upper: Array) -> Array:
     return np.asarray(np.maximum(coefficients, 0.0) @ upper.T + np.minimum(coefficients, 0.0) @ lower.T)
 
 
-def chunks(network: Network, target: str, count: int) -> list[slice]:
-    """Slices of so many objectives that an array of theirs stays near 16 MB, and one sweep well under a second."""
-    step = network.memo.get(("chunk", target))
-    if step is None:
-        plan = prefix(network, target)
-        widest = max([network.input_size, *(node.size for node, _ in plan)])
-        weights = sum(linear.products for node, _ in plan for linear in node.maps)
-        step = network.memo["chunk", target] = max(1, min(2_000_000 // widest, 2_000_000_000 // max(1, weights)))
-    return [slice(start, min(start + step, count)) for start in range(0, count, step)]
-
-
 def bound_above_exact(
     network: Network, target: str, objective: Array, region: Region, multipliers: Multipliers, tilts: Tilts = NO_TILTS
 ) -> Fraction:
     """The same bound for one objective (units,) with no rounding at all, for given y (units,) per node."""
-    plan = prefix(network, target)
     collected: dict[str, list[Fraction]] = {target: [Fraction(float(c)) for c in objective]}
     total = Fraction(0)
     zero = Fraction(0)
-    for affine, relus in reversed(plan):
+    for affine, relus in reversed(upto(network, target).steps):
         price = list(collected.pop(affine.name, [zero] * affine.size))
         if relus:
             ahead = [zero] * affine.size
@@ -276,7 +262,7 @@ def bound_above_exact(
         for i, coefficient in enumerate(price):
             if coefficient:
                 total += coefficient * Fraction(float(affine.bias[i]))
-        for source, linear in zip(affine.sources, affine.maps, strict=True):
+        for source, linear in affine.reads:
             flow = linear.apply_transposed_exact(ExactVector.of(np.array(price, dtype=object))).fractions()
             if source in collected:  # a tilt's, or another reader's
                 flow = [left + right for left, right in zip(collected[source], flow, strict=True)]
@@ -304,7 +290,7 @@ def _tilt_exactly(
             continue
         ahead[unit] -= share
         on, off, first = share * Fraction(float(affine.bias[unit])), zero, 0
-        for source, linear in zip(affine.sources, affine.maps, strict=True):
+        for source, linear in affine.reads:
             ends = [[Fraction(float(v)) for v in side] for side in region.value(network, source)]
             flow = collected.setdefault(source, [zero] * linear.columns)
             for j, weight in enumerate(linear.rows_at(np.array([unit]))[0]):
@@ -316,31 +302,6 @@ def _tilt_exactly(
             first += linear.columns
         total += max(on, off)
     return total
-
-
-def prefix(network: Network, target: str) -> list[tuple[Affine, tuple[Relu, ...]]]:
-    """The affine nodes a target depends on, itself last, each with the ReLUs on the way that read it."""
-    plan: list[tuple[Affine, tuple[Relu, ...]]] | None = network.memo.get(("prefix", target))
-    if plan is None:
-        plan = network.memo["prefix", target] = _prefix(network, target)
-    return plan
-
-
-def _prefix(network: Network, target: str) -> list[tuple[Affine, tuple[Relu, ...]]]:
-    needed = {target}
-    for node in reversed(network.nodes):
-        if node.name in needed:
-            needed.update(sources_of(node))
-    result = []
-    for node in network.nodes:
-        if isinstance(node, Affine) and node.name in needed:
-            relus = tuple(
-                reader
-                for name in network.readers[node.name]
-                if name in needed and isinstance(reader := network[name], Relu) and node.name != target
-            )
-            result.append((node, relus))
-    return result
 
 
 def collect(relus: tuple[Relu, ...], collected: dict[str, Array], count: int, size: int) -> tuple[Array, Array | None]:
@@ -377,7 +338,7 @@ def one_rounding(network: Network, affine: Affine, region: Region) -> tuple[Arra
     """|A|·max|h| + |b| per unit, and the sum of max|h|: what one rounding can cost, per unit of price."""
     weight = np.abs(affine.bias.astype(np.float64))
     reach_sum, columns = 0.0, 0
-    for source, linear in zip(affine.sources, affine.maps, strict=True):
+    for source, linear in affine.reads:
         reach = region.reach(network, source)
         weight = weight + linear.absolute().apply(reach)
         reach_sum += float(reach.sum())

@@ -42,7 +42,7 @@ def _rounded(network: Network, node: Affine, region: Region) -> tuple[Array, Arr
     radius_sum = np.zeros(node.size)
     magnitude = np.abs(centre_sum)
     terms = 2
-    for source, linear in zip(node.sources, node.maps, strict=True):
+    for source, linear in node.reads:
         low, high = region.value(network, source)
         with np.errstate(invalid="ignore", over="ignore"):
             centre = low + 0.5 * (high - low)
@@ -74,7 +74,7 @@ def bound_network(network: Network, box: Box) -> Region:
 def _exact_extreme(network: Network, node: Affine, region: Region, unit: int, side: int) -> Fraction:
     """The exact largest (side +1) or smallest value of one unit over its sources' intervals."""
     total = Fraction(float(node.bias[unit]))
-    for source, linear in zip(node.sources, node.maps, strict=True):
+    for source, linear in node.reads:
         low, high = region.value(network, source)
         for j, weight in zip(*linear.row(unit), strict=True):
             end = high[j] if (weight > 0) == (side > 0) else low[j]

@@ -171,7 +171,7 @@ class _Arithmetic:
         size: Any = np.abs(node.bias.astype(np.float64))
         terms: Any = (node.bias != 0).astype(np.float64)
         products, columns = 0, 0
-        for source, linear in zip(node.sources, node.maps, strict=True):
+        for source, linear in node.reads:
             lower, upper = region.value(network, source)
             at_most = np.maximum(np.abs(lower), np.abs(upper)) + errors[source]  # in size, as run
             live = ~(at_most == 0)  # NaN counts

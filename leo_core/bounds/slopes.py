@@ -8,15 +8,16 @@ multipliers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.bounds.dual import DualBound, Policy, bound_above, prefix
+from leo_core.bounds.dual import DualBound, Policy, bound_above
 from leo_core.bounds.region import Region
-from leo_core.network import INPUT, Affine, Network, Relu
+from leo_core.bounds.upto import Step, upto
+from leo_core.network import INPUT, Network
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -39,7 +40,6 @@ def improved(
     An objective is left alone once its bound is not positive; no step begins once ``expired``.
     """
     slopes: dict[str, _Slopes] = {}
-    plan = prefix(network, target)
     now = bound_above(network, target, objectives, region, _policy(slopes, np.arange(len(objectives))), rows)
     upper, rounding, slope = now.upper.copy(), now.rounding.copy(), now.slope_at_input.copy()
     used = {name: y.copy() for name, y in now.multipliers.items()}
@@ -49,7 +49,7 @@ def improved(
         kept = np.flatnonzero(upper[at] > 0)
         if len(kept) == 0 or expired():
             break
-        _descend(slopes, _gradients(plan, region, rows, at, now, slopes), at, kept, step)
+        _descend(slopes, _gradients(upto(network, target).steps, region, rows, at, now, slopes), at, kept, step)
         at = at[kept]
         own = None if rows is None else rows[at]
         now = bound_above(network, target, objectives[at], region, _policy(slopes, at), own)
@@ -100,7 +100,7 @@ def _policy(slopes: dict[str, _Slopes], at: Indices) -> Policy:
 
 
 def _gradients(
-    plan: list[tuple[Affine, tuple[Relu, ...]]],
+    plan: Sequence[Step],
     region: Region,
     rows: Indices | None,
     at: Indices,
@@ -115,10 +115,7 @@ def _gradients(
     values = {INPUT: np.where(now.slope_at_input > 0, own(region.upper), own(region.lower))}
     result: dict[str, tuple[Array, NDArray[np.bool_]]] = {}
     for node, relus in plan[:-1]:
-        a: Array = node.bias.astype(np.float64)
-        for source, linear in zip(node.sources, node.maps, strict=True):
-            a = a + linear.apply(values[source])
-        values[node.name] = a
+        a = values[node.name] = node.apply(values)
         mine = slopes.get(node.name)
         if mine is None:
             continue

@@ -13,9 +13,9 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.bounds.dual import chunks
 from leo_core.bounds.region import Region
 from leo_core.bounds.slopes import improved
+from leo_core.bounds.upto import upto
 from leo_core.certificate import check
 from leo_core.certificate.check import bounds, networks, trees
 from leo_core.errors import EncodingError
@@ -135,7 +135,7 @@ class _Layer:
             return
         claims = [(int(unit), sign) for unit in units for sign in (1, -1)]
         engine = self._engine_region()
-        for chunk in chunks(self._network, self._target, len(claims)):
+        for chunk in upto(self._network, self._target).chunks(len(claims)):
             if self._budget.expired:
                 return
             part = claims[chunk]

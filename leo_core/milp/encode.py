@@ -21,8 +21,8 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from leo_core.bounds.dual import prefix
 from leo_core.bounds.region import Region
+from leo_core.bounds.upto import upto
 from leo_core.errors import EncodingError
 from leo_core.milp.problem import MilpProblem
 from leo_core.network import INPUT, Affine, Network
@@ -105,7 +105,7 @@ def encode(network: Network, target: str, region: Region) -> Encoding:
 
     Raises :class:`EncodingError` when it would be too large, or its numbers overflow.
     """
-    plan = prefix(network, target)
+    plan = upto(network, target).steps
     binaries = sum(len(_open(node, region)) for node, relus in plan if relus)
     total = network.input_size + 2 * binaries
     if 3 * binaries * total > _ENTRIES:
@@ -193,7 +193,7 @@ def _open(node: Affine, region: Region) -> NDArray[np.int64]:
 
 def _affine(node: Affine, values: Mapping[str, tuple[Array, Array]], total: int) -> tuple[Array, Array]:
     matrix, offset = np.zeros((node.size, total)), node.bias.astype(np.float64)
-    for source, linear in zip(node.sources, node.maps, strict=True):
+    for source, linear in node.reads:
         inner, inner_offset = values[source]
         matrix = matrix + linear.apply(np.ascontiguousarray(inner.T)).T
         offset = offset + linear.apply(inner_offset)

@@ -5,7 +5,6 @@ Values are computed over the rationals; a new bias is rounded once, to its dtype
 
 from __future__ import annotations
 
-from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -30,7 +29,7 @@ def fold_constants(network: Network, facts: Facts, name: str, fits: Fits) -> Rew
         known = network.memo["constants", facts.box] = _constants(network, facts)
     exact = [Fraction(float(value)) for value in node.bias]
     new_maps, folded = [], 0
-    for source, linear in zip(node.sources, node.maps, strict=True):
+    for source, linear in node.reads:
         used = linear.used_columns(np.ones(linear.rows, dtype=bool))
         columns = [] if source == INPUT else [j for j in known[source] if used[j]]
         for j in columns:
@@ -47,8 +46,7 @@ def fold_constants(network: Network, facts: Facts, name: str, fits: Fits) -> Rew
         return Refusal(what, "a new bias would overflow")
     error = np.array([float_up(abs(Fraction(float(new)) - old)) for new, old in zip(bias, exact, strict=True)])
     changed = Affine(name, node.sources, tuple(new_maps), bias, node.origin)
-    nodes = tuple(changed if other.name == name else other for other in network.nodes)
-    result = Rewrite(replace(network, nodes=nodes), facts, what, {name: Change.at_most(error)} if error.any() else {})
+    result = Rewrite(network.with_nodes(changed), facts, what, {name: Change.at_most(error)} if error.any() else {})
     return result if fits(result) else Refusal(what, "rounding the new biases costs more than the tolerance leaves")
 
 
@@ -69,13 +67,13 @@ def _constants(network: Network, facts: Facts) -> Constants:
 
 def _constant_rows(node: Affine, known: Constants) -> dict[int, Fraction]:
     varies = np.zeros(node.size, dtype=bool)
-    for source, linear in zip(node.sources, node.maps, strict=True):
+    for source, linear in node.reads:
         moving = ~_mask(list(known[source]), linear.columns)
         varies |= linear.absolute().apply(moving.astype(np.float64)) > 0
     result = {}
     for i in np.flatnonzero(~varies):
         total = Fraction(float(node.bias[i]))
-        for source, linear in zip(node.sources, node.maps, strict=True):
+        for source, linear in node.reads:
             for j, weight in zip(*linear.row(int(i)), strict=True):
                 total += Fraction(float(weight)) * known[source][int(j)]
         result[int(i)] = total

@@ -114,7 +114,7 @@ def carry(network: Network, facts: Facts, changes: Mapping[str, Change]) -> dict
             continue
         own = changes[node.name].most if node.name in changes else np.zeros(node.size)
         moved[node.name], spread[node.name] = _flow(node, moved, own), _flow(node, spread, own)
-        work += sum(m.rows * m.columns for source, m in zip(node.sources, node.maps, strict=True) if source in moved)
+        work += sum(m.rows * m.columns for source, m in node.reads if source in moved)
         last = node.name == network.output or network.output in network.readers[node.name]
         if work and moved[node.name].any() and (last or node.size * work <= _TRACED_PRODUCTS):
             moved[node.name] = np.minimum(moved[node.name], _traced(network, facts, changes, moved, spread, node))
@@ -123,7 +123,7 @@ def carry(network: Network, facts: Facts, changes: Mapping[str, Change]) -> dict
 
 def _flow(node: Affine, entering: Mapping[str, Array], own: Array) -> Array:
     total = own
-    for source, linear in zip(node.sources, node.maps, strict=True):
+    for source, linear in node.reads:
         if source in entering and entering[source].any():
             flow = linear.absolute().apply(entering[source])
             total = round_up(total + round_up(flow + product_error(flow, linear.terms)))
@@ -192,7 +192,7 @@ def _traced(
             else:
                 if node.name in changes:
                     total += changes[node.name].through(price)
-                maps = zip(node.sources, node.maps, strict=True)
+                maps = node.reads
                 flows = [(source, linear.apply_transposed(price)) for source, linear in maps if source in moved]
             summands += 1
             terms += 2 * node.size + 8
@@ -241,7 +241,7 @@ def _meant(node: Affine, rounding: Rounding, ends: Mapping[str, tuple[Array, Arr
     """What the model means less what is stored, of a node that reads values in the given intervals."""
     weights = np.broadcast_to(np.asarray(rounding.weights, dtype=np.float64), node.size)
     rest = np.broadcast_to(np.asarray(rounding.bias, dtype=np.float64), node.size).copy()
-    for source, linear in zip(node.sources, node.maps, strict=True):
+    for source, linear in node.reads:
         low, high = ends[source]
         reach = np.where(weights.any(), np.maximum(np.abs(low), np.abs(high)), 0.0)
         flow = linear.absolute().apply(reach)

@@ -6,8 +6,6 @@ node that only affine nodes read.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from leo_core.linear import LinearMap, Select
@@ -43,9 +41,8 @@ def fold_linear(network: Network, facts: Facts, name: str, fits: Fits) -> Rewrit
         changed[reader.name] = folded
         if made is not None and made.most.any():
             changes[reader.name] = made
-    nodes = tuple(changed.get(other.name, other) for other in network.nodes)
     kind = "stable layer" if relu else "affine layer"
-    result = Rewrite(replace(network, nodes=nodes), facts, f"{kind} folded into what reads it", changes)
+    result = Rewrite(network.with_nodes(*changed.values()), facts, f"{kind} folded into what reads it", changes)
     if not fits(result):
         return Refusal(f"{kind} not folded", "rounding the new weights costs more than the tolerance leaves")
     return result
@@ -85,11 +82,11 @@ def _rounded(reader: Affine, name: str, node: Affine, block: Block) -> tuple[Aff
     bias = reader.bias.astype(np.float64)
     kinds = [node.bias.dtype, *(linear.dtype for linear in node.maps)]
     dtype = np.result_type(reader.maps[position].dtype, reader.bias.dtype, *kinds)  # a wide network stays one
-    others = {s: m for s, m in zip(reader.sources, reader.maps, strict=True) if s != name}
+    others = {s: m for s, m in reader.reads if s != name}
     # A source that the reader sees already keeps one map: the sum of both.
     beside = np.hstack(
         [others[s].rows_at(np.arange(reader.size)) if s in others else np.zeros((reader.size, m.columns))
-         for s, m in zip(node.sources, node.maps, strict=True)]
+         for s, m in node.reads]
     )  # fmt: skip
     left, weights, shift = outer, block.weights, block.bias
     if beside.any():

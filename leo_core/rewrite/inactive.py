@@ -5,8 +5,6 @@ With a leak it computes slope · z instead, a line, and belongs to :mod:`~leo_co
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from leo_core.arithmetic import product_error, round_up
@@ -27,24 +25,23 @@ def drop_inactive(network: Network, facts: Facts, name: str, fits: Fits) -> Rewr
     if not off.any():
         return None
     defect = np.where(off, units.defect(relu.slope), 0.0)
-    nodes: list[Node] = []
+    changed: list[Node] = []
     changes: dict[str, Change] = {}
     for node in network.nodes:
-        if isinstance(node, Affine) and name in node.sources:
-            cleared = []
-            error = np.zeros(node.size)
-            for source, linear in zip(node.sources, node.maps, strict=True):
-                if source == name:
-                    cleared.append(linear.without(np.zeros(linear.rows, dtype=bool), off))
-                    flow = linear.absolute().apply(defect)
-                    error = round_up(error + round_up(flow + product_error(flow, linear.terms)))
-                else:
-                    cleared.append(linear)
-            if defect.any():
-                changes[node.name] = Change.at_most(error)
-            nodes.append(Affine(node.name, node.sources, tuple(cleared), node.bias, node.origin))
-        else:
-            nodes.append(node)
+        if not isinstance(node, Affine) or name not in node.sources:
+            continue
+        cleared = []
+        error = np.zeros(node.size)
+        for source, linear in node.reads:
+            if source == name:
+                cleared.append(linear.without(np.zeros(linear.rows, dtype=bool), off))
+                flow = linear.absolute().apply(defect)
+                error = round_up(error + round_up(flow + product_error(flow, linear.terms)))
+            else:
+                cleared.append(linear)
+        if defect.any():
+            changes[node.name] = Change.at_most(error)
+        changed.append(Affine(node.name, node.sources, tuple(cleared), node.bias, node.origin))
     what = f"{int(off.sum())} inactive unit(s) dropped"
-    result = Rewrite(replace(network, nodes=tuple(nodes)), facts, what, changes)
+    result = Rewrite(network.with_nodes(*changed), facts, what, changes)
     return result if fits(result) else Refusal(what, "their state is only known up to a rounding of earlier layers")

@@ -6,7 +6,7 @@ What a pass makes of it is written as x → N relu(V x + d) + e and put back by 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
@@ -96,8 +96,7 @@ class ReluLayer:
         slope = np.concatenate([self.relu.slope[keep], np.zeros(len(rows.bias))])
         changed[self.relu.name] = Relu(self.relu.name, self.relu.source, slope, self.relu.origin)
         known = facts.units[self.node.name].kept(keep).joined(rows.units)
-        nodes = tuple(changed.get(node.name, node) for node in network.nodes)
-        return replace(network, nodes=nodes), facts.with_units(self.node.name, known)
+        return network.with_nodes(*changed.values()), facts.with_units(self.node.name, known)
 
     def _incoming(self, keep: NDArray[Any], rows: Rows) -> Affine:
         node, linears = self.node, []

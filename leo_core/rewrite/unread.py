@@ -50,7 +50,7 @@ def _live(network: Network) -> dict[str, Mask]:
         if not isinstance(node, Affine):
             live[node.source] |= rows
         elif rows.any():
-            for source, linear in zip(node.sources, node.maps, strict=True):
+            for source, linear in node.reads:
                 live[source] |= linear.used_columns(rows)
     return live
 
@@ -58,7 +58,7 @@ def _live(network: Network) -> dict[str, Mask]:
 def _restricted_affine(network: Network, node: Affine, live: dict[str, Mask]) -> Affine:
     rows = live[node.name]
     parts = []
-    for source, linear in zip(node.sources, node.maps, strict=True):
+    for source, linear in node.reads:
         if live[source].any() and linear.used_columns(rows).any():
             parts.append((source, restricted(linear, rows, live[source])))
     if not parts:

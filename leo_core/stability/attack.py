@@ -7,17 +7,16 @@ step is to the corner which the linear piece around the start favours; it halves
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.bounds.dual import prefix
+from leo_core.bounds.upto import Step, upto
 from leo_core.domain import Box
-from leo_core.network import INPUT, Affine, Network, Relu
+from leo_core.network import INPUT, Network
 
 Array = NDArray[np.float64]
-_Plan = list[tuple[Affine, tuple[Relu, ...]]]
 
 
 def scatter(box: Box, count: int, seed: int) -> Array:
@@ -44,9 +43,8 @@ def ascend(
     The first step is ``share`` (one number, or one per start) of the box's width. Each climb ends early once its
     float64 value is positive, and all once ``expired``.
     """
-    plan = prefix(network, target)
-    objectives = np.zeros((len(units), network.size(target)))
-    objectives[np.arange(len(units)), units] = signs
+    way = upto(network, target)
+    plan, objectives = way.steps, way.objectives(units, signs)
     width = box.upper - box.lower
     best = starts.copy()
     values, gradients = _value_and_gradient(plan, objectives, best)
@@ -65,14 +63,11 @@ def ascend(
     return best
 
 
-def _value_and_gradient(plan: _Plan, objectives: Array, points: Array) -> tuple[Array, Array]:
+def _value_and_gradient(plan: Sequence[Step], objectives: Array, points: Array) -> tuple[Array, Array]:
     """objectives·a_target at each point, and its gradient there."""
     values: dict[str, Array] = {INPUT: points}
     for node, relus in plan:
-        a = node.bias.astype(np.float64)
-        for source, linear in zip(node.sources, node.maps, strict=True):
-            a = a + linear.apply(values[source])
-        values[node.name] = a
+        a = values[node.name] = node.apply(values)
         for relu in relus:
             values[relu.name] = np.where(a >= 0, a, relu.slope * a)
     reached = (objectives * values[plan[-1][0].name]).sum(axis=1)
@@ -86,7 +81,5 @@ def _value_and_gradient(plan: _Plan, objectives: Array, points: Array) -> tuple[
                 price = passed if price is None else price + passed
         if price is None:
             continue
-        for source, linear in zip(node.sources, node.maps, strict=True):
-            flow = linear.apply_transposed(price)
-            flows[source] = flows[source] + flow if source in flows else flow
+        node.push(price, flows)
     return reached, flows.get(INPUT, np.zeros_like(points))

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from leo_core.bounds.crown import Memo, bound_linearly
 from leo_core.bounds.descend import descend, leaning, parts_at_once
-from leo_core.bounds.dual import prefix
 from leo_core.bounds.region import Region
+from leo_core.bounds.upto import upto
 from leo_core.domain import Box
 from leo_core.execution.budget import Budget
 from leo_core.execution.pool import LOST, Pool
@@ -82,7 +82,7 @@ class _Boxes:
     @staticmethod
     def leaves(tree: Bisection, network: Network, target: str, region: Region, claims: int) -> _Boxes:
         """The leaves of a tree, with the intervals that all nodes before the target have on the whole box."""
-        intervals = {node.name: region.intervals[node.name] for node, _ in prefix(network, target)}
+        intervals = {name: region.intervals[name] for name in upto(network, target).positions}
         node = np.flatnonzero(tree.axis < 0)
         lower, upper = tree.boxes(region.lower, region.upper)
         start = Region(lower, upper, Region(region.lower, region.upper, intervals).take(node).intervals)
@@ -177,8 +177,7 @@ class _Search:
         self._network, self._target, self._claims, self._box = network, target, claims, box
         self._units = np.array([unit for unit, _ in claims], dtype=np.int64)
         self._signs = np.array([sign for _, sign in claims], dtype=np.float64)
-        plan = prefix(network, target)
-        self._names = {node.name for node, _ in plan} | {relu.name for _, relus in plan for relu in relus}
+        self._names = upto(network, target).names
         self._broad = broad
         self._at_once = parts_at_once(network, target, BATCH)
         self.pending: list[_Boxes] = [start]
@@ -238,8 +237,7 @@ class _Search:
         self._work += boxes.open.sum(axis=0)
         region, lean = descend(self._network, self._target, boxes.region)
         rows, columns = np.nonzero(boxes.open)
-        objectives = np.zeros((len(rows), self._network.size(self._target)))
-        objectives[np.arange(len(rows)), self._units[columns]] = self._signs[columns]
+        objectives = upto(self._network, self._target).objectives(self._units[columns], self._signs[columns])
         bound = bound_linearly(self._network, self._target, objectives, region, Memo(), rows)
         low, high = (side[rows, self._units[columns]] for side in region.intervals[self._target])
         upper = np.minimum(bound.upper, np.where(self._signs[columns] > 0, high, -low))

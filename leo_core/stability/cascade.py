@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.bounds.crown import backward_interval
-from leo_core.bounds.dual import chunks
 from leo_core.bounds.interval import bound_affine
 from leo_core.bounds.region import Region
 from leo_core.bounds.slopes import improved
+from leo_core.bounds.upto import upto
 from leo_core.execution.pool import LOST
 from leo_core.network import Affine
 from leo_core.stability.attack import ascend, scatter
@@ -88,7 +88,7 @@ class _Starts:
             for name in names
             for sign in (-1, 1)
         }
-        for chunk in chunks(network, names[-1], len(self._points)):
+        for chunk in upto(network, names[-1]).chunks(len(self._points)):
             if work.budget.expired:
                 break
             values = network.evaluate_nodes(self._points[chunk])
@@ -149,7 +149,7 @@ class _Layer:
         points, smallest, largest = sample
         units, signs = _columns(self._claims())
         used, at = np.unique(np.where(signs > 0, largest[units], smallest[units]), return_inverse=True)
-        for chunk in chunks(self._network, self._target, len(used)):
+        for chunk in upto(self._network, self._target).chunks(len(used)):
             if self._budget.expired:
                 return
             mine = np.flatnonzero((at >= chunk.start) & (at < chunk.stop))
@@ -164,7 +164,7 @@ class _Layer:
         claims = self._claims()
         low, high = (side.copy() for side in self.region.intervals[self._target])
         corners = np.zeros((len(claims), self._box.size))
-        for chunk in chunks(self._network, self._target, len(claims)):
+        for chunk in upto(self._network, self._target).chunks(len(claims)):
             if self._budget.expired:
                 return
             units, signs = _columns(claims[chunk])
@@ -254,12 +254,10 @@ class _Layer:
         self._recall.keep(claim, finding.tree, finding.witness)
 
     def _objectives(self, units: Indices, signs: Array) -> Array:
-        objectives = np.zeros((len(units), self._network.size(self._target)))
-        objectives[np.arange(len(units)), units] = signs
-        return objectives
+        return upto(self._network, self._target).objectives(units, signs)
 
     def _attack(self, units: Indices, signs: Array, starts: Array) -> None:
-        for chunk in chunks(self._network, self._target, len(units)):
+        for chunk in upto(self._network, self._target).chunks(len(units)):
             if self._budget.expired:
                 return
             mine = (units[chunk], signs[chunk])

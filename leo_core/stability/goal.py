@@ -8,8 +8,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.bounds.dual import DualBound, Tilt, Tilts, bound_above, bound_above_exact, given, prefix
+from leo_core.bounds.dual import DualBound, Tilt, Tilts, bound_above, bound_above_exact, given
 from leo_core.bounds.region import Region
+from leo_core.bounds.upto import upto
 from leo_core.domain import Box
 from leo_core.milp.relaxation import RelaxedAnswer
 from leo_core.network import Network
@@ -33,14 +34,12 @@ class Goal:
 
     def __init__(self, network: Network, target: str, region: Region, unit: int, sign: int) -> None:
         self.network, self.target, self.unit, self.sign = network, target, unit, sign
-        plan = prefix(network, target)
-        known = {node.name: region.intervals[node.name] for node, _ in plan if node.name in region.intervals}
+        way = upto(network, target)
+        known = {name: region.intervals[name] for name in way.positions if name in region.intervals}
         self.region = Region(region.lower, region.upper, known)
         #: Affine nodes that a ReLU reads on the way to the target, and every node's place on that way.
-        self.branching = [node.name for node, relus in plan if relus]
-        self.position = {node.name: position for position, (node, _) in enumerate(plan)}
-        self.objective = np.zeros((1, network.size(target)))
-        self.objective[0, unit] = sign
+        self.branching, self.position = way.branching, way.positions
+        self.objective = way.objectives([unit], sign)
         self.witness: Array | None = None
         lower, upper = region.intervals[target]
         self._reach = max(abs(float(lower[unit])), abs(float(upper[unit])))

@@ -32,9 +32,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.bounds.crown import backward_interval
-from leo_core.bounds.dual import chunks
 from leo_core.bounds.interval import bound_affine, bound_network
 from leo_core.bounds.region import Region
+from leo_core.bounds.upto import upto
 from leo_core.domain import Box
 from leo_core.errors import EncodingError
 from leo_core.execution.budget import Budget
@@ -182,7 +182,7 @@ class _Search:
             reached = values[name][:, units] * signs
             best = reached.argmax(axis=0)
             likely = np.flatnonzero(reached.max(axis=0) > 0)
-            for chunk in chunks(self._network, name, len(likely)):
+            for chunk in upto(self._network, name).chunks(len(likely)):
                 rows = likely[chunk]
                 found = signs_at(self._network, name, units[rows], points[best[rows]], expired=self._expired)
                 for row in rows[found == signs[rows]].tolist():

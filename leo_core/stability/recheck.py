@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from leo_core.bounds.descend import descend, parts_at_once
-from leo_core.bounds.dual import bound_above, bound_above_exact, given, prefix
+from leo_core.bounds.dual import bound_above, bound_above_exact, given
 from leo_core.bounds.region import Region
+from leo_core.bounds.upto import upto
 from leo_core.execution.budget import Budget
 from leo_core.network import Network
 from leo_core.stability.evidence import Leaf, Split, Tree
@@ -25,11 +26,10 @@ def proves(tree: Tree, network: Network, target: str, claim: Claim, region: Regi
     The region has intervals for the nodes up to that one. Not proved in time is not proved. A tree that does not fit
     the network makes numpy raise; whoever read it from a file expects that.
     """
-    plan = prefix(network, target)
-    position = {node.name: k for k, (node, relus) in enumerate(plan) if relus}
-    whole = Region(region.lower, region.upper, {node.name: region.intervals[node.name] for node, _ in plan})
+    way = upto(network, target)
+    whole = Region(region.lower, region.upper, {name: region.intervals[name] for name in way.positions})
     at_once, first = parts_at_once(network, target, BATCH), np.zeros(1, dtype=np.int64)
-    pending: list[tuple[Tree, Region, int]] = [(tree, whole, len(plan))]  # of the whole nothing has changed
+    pending: list[tuple[Tree, Region, int]] = [(tree, whole, len(way.steps))]  # of the whole nothing has changed
     while pending:
         if budget.expired:
             return False
@@ -40,7 +40,7 @@ def proves(tree: Tree, network: Network, target: str, claim: Claim, region: Regi
             part = stack.one(row)
             if isinstance(at, Split):
                 for half, active in ((at.on, True), (at.off, False)):
-                    pending.append((half, part.split(at.node, at.unit, active=active), position[at.node]))
+                    pending.append((half, part.split(at.node, at.unit, active=active), way.positions[at.node]))
             elif not (isinstance(at, Leaf) and (part.empty or _closes(at, network, target, claim, part))):
                 return False
     return True

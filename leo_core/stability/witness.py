@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.bounds.dual import prefix
 from leo_core.bounds.interval import bound_affine_stack
 from leo_core.bounds.region import Region
+from leo_core.bounds.upto import upto
 from leo_core.network import Network
 
 Array = NDArray[np.float64]
@@ -35,14 +35,13 @@ def signs_at(
     """
     at = np.arange(len(units)) if at is None else at
     region = Region(points, points)
-    plan = prefix(network, target)
-    for node, _ in plan:
+    way = upto(network, target)
+    for node, _ in way.steps:
         region = region.tightened(node.name, *bound_affine_stack(network, node, region))
     lower, upper = (side[at, units] for side in region.intervals[target])
     signs = (lower > 0).astype(np.int8) - (upper < 0).astype(np.int8)
-    needed = {node.name for node, _ in plan} | {relu.name for _, relus in plan for relu in relus}
     for k in np.flatnonzero(signs == 0):
         if expired():
             break
-        signs[k] = network.evaluate_exact(points[at[k]], only=needed)[target].signs()[units[k]]
+        signs[k] = network.evaluate_exact(points[at[k]], only=way.names)[target].signs()[units[k]]
     return signs

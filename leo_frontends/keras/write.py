@@ -57,7 +57,7 @@ class _Writer:
         return model
 
     def _affine(self, node: Affine, values: dict[str, Any]) -> Any:
-        terms = [(source, linear) for source, linear in zip(node.sources, node.maps, strict=True) if linear.nonzeros]
+        terms = [(source, linear) for source, linear in node.reads if linear.nonzeros]
         if not terms:
             terms = [(node.sources[0], node.maps[0])]
         bias: Array | None = node.bias

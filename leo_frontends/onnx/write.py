@@ -62,7 +62,7 @@ class _Writer:
         """Σ maps · sources + bias."""
         arrays = [a for linear in node.maps for a in linear.arrays().values() if a.dtype.kind == "f"]
         dtype = np.result_type(self._dtype, node.bias, *arrays)
-        live = [(s, m) for s, m in zip(node.sources, node.maps, strict=True) if m.nonzeros and m.columns]
+        live = [(s, m) for s, m in node.reads if m.nonzeros and m.columns]
         bias: Array | None = node.bias.astype(dtype)
         terms = []
         for source, linear in live:

@@ -121,7 +121,7 @@ class _GraphWriter:
     def _affine(self, node: Affine) -> Any:
         bias: Array | None = node.bias
         total = None
-        for source, linear in zip(node.sources, node.maps, strict=True):
+        for source, linear in node.reads:
             if not linear.nonzeros:
                 continue
             term, bias = self._term(node.name, self._value[source], linear, bias)

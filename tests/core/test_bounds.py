@@ -10,10 +10,11 @@ from truth import extremes
 
 from leo_core.bounds.crown import Memo, backward_interval, bound_linearly
 from leo_core.bounds.descend import descend
-from leo_core.bounds.dual import Tilt, bound_above, bound_above_exact, prefix
+from leo_core.bounds.dual import Tilt, bound_above, bound_above_exact
 from leo_core.bounds.dual import given as given_multipliers
 from leo_core.bounds.interval import bound_network
 from leo_core.bounds.region import Region
+from leo_core.bounds.upto import upto
 from leo_core.domain import Box
 from leo_core.linear import Dense
 from leo_core.milp.cuts import hull_lines
@@ -66,7 +67,7 @@ def test_parts_of_a_box_are_bounded_each_by_itself(case):
     bound = bound_linearly(network, target, np.tile(np.eye(size), (len(regions.lower), 1)), tightened, Memo(), rows)
     for row, ends in enumerate(halves(box)):
         truth = extremes(network, Box(*ends))
-        for node, _ in prefix(network, target):
+        for node, _ in upto(network, target).steps:
             low, high = (side[row] for side in tightened.intervals[node.name])
             for unit, (least, most) in enumerate(truth[node.name]):
                 assert low[unit] <= least

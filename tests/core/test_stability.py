@@ -16,10 +16,11 @@ from truth import extremes, states
 
 from leo_backends.highs import HighsSolver
 from leo_core.bounds.descend import descend
-from leo_core.bounds.dual import bound_above, bound_above_exact, prefix
+from leo_core.bounds.dual import bound_above, bound_above_exact
 from leo_core.bounds.dual import given as given_multipliers
 from leo_core.bounds.interval import bound_network
 from leo_core.bounds.region import Region
+from leo_core.bounds.upto import upto
 from leo_core.domain import Box
 from leo_core.errors import MissingExtraError
 from leo_core.execution.budget import Budget
@@ -110,7 +111,7 @@ def recheck(network, target, unit, state, tree, box):
         for half, active in ((at.on, True), (at.off, False)):
             part = region.split(at.node, at.unit, active=active)
             if not part.empty:
-                plan = [node.name for node, _ in prefix(network, target)]
+                plan = list(upto(network, target).positions)
                 known = Region(part.lower, part.upper, {name: part.intervals[name] for name in plan})
                 first = np.zeros(1, np.int64)
                 part = descend(network, target, known.take(first), first + plan.index(at.node))[0].one(0)
