@@ -851,7 +851,7 @@ def _faults() -> list[tuple[str, Callable[[], Any]]]:
         ("ReLU ignores max_value", changed("ReLU", max_value=None)),
         ("ReLU ignores negative_slope", changed("ReLU", negative_slope=0.0)),
         ("Dense ignores its bias", changed("Dense", use_bias=False)),
-        ("Dense ignores its activation", changed("Dense", activation=keras.activations.linear)),
+        ("Dense ignores its activation", changed("Dense", activation=None)),
         ("Subtract adds", misread("Subtract", reader.LAYERS["Add"].lower)),
         ("Minimum is Maximum", misread("Minimum", reader.LAYERS["Maximum"].lower)),
         ("Average adds", misread("Average", reader.LAYERS["Add"].lower)),
