@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from leo_core.errors import MissingExtraError, SolverError
 from leo_core.milp.problem import MilpProblem
 from leo_core.milp.result import SolverResult, Stop
-from leo_core.milp.solver import Capability
+from leo_core.milp.solver import Capability, Lazy
 from leo_core.plugins import SolverSpec, hookimpl
 
 Array = NDArray[np.float64]
@@ -93,8 +93,10 @@ class HighsSession:
         lower: Array | None = None,
         upper: Array | None = None,
         start: Array | None = None,
+        lazy: Lazy | None = None,
     ) -> SolverResult:
-        """See :class:`leo_core.milp.solver.SolverSession`."""
+        """See :class:`leo_core.milp.solver.SolverSession`; ``lazy`` is never given, HiGHS lacks LAZY_ROWS."""
+        del lazy
         if self._highs is None:
             raise SolverError("highs: the session is closed")
         highs, problem = self._highs, self._problem

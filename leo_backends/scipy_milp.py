@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from leo_core.milp.problem import MilpProblem
 from leo_core.milp.result import SolverResult, Stop
-from leo_core.milp.solver import Capability
+from leo_core.milp.solver import Capability, Lazy
 from leo_core.plugins import SolverSpec, hookimpl
 
 Array = NDArray[np.float64]
@@ -55,13 +55,17 @@ class ScipySession:
         time_limit: float | None = None,
         lower: Array | None = None,
         upper: Array | None = None,
+        start: Array | None = None,
+        lazy: Lazy | None = None,
     ) -> SolverResult:
-        """See :class:`leo_core.milp.solver.SolverSession`; the stops are compared after the fact by the core."""
+        """See :class:`leo_core.milp.solver.SolverSession`; the stops are compared after the fact by the core, and what
+        it lacks the capability for is never given.
+        """
         from scipy.optimize import Bounds, LinearConstraint, milp
 
-        del stop_above, stop_below
+        del stop_above, stop_below, start, lazy
         problem, begun = self._problem, time.monotonic()
-        options: dict[str, Any] = {"mip_rel_gap": 0.0}
+        options: Any = {"mip_rel_gap": 0.0}  # the stubs know it as a typed dictionary
         if time_limit is not None and np.isfinite(time_limit):
             options["time_limit"] = max(0.0, time_limit)
         rows = [LinearConstraint(problem.matrix, problem.row_lower, problem.row_upper)] if problem.rows else []

@@ -86,7 +86,8 @@ class Split:
         rows = np.asarray(array)[self.order]
         if (rows != rows[:1]).any():
             raise Refused(MIXES)
-        return rows[0]
+        first: Array = rows[0]
+        return first
 
     def index(self, shape: Any) -> NDArray[np.int64]:
         """The index of a tensor of that shape that holds all outputs."""

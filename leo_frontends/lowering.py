@@ -190,7 +190,7 @@ def clip(graph: Graph, origin: Origin, value: Value, low: float, high: float) ->
     graph.added += len(ends) * value.index.size
     if not math.isfinite(low):
         return add(graph, origin, value, lifted[0], (1.0, -1.0))
-    result: Tensor = lifted[0] if len(lifted) == 1 else add(graph, origin, *lifted, (1.0, -1.0))
+    result: Tensor = lifted[0] if len(lifted) == 1 else add(graph, origin, lifted[0], lifted[1], (1.0, -1.0))
     return result if low == 0 else add(graph, origin, result, _number(low))
 
 
@@ -206,9 +206,9 @@ def shrink(graph: Graph, origin: Origin, value: Value, width: float, bias: float
     if not width == bias >= 0:
         raise Refused(f"it jumps at its threshold: its width is {width}, its bias {bias}")
     opposite = graph.scaled(origin, value, np.full((), -1.0, np.float32), np.zeros((), np.float32))
-    sides = [relu(graph, origin, _shifted(graph, origin, side, width)) for side in (value, opposite)]
+    above, below = (relu(graph, origin, _shifted(graph, origin, side, width)) for side in (value, opposite))
     graph.added += value.index.size
-    return add(graph, origin, *sides, (1.0, -1.0))
+    return add(graph, origin, above, below, (1.0, -1.0))
 
 
 def maximum(graph: Graph, origin: Origin, left: Tensor, right: Tensor, sign: float = 1.0) -> Tensor:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from leo_core.milp.problem import MilpProblem
 from leo_core.milp.result import SolverResult, Stop
-from leo_core.milp.solver import Capability
+from leo_core.milp.solver import Capability, Lazy
 
 Array = NDArray[np.float64]
 
@@ -39,6 +39,8 @@ class ReferenceSession:
         time_limit: float | None = None,  # noqa: ARG002 - tiny programs only
         lower: Array | None = None,
         upper: Array | None = None,
+        start: Array | None = None,  # noqa: ARG002 - what it lacks the capability for is never given
+        lazy: Lazy | None = None,  # noqa: ARG002
     ) -> SolverResult:
         problem = self._problem
         low = problem.lower if lower is None else lower

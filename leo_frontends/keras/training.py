@@ -16,7 +16,7 @@ import keras
 
 
 @keras.saving.register_keras_serializable(package="leo")
-class SoftThreshold(keras.constraints.Constraint):  # type: ignore[misc,name-defined]
+class SoftThreshold(keras.constraints.Constraint):  # type: ignore[misc]
     """w ← sign(w) · max(|w| − amount, 0) after each update; ``amount`` is the learning rate times λ.
 
     A saved model remembers it; to load the file without LEO, save ``leo_core.convert(model, "plain.keras")`` instead.

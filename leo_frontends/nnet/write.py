@@ -28,14 +28,14 @@ def write_file(network: Network, path: Path) -> None:
     """
     layers, means, ranges = _layers(network, str(path))
     widths = [network.input_size, *(layer.affine.size for layer in layers)]
-    inputs = network.input_size
+    inputs, largest = network.input_size, float(np.finfo(np.float32).max)
     lines = [
         _HEADER,
         _row([len(layers), inputs, widths[-1], max(widths)]),
         _row(widths),
         "0,",
-        _row([-np.finfo(np.float32).max] * inputs),
-        _row([np.finfo(np.float32).max] * inputs),
+        _row([-largest] * inputs),
+        _row([largest] * inputs),
         _row(means),
         _row(ranges),
     ]

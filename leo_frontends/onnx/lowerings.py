@@ -223,13 +223,12 @@ def _padded(graph: Graph, op: Op, tensor: Any, axis: int, pair: tuple[int, int],
     tensor = moved(tensor, lambda array: array[tuple(cut)])
     low, high = max(0, pair[0]), max(0, pair[1])
     if not low and not high:
-        return tensor
+        return tensor  # type: ignore[no-any-return]
     if mode != "constant":
         around = [(0, 0)] * len(elements(tensor).shape)
         around[axis] = (low, high)
-        return moved(
-            tensor, lambda array: np.pad(array, around, {"reflect": "reflect", "edge": "edge"}.get(mode, "wrap"))
-        )  # type: ignore[call-overload]
+        how: Any = {"reflect": "reflect", "edge": "edge"}.get(mode, "wrap")
+        return moved(tensor, lambda array: np.pad(array, around, how))
     return lowering.padded(graph, op.origin, tensor, axis, (low, high), value)
 
 
@@ -278,7 +277,8 @@ def _matmul(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
 
 
 def _add(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
-    return lowering.add(graph, op.origin, *inputs, (1.0, -1.0 if op.kind == "Sub" else 1.0))
+    left, right = inputs
+    return lowering.add(graph, op.origin, left, right, (1.0, -1.0 if op.kind == "Sub" else 1.0))
 
 
 def _sum(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
@@ -358,10 +358,10 @@ def _negative(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
 def _reduce(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
     """Sums, of absolute values too, and means over axes."""
     axes = _numbers(op.given(inputs, 1, "axes", 13 if op.kind == "ReduceSum" else 18), "its axes are")
-    tensor = lowering.absolute(graph, op.origin, computed(inputs[0])) if op.kind == "ReduceL1" else inputs[0]
+    tensor: Tensor = lowering.absolute(graph, op.origin, computed(inputs[0])) if op.kind == "ReduceL1" else inputs[0]
     if not axes:
         if op.attributes.get("noop_with_empty_axes"):
-            return tensor  # type: ignore[no-any-return]
+            return tensor
         axes = None
     step = lowering.mean if op.kind == "ReduceMean" else lowering.total
     return step(graph, op.origin, tensor, axes, keepdims=bool(op.attributes.get("keepdims", 1)))

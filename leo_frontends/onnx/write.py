@@ -100,7 +100,7 @@ class _Writer:
         network, signature = self._network, self._network.signature
         at = self._cast(network.output, self._dtype)
         if signature.tail:
-            axis = {"axis": -1} if "softmax" in signature.tail else {}
+            axis: dict[str, Any] = {"axis": -1} if "softmax" in signature.tail else {}
             at = self._emit(TAIL_OPERATORS[signature.tail], [at], signature.tail, **axis)
         if len(self._shape_out) != 1:
             shape = self._constant(np.array([-1, *self._shape_out]), "output_shape")

@@ -154,7 +154,7 @@ def _inside(exported: Any) -> Any:
     def inside(inputs: Any) -> dict[str, Any]:
         seen: dict[str, Any] = {}
 
-        class Watched(torch.fx.Interpreter):
+        class Watched(torch.fx.Interpreter):  # type: ignore[misc]
             def run_node(self, node: Any) -> Any:
                 result = super().run_node(node)
                 if isinstance(result, torch.Tensor):

@@ -237,7 +237,7 @@ def _roll(array: Array, given: Arguments) -> Array:
 
 
 def _repeat(array: Array, given: Arguments) -> Array:
-    repeats = list(given.get("repeats", given.get("dims")))
+    repeats = list(given["repeats"] if "repeats" in given else given["dims"])
     kept = array.reshape((1,) * (len(repeats) - array.ndim) + array.shape)
     return np.tile(kept, repeats)
 

@@ -334,7 +334,7 @@ def _places(argument: Any) -> list[Place]:
 
 def same_function(one: Imported, other: Imported) -> bool:
     """Whether two programs, exported for batches of different sizes, were read as one network, names aside."""
-    return _unnamed(one) == _unnamed(other)
+    return bool(_unnamed(one) == _unnamed(other))
 
 
 def _unnamed(imported: Imported) -> Any:

@@ -165,8 +165,8 @@ def _chain(tensors: dict[str, Array], where: str) -> Imported:
             if rows != columns:
                 problems.append(f"layer {first} has {rows} outputs, layer {second} takes {columns} inputs; {_HINT}")
             if second - first != 2:
-                number = "no" if second - first == 1 else "more than one"
-                problems.append(f"{number} layer stands between {first} and {second}; {_HINT}")
+                many = "no" if second - first == 1 else "more than one"
+                problems.append(f"{many} layer stands between {first} and {second}; {_HINT}")
     if problems:
         raise UnsupportedModelError(where, problems)
     nodes: list[Node] = []

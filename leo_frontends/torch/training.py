@@ -80,7 +80,7 @@ class ProximalL1:
         """Shrink no more; what is zero may change again."""
         self._handle.remove()
 
-    @torch.no_grad()
+    @torch.no_grad()  # type: ignore[untyped-decorator]
     def _shrink(self, optimizer: torch.optim.Optimizer, _arguments: Any, _keywords: Any) -> None:
         for group in optimizer.param_groups:
             for parameter in group["params"]:

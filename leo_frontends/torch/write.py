@@ -171,7 +171,7 @@ def _linear(weights: Array, bias: Array | None, dtype: np.dtype[Any]) -> nn.Line
         layer.weight.copy_(torch.from_numpy(np.array(weights, dtype=dtype)))
         if bias is not None:
             layer.bias.copy_(torch.from_numpy(np.array(bias, dtype=dtype)))
-    return layer  # type: ignore[no-any-return]
+    return layer
 
 
 def _key(name: str, taken: Any) -> str:
