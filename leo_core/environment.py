@@ -14,6 +14,7 @@ import contextlib
 import ctypes
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any, TypeVar
@@ -25,6 +26,9 @@ from leo_core.errors import MachineError
 
 Result = TypeVar("Result")
 
+#: Who asked for one thread: the first with what puts back the setting from before.
+_LIMITS: list[Any] = []
+_ASKED = threading.Lock()
 _LONG = 67
 #: Columns of a matrix product that all threads of BLAS share, and rows for each of them.
 _COLUMNS, _ROWS = 72, 64
@@ -37,11 +41,11 @@ _ROUNDING = "results are not rounded to the nearest number"
 
 @contextlib.contextmanager
 def ieee() -> Iterator[None]:
-    """The arithmetic that proofs are about, in this thread and in BLAS's, for the time of some work.
+    """The arithmetic that proofs are about, in this thread and in BLAS's, for the time of some work; on one thread.
 
     Raises :class:`MachineError` where it cannot be had, or is lost meanwhile.
     """
-    with own_thread():
+    with own_thread(), one_thread():
         _trust_blas()
         yield
         if found := thread_fault():  # what was computed since is worth nothing
@@ -60,6 +64,31 @@ def own_thread() -> Iterator[None]:
         finally:
             if before is not None:
                 _libm().fesetenv(before)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """BLAS and OpenMP with one thread each for the time of some work; what was set before is put back at its end.
+
+    LEO's matrices are small: more threads gain nothing on an idle machine, and beside another job each product waits
+    for the slowest of them. The setting is the whole process's, so it ends with the last of those that asked for it.
+    Without threadpoolctl, which the checker by itself does not need, nothing is set.
+    """
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        yield
+        return
+    with _ASKED:
+        _LIMITS.append(None if _LIMITS else threadpool_limits(1))
+    try:
+        yield
+    finally:
+        with _ASKED:
+            before = _LIMITS[0]
+            _LIMITS.pop()
+            if not _LIMITS:
+                before.restore_original_limits()
 
 
 def settle() -> bool:

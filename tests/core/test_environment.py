@@ -12,14 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import threadpoolctl
 
 from leo_backends.highs import HighsSolver
 from leo_core import api
 from leo_core.certificate.check import Refused
 from leo_core.certificate.check import check as check_certificate
 from leo_core.domain import Box
-from leo_core.environment import blas_fault, ieee, own_thread, settle, thread_fault, undisturbed
-from leo_core.errors import MachineError
+from leo_core.environment import blas_fault, ieee, one_thread, own_thread, settle, thread_fault, undisturbed
+from leo_core.errors import LeoError, MachineError
 from leo_core.linear import Dense
 from leo_core.milp.checked import CheckedSolver
 from leo_core.milp.result import SolverResult, Stop
@@ -119,7 +120,7 @@ def test_what_a_network_keeps_does_not_depend_on_who_asked_first():
 
 
 @pytest.mark.parametrize("mode", ["FTZ", "DAZ", "up"])
-def test_threads_of_blas_that_began_otherwise_are_found(mode):
+def test_threads_of_blas_that_began_otherwise_are_found_and_not_asked(mode):
     script = f"""
 import ctypes
 libm, state = ctypes.CDLL(None), ctypes.create_string_buffer(512)
@@ -132,19 +133,47 @@ from leo_core.environment import blas_fault, thread_fault
 assert not thread_fault()
 if not blas_fault(): raise SystemExit("one thread")
 import leo_core
-from leo_core.errors import MachineError
+from leo_core.environment import ieee
 from leo_core.network import Network, Affine
 from leo_core.linear import Dense
+with ieee():
+    assert not blas_fault(), "BLAS is asked for more than this thread"
 net = Network(1, (Affine("z", ("input",), (Dense([[1.0]]),), np.zeros(1)),), "z")
-for call in (leo_core.compress, leo_core.analyze):
-    try: call(net, "-1,1")
-    except MachineError as error: assert "OPENBLAS_NUM_THREADS" in str(error)
-    else: raise SystemExit("not refused")
+leo_core.compress(net, "-1,1")
+assert blas_fault(), "BLAS has not got its threads back"
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     if "one thread" in done.stderr:
         pytest.skip("numpy's BLAS has no threads of its own here")
     assert done.returncode == 0, done.stderr
+
+
+def threads():
+    return {item["num_threads"] for item in threadpoolctl.threadpool_info()}
+
+
+def test_no_more_than_one_thread_works_and_the_callers_setting_comes_back():
+    network, box, _ = tiny()
+    seen = []
+    with threadpoolctl.threadpool_limits(2):
+        api.compress(network, box, listener=lambda _: seen.append(threads()))
+        assert threads() == {2}
+        with pytest.raises(LeoError):
+            api.compress(network, "no domain")
+        assert threads() == {2}
+    assert seen
+    assert set().union(*seen) == {1}
+
+
+def test_the_setting_comes_back_with_the_last_of_several_works():
+    with threadpoolctl.threadpool_limits(2):
+        first, second = one_thread(), one_thread()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)  # as where two threads of the caller work at once
+        assert threads() == {1}
+        second.__exit__(None, None, None)
+        assert threads() == {2}
 
 
 def test_the_checker_by_itself_sets_it_right_too(tmp_path):
