@@ -282,7 +282,7 @@ def check(
             raise CertificateError(f"{certificate}: cannot be read ({error.strerror or error})") from None
         except certificate_check.Refused as refusal:
             # a file may read back under other names: the same function, but another digest
-            renamed = "another compressed" in str(refusal)
+            renamed = isinstance(refusal, certificate_check.OfAnother) and refusal.which == "compressed"
             hint = "; certify(path, compressed) makes it about the exported file" if renamed else ""
             raise CertificateError(f"{certificate}: {refusal}{hint}") from None
     if domain is not None:

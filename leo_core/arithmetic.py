@@ -22,10 +22,6 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-# Once it has freed a block this large, glibc keeps what numpy's temporaries give back, for the next ones: handing it to
-# the system, to be faulted in anew, is a quarter of the time where many boxes are bounded. Elsewhere it does nothing.
-np.empty(31 << 20, dtype=np.uint8)
-
 UNIT_ROUNDOFF = 2.0**-53
 #: Absolute error that underflow can add to one product, even on hardware that flushes denormals.
 TINY = 2.0**-1021

@@ -1,5 +1,6 @@
-"""The exact truth about small networks, by a method that shares nothing with the engine.
+"""The exact truth about small networks, by a method of its own.
 
+It reads the engine's data (nodes, maps written out, boxes), and uses none of its bounds, evaluation or proofs.
 The box of a network with one or two inputs is cut, over the rationals, into convex pieces on which every
 ReLU has one state; on a piece every node is affine, so its extremes sit at the piece's corners.
 """

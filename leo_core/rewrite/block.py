@@ -35,6 +35,8 @@ class Block:
     cost:
         Per unit, how far its value can be from W x + b: the ReLU's defect, and what scaling a leaky unit's
         weights by its slope rounds.
+    called:
+        What its units are, in words.
     """
 
     units: NDArray[np.int64]
@@ -43,6 +45,7 @@ class Block:
     lower: Array
     upper: Array
     cost: Array
+    called: str = "active"
 
     @property
     def radius(self) -> Array:
@@ -56,6 +59,7 @@ class Block:
             weights=np.vstack([self.weights, weights]),
             bias=np.concatenate([self.bias, bias]),
             cost=np.concatenate([self.cost, cost]),
+            called="active or nearly linear",
         )
 
     def form(self, outgoing: Array, constants: Array) -> Form:

@@ -39,7 +39,7 @@ def refactor_block(network: Network, facts: Facts, name: str, fits: Fits) -> Rew
     mixed = mix_block(network, facts, layer, block, needed, fits)
     best = merged if mixed is None else mixed
     return (
-        Refusal(f"{len(block.units)} active unit(s) left", "no fewer are within the tolerance")
+        Refusal(f"{len(block.units)} {block.called} unit(s) left", "no fewer are within the tolerance")
         if best is None
         else best
     )
@@ -63,11 +63,13 @@ def pass_through(network: Network, facts: Facts, name: str, fits: Fits) -> Rewri
     try:
         changed, left, change = _with_rows(network, facts, layer, block, old, weights, new)
     except OverflowError as overflow:
-        return Refusal(f"{len(block.units)} active unit(s) left", str(overflow))
-    what = f"{len(block.units)} active unit(s) passed through {len(weights)}"
+        return Refusal(f"{len(block.units)} {block.called} unit(s) left", str(overflow))
+    what = f"{len(block.units)} {block.called} unit(s) passed through {len(weights)}"
     found = Rewrite(changed, left, what, layer.by_reader(change))
     return (
-        found if fits(found) else Refusal(f"{len(block.units)} active unit(s) left", "the new weights round too much")
+        found
+        if fits(found)
+        else Refusal(f"{len(block.units)} {block.called} unit(s) left", "the new weights round too much")
     )
 
 
@@ -96,7 +98,7 @@ def mix_block(
         except OverflowError:
             return None
         total = added if before is None else before.plus(added)
-        what = f"{len(block.units)} active unit(s) re-factored into {rank}"
+        what = f"{len(block.units)} {block.called} unit(s) re-factored into {rank}"
         proposal = Rewrite(changed, left, what, layer.by_reader(total))
         return proposal if fits(proposal) else None
 

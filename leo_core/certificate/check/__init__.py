@@ -16,7 +16,7 @@ import numpy as np
 
 from leo_core.certificate.check.bounds import Region, bounded, limited
 from leo_core.certificate.check.difference import Difference, Roles
-from leo_core.certificate.check.networks import Net, Refused, open_archive, read_network
+from leo_core.certificate.check.networks import Net, OfAnother, Refused, open_archive, read_network
 from leo_core.certificate.check.trees import BATCH, Tree, proved_bounds, signs_at
 from leo_core.environment import ieee
 from leo_core.errors import MachineError
@@ -24,7 +24,7 @@ from leo_core.errors import MachineError
 Array = Any
 Note = Callable[[str], None]
 
-__all__ = ["Refused", "Report", "check", "lines"]
+__all__ = ["OfAnother", "Refused", "Report", "check", "lines"]
 
 VERSION = 1
 INACTIVE, UNSTABLE, ACTIVE, UNDECIDED = -1, 0, 1, 2
@@ -96,7 +96,7 @@ def require_meant(f: Net, g: Net, content: Mapping[str, Any]) -> None:
                 "compress again for a new one"
             )
         if net.digest != content[what]:
-            raise Refused(f"it is of another {what} network")
+            raise OfAnother(what)
     if content.get("tail", "") != f.tail:
         raise Refused(f"it is about networks that end in '{content['tail']}', these end in '{f.tail}'")
 

@@ -25,6 +25,14 @@ class Refused(Exception):  # noqa: N818 - a verdict, not a fault
     """The certificate does not hold, or is none."""
 
 
+class OfAnother(Refused):
+    """It is about other networks; ``which`` says whose digest is not the one given: "original" or "compressed"."""
+
+    def __init__(self, which: str) -> None:
+        super().__init__(f"it is of another {which} network")
+        self.which = which
+
+
 @dataclass(frozen=True, eq=False)
 class Node:
     """An affine node (matrices and a bias), or a ReLU (``slope`` below zero) of one."""

@@ -14,8 +14,6 @@ import numpy as np
 
 Array = Any  # of float64, or of Fractions
 
-np.empty(31 << 20, dtype=np.uint8)  # once freed, glibc keeps what numpy's temporaries give back, for the next ones
-
 TINY = 2.0**-1021  # what underflow can take from one product
 
 
