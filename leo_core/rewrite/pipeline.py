@@ -176,7 +176,10 @@ class _Trial:
     def _keep(self, name: str, proposal: Rewrite) -> None:
         total, moved = self._after(proposal)
         network, facts = drop_unread(proposal.network, proposal.facts.moved(moved))
-        if not self._size(network) < self._size(self.network):
+        before, after = self._size(self.network), self._size(network)
+        if not after < before:
+            return
+        if after[:2] == before[:2] and (total > self._moved).any():  # entries that became zero are worth no deviation
             return
         added = max(0.0, float(np.max(total, initial=0.0)) - self.deviation)
         step = Step(name, proposal.what, added, _removed(self.network, network))

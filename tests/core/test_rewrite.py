@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -16,7 +17,9 @@ from leo_core.domain import Box
 from leo_core.execution.budget import Budget
 from leo_core.linear import Dense, Diagonal, Select
 from leo_core.network import INPUT, Affine, Network, Relu
-from leo_core.rewrite import rewrite
+from leo_core.rewrite import pipeline, rewrite
+from leo_core.rewrite.deviation import Change
+from leo_core.rewrite.step import Rewrite
 from leo_core.stability import decide
 from leo_core.testing.networks import chain, leaky, residual, skip
 
@@ -228,3 +231,23 @@ def test_refusals_say_why():
     result = compressed(network, Box.uniform(-1, 1, 2), 0.0)
     assert result.refusals
     assert all(refusal.what and refusal.reason for refusal in result.refusals)
+
+
+@pytest.mark.parametrize("cost", [0.0, 1e-9])
+def test_a_step_that_only_makes_entries_zero_is_worth_no_deviation(cost, monkeypatch):
+    network = chain(2, 3, 1)
+    box, last = Box.uniform(-1, 1, network.input_size), network.affine(network.output)
+    kept = np.arange(last.maps[0].columns) != 1
+    cleared = replace(last, maps=(Dense(last.maps[0].dense() * kept),))
+
+    def clear(now, facts, name, fits):
+        changes = {name: Change.at_most(np.array([cost]))} if cost else {}
+        made = Rewrite(now.with_nodes(cleared), facts, "an entry set to zero", changes)
+        return made if name == last.name and now.affine(name) is not cleared and fits(made) else None
+
+    monkeypatch.setattr(pipeline, "PASSES", {"all": (clear,)})
+    monkeypatch.setattr(pipeline, "_CHEAP", ())
+    monkeypatch.setattr(pipeline, "drop_unread", lambda network, facts: (network, facts))
+    done = compressed(network, box, tolerance=1e-3)
+    assert (done.network == network) == bool(cost)
+    assert done.deviation == 0
