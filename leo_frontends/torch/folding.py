@@ -13,8 +13,9 @@ from leo_frontends.graph import Array, Refused
 _LARGEST = 1 << 27
 
 
-def folded(operator: str, arguments: Mapping[str, Any]) -> Any:
-    """What an ATen operator ("mul.Tensor") gives of constants: an array, a list of them, or a number.
+def folded(operator: str, arguments: Mapping[str, Any]) -> tuple[Any, bool]:
+    """(what an ATen operator ("mul.Tensor") gives of constants: an array, a list of them, or a number; whether that may
+    share the memory of one of them).
 
     Raises :class:`Refused` where it cannot be computed, or would not be the same every time.
     """
@@ -31,12 +32,22 @@ def folded(operator: str, arguments: Mapping[str, Any]) -> Any:
     given = {key: _to_torch(torch, key, value) for key, value in arguments.items() if value is not None}
     try:
         with torch.no_grad(), torch.device("cpu"):
-            return _from_torch(torch, call(**given))
+            result = call(**given)
+            shared = bool(_storages(torch, result) & _storages(torch, [*given.values()]))
+            view = any(returned.alias_info is not None for returned in call._schema.returns)
+            return _from_torch(torch, result), shared or view
     except Refused:
         raise
     except Exception as error:  # whatever a kernel raises
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise Refused(f"PyTorch cannot compute this constant: {first}") from None
+
+
+def _storages(torch: Any, item: Any) -> set[int]:
+    """Where the numbers of tensors lie."""
+    if isinstance(item, torch.Tensor):
+        return {item.untyped_storage().data_ptr()} if item.numel() else set()
+    return {place for part in item for place in _storages(torch, part)} if isinstance(item, list | tuple) else set()
 
 
 def _to_torch(torch: Any, key: str, value: Any) -> Any:

@@ -85,9 +85,14 @@ class Memory:
 
     def unsure(self, place: Place, at: Indices) -> Place:
         """A tensor that may be a view of the elements ``at``, or a copy."""
-        copy = self.new(self.read(Place(place.storage, at)), laid_out=False)
-        group = {copy.storage, place.storage, *self._linked.get(place.storage, ())}
-        for number in group:
+        return self.beside([place], self.read(Place(place.storage, at)))
+
+    def beside(self, places: Sequence[Place], tensor: Tensor) -> Place:
+        """A tensor that may share memory with those at ``places``, none of which is changed in place from now on."""
+        copy = self.new(tensor, laid_out=not places)
+        storages = {place.storage for place in places}
+        group = storages.union(*(self._linked.get(number, ()) for number in storages)) | {copy.storage}
+        for number in group if places else ():
             self._linked.setdefault(number, set()).update(group)
         return copy
 

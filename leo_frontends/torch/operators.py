@@ -413,7 +413,6 @@ OPERATORS: dict[str, Lowering] = {
     "new_zeros": lambda graph, _origin, given: np.zeros(tuple(given["size"]), graph.dtype),
     "ones_like": lambda graph, origin, given: _full_like(graph, origin, {**given, "fill_value": 1.0}),
     "pad": _pad,
-    "positive": _same,
     "prelu": _prelu,
     "_prelu_kernel": _prelu,
     "relu": _relu,

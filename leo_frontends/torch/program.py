@@ -266,7 +266,8 @@ class _Run:
             return [place, None, None] if name in _AND_STATISTICS else place
         if name in ROW_BY_ROW:
             self._require_one_matrix(arguments)
-        return self._kept(folded(call.operator, arguments))
+        result, shared = folded(call.operator, arguments)
+        return self._kept(result, places if shared else ())
 
     def _require_one_matrix(self, arguments: Mapping[str, Any]) -> None:
         """Refuse a product of rows that stand for the examples, all alike: as many of them, so they are rounded."""
@@ -277,10 +278,10 @@ class _Run:
         if (left == left[:1]).all():
             raise Refused("it multiplies what is the same for all inputs, and rounds that by how many there are")
 
-    def _kept(self, result: Any) -> Any:
+    def _kept(self, result: Any, shared: Sequence[Place] = ()) -> Any:
         if isinstance(result, list):
-            return [self._kept(item) for item in result]
-        return self._memory.new(result) if isinstance(result, np.ndarray) else result
+            return [self._kept(item, shared) for item in result]
+        return self._memory.beside(shared, result) if isinstance(result, np.ndarray) else result
 
     def _resolved(self, argument: Any) -> Any:
         if isinstance(argument, Ref):

@@ -73,6 +73,7 @@ VIEWS: dict[str, Callable[[Array, Arguments], Array]] = {
     "moveaxis": lambda array, given: np.moveaxis(array, given["source"], given["destination"]),
     "mT": lambda array, _given: np.swapaxes(array, -1, -2),
     "narrow": _narrow,
+    "positive": lambda array, _given: array,
     "numpy_T": lambda array, _given: array.T,
     "permute": lambda array, given: np.transpose(array, given["dims"]),
     "select": _select,

@@ -478,6 +478,7 @@ IN_PLACE = {
     "copied into": lambda x: (x[:, :2].copy_(x[:, 2:] * 2), x)[1],
     "set by an index": lambda x: (x.__setitem__((slice(None), [0, 3]), 0.0), x)[1],
     "twice": lambda x: (x.add_(1), x.relu_(), x)[2],
+    "a plus sign": lambda x: (torch.positive(x).neg_(), x)[1],
     "a clone": lambda x: (x.clone().neg_(), x)[1],
 }
 
@@ -533,3 +534,28 @@ def test_a_product_of_what_is_the_same_for_all_inputs_is_refused_where_it_rounds
     read_live_model(Overwritten(0.0).eval(), (3,))
     with pytest.raises(UnsupportedModelError, match="by how many there are"):
         read_live_model(Overwritten(0.1).eval(), (3,))
+
+
+def test_a_view_of_a_constant_that_is_computed_ahead_is_not_changed_in_place(tmp_path):
+    """``unfold`` is read of constants only, by PyTorch itself, and gives a view of them."""
+
+    class Unfolded(nn.Module):
+        def __init__(self, change):
+            super().__init__()
+            self.change, self.a = change, nn.Linear(4, 4)
+
+        def forward(self, x):
+            y = self.a(x * 1.0)
+            y.zero_()
+            self.change(y.unfold(1, 2, 2))
+            return y + self.a(x)
+
+    for change, is_read in ((lambda view: view + 1, True), (lambda view: view.add_(1), False)):
+        module = Unfolded(change).eval()
+        exported = torch.export.export(module, (torch.zeros(3, 4),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+        torch.export.save(exported, tmp_path / "m.pt2")
+        if is_read:
+            agrees(module, (4,), read_file(tmp_path / "m.pt2").network)
+        else:
+            with pytest.raises(UnsupportedModelError, match="whether another shares its memory"):
+                read_file(tmp_path / "m.pt2")
