@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, final
 
 import numpy as np
@@ -34,7 +35,12 @@ class Select(LinearMap):
     def indices(self) -> NDArray[np.int64]:
         return self._indices
 
-    @property
+    @cached_property
+    def _apart(self) -> bool:
+        """Whether no input is read twice."""
+        return len(np.unique(self._indices)) == self.rows
+
+    @cached_property
     def is_identity(self) -> bool:
         """Whether it takes everything, in order."""
         return self.rows == self.columns and bool((self._indices == np.arange(self.rows)).all())
@@ -64,11 +70,16 @@ class Select(LinearMap):
         return frozen_array(matrix)
 
     def apply(self, x: FloatArray) -> FloatArray:
-        return x[..., self._indices]
+        return x.copy() if self.is_identity else x[..., self._indices]
 
     def apply_transposed(self, y: FloatArray) -> FloatArray:
+        if self.is_identity:
+            return y.copy()  # a sweep may change what arrives in place
         result = np.zeros((*y.shape[:-1], self.columns), dtype=y.dtype)
-        np.add.at(result.T, self._indices, y.T)
+        if self._apart:  # nothing is added up
+            result[..., self._indices] = y
+        else:
+            np.add.at(result.T, self._indices, y.T)
         return result
 
     def absolute(self) -> Select:

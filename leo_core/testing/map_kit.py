@@ -51,6 +51,7 @@ def applies(linear: LinearMap, rng: Generator) -> None:
 
 def _applied(apply: Callable[[Array], Array], matrix: Array, x: Array) -> None:
     got = apply(x)
+    assert not np.shares_memory(got, x), "what it makes shares memory with what it was given"
     assert got.dtype == x.dtype, f"of {x.dtype} it makes {got.dtype}"
     assert got.shape == (*x.shape[:-1], len(matrix)), f"of {x.shape} it makes {got.shape}"
     exact, wide = x.astype(np.float64), matrix.astype(np.float64)
