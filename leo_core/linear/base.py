@@ -25,7 +25,7 @@ LARGEST_DENSE = 1 << 28
 class LinearMap(ABC):
     """y = A x for x of length ``columns`` and y of length ``rows``; immutable, in the dtype of its numbers.
 
-    What a kind does not answer raises :class:`NotImplementedError` with its name. All answers must be those of the
+    A kind that leaves a question open cannot be made: :class:`TypeError` names both. All answers must be those of the
     matrix that :meth:`dense` writes out: :mod:`leo_core.testing.map_kit` compares them in rational arithmetic.
     """
 

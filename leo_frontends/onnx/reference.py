@@ -1,6 +1,6 @@
 """Running ONNX models by onnx's own reference implementation, mended where it obeys a later opset than the model's.
 
-In onnx 1.17 to 1.22 it normalises batches by their own statistics before opset 14, as in training, and takes softmax
+It normalises batches by their own statistics before opset 14, as in training, and takes softmax
 over one axis before opset 13, where it is over all axes from that one on.
 """
 
@@ -19,8 +19,9 @@ def reference(model: Any, outputs: Sequence[str] | None = None) -> Callable[[Map
     """What runs a ``ModelProto``, or the path of a file: inputs by name → outputs."""
     from onnx.reference import ReferenceEvaluator
 
-    opset = ReferenceEvaluator(model).opsets.get("", 1)
-    evaluator = ReferenceEvaluator(model, new_ops=_mended(opset))
+    evaluator = ReferenceEvaluator(model)
+    if mended := _mended(evaluator.opsets.get("", 1)):
+        evaluator = ReferenceEvaluator(model, new_ops=mended)
     return lambda feeds: [np.asarray(value) for value in evaluator.run(outputs, dict(feeds))]
 
 
