@@ -46,6 +46,7 @@ from leo_core.rewrite import rewrite
 from leo_core.rewrite.deviation import import_deviation
 from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.noise import float_noise
+from leo_core.rewrite.view import View
 from leo_core.stability import StabilityMap, decide
 from leo_core.stability.cross_check import CrossCheck, cross_checked
 
@@ -152,7 +153,7 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
     imprecise = 0.0
     if imported.rounding:
         imprecise, again = _kept_on(
-            lambda _: import_deviation(original, Facts.of(original, stability), imported.rounding), budget
+            lambda _: import_deviation(View(original, Facts.of(original, stability)), imported.rounding), budget
         )
         interrupted = interrupted or again
     tolerance = {"exact": 0.0, "float": noise}.get(str(settings.tolerance))
@@ -187,8 +188,8 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
     noise_after = noise
     running = running_after = math.inf
     try:
-        running = _running_error(original, Facts.of(original, stability), stability, imported.loose)
-        running_after = _running_error(rewritten.network, rewritten.facts, stability)
+        running = _running_error(View(original, Facts.of(original, stability)), stability, imported.loose)
+        running_after = _running_error(View(rewritten.network, rewritten.facts), stability)
         if rewritten.steps:
             noise_after = float_noise(rewritten.network, stability, settings.seed, budget)
     except KeyboardInterrupt:
@@ -305,7 +306,7 @@ def _misread(imported: Imported, box: Box, _budget: Budget) -> float:
     """What reading a model can have changed at any output."""
     if not imported.rounding:
         return 0.0
-    return import_deviation(imported.network, Facts.bounded(imported.network, box), imported.rounding)
+    return import_deviation(View(imported.network, Facts.bounded(imported.network, box)), imported.rounding)
 
 
 def _shapes_apart(first: Network, second: Network) -> list[str]:
@@ -417,11 +418,10 @@ def _kept_on(stage: Callable[[Budget], Made], budget: Budget) -> tuple[Made, boo
         return stage(Budget.of(0.0)), True
 
 
-def _running_error(
-    network: Network, facts: Facts, stability: StabilityMap, loose: Mapping[str, Rounding] | None = None
-) -> float:
+def _running_error(view: View, stability: StabilityMap, loose: Mapping[str, Rounding] | None = None) -> float:
     """At any output; what is known of the units counts only where no verdict rests on a solver's word."""
-    region = bound_network(network, stability.box) if stability.trusted else facts.region(network)
+    network = view.network
+    region = bound_network(network, stability.box) if stability.trusted else view.region
     return float(running_error(network, region, network.dtype, loose).max(initial=0.0))
 
 

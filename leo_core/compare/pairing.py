@@ -25,6 +25,7 @@ from leo_core.execution.budget import Budget
 from leo_core.milp.checked import CheckedSolver
 from leo_core.network import Network
 from leo_core.rewrite.facts import Facts
+from leo_core.rewrite.view import View
 from leo_core.stability import StabilityMap, decide
 from leo_core.stability.attack import scatter
 
@@ -71,7 +72,7 @@ def paired(
         stability = decide(old, box, strategy="cascade", solver=solver.solver, budget=half, seed=seed)
         roles = guessed(old, new, stability, points, budget)
         nets = as_checked(old), as_checked(new)
-        known = Facts.of(old, stability).region(old)
+        known = View(old, Facts.of(old, stability)).region
         region = {name: (low[None], high[None]) for name, (low, high) in known.intervals.items()}
         region["input"] = (box.lower[None], box.upper[None])
         try:

@@ -5,7 +5,6 @@ Only the product M W of the block's outgoing and incoming weights matters, so an
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -13,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.arithmetic import TINY, UNIT_ROUNDOFF, Array, product_error, round_up
-from leo_core.network import Affine, Network, Relu
 from leo_core.rewrite.deviation import Change, Form, best_constants, change
-from leo_core.rewrite.facts import Facts
-from leo_core.rewrite.layer import ReluLayer, Rows, incoming
-from leo_core.rewrite.step import Rewrite
+from leo_core.rewrite.facts import Units
+from leo_core.rewrite.layer import Incoming, ReluLayer, Rows
+from leo_core.rewrite.view import View
 
 #: Larger coefficients would amplify the noise of running the network.
 LARGEST_COEFFICIENT = 4.0
@@ -75,38 +73,42 @@ class Block:
         return np.asarray(round_up(total + product_error(total, len(self.cost))))
 
 
-def linear_block(network: Network, facts: Facts, node: Affine, relu: Relu | None) -> Block:
-    """The block of an affine node behind ``relu``, or of all its units where there is none."""
-    weights, bias, lower, upper = incoming(network, facts, node)
-    if relu is None:
-        return Block(np.arange(node.size), weights, bias, lower, upper, np.zeros(node.size))
-    known = facts.units[node.name]
-    chosen = np.flatnonzero(known.linear(relu.slope))
-    gain, cost = known.gain(relu.slope)[chosen], known.defect(relu.slope)[chosen]
-    weights, bias = weights[chosen], bias[chosen]
+def block_of(layer: ReluLayer) -> Block:
+    """The block of a layer."""
+    key = "block", layer.relu.name
+    if key not in layer.view.memo:
+        layer.view.memo[key] = linear_block(layer.incoming, layer.units, layer.relu.slope)
+    found: Block = layer.view.memo[key]
+    return found
+
+
+def linear_block(incoming: Incoming, units: Units, slope: Array) -> Block:
+    """The block of an affine node behind a ReLU: those of its units that are lines over the box."""
+    chosen = np.flatnonzero(units.linear(slope))
+    gain, cost = units.gain(slope)[chosen], units.defect(slope)[chosen]
+    weights, bias = incoming.weights[chosen], incoming.bias[chosen]
     scaled = gain != 1.0
     if scaled.any():
-        reach = np.maximum(np.abs(lower), np.abs(upper))
+        reach = incoming.reach
         size = np.abs(weights) @ reach + np.abs(bias)
         cost = np.where(scaled, round_up(cost + 8 * UNIT_ROUNDOFF * gain * size + TINY * (8 + reach.sum())), cost)
         weights, bias = gain[:, None] * weights, gain * bias
-    return Block(chosen, weights, bias, lower, upper, cost)
+    return Block(chosen, weights, bias, incoming.lower, incoming.upper, cost)
+
+
+def whole(incoming: Incoming) -> Block:
+    """All units of an affine node without a ReLU."""
+    count = len(incoming.bias)
+    return Block(np.arange(count), incoming.weights, incoming.bias, incoming.lower, incoming.upper, np.zeros(count))
 
 
 def realised(
-    network: Network,
-    facts: Facts,
-    layer: ReluLayer,
-    block: Block,
-    old: Form,
-    kept: NDArray[np.int64],
-    rows: Rows,
-    new: Array,
-) -> tuple[Network, Facts, Change]:
+    layer: ReluLayer, block: Block, old: Form, kept: NDArray[np.int64], rows: Rows, new: Array
+) -> tuple[View, Change]:
     """The block replaced by its units ``kept`` (places in the block) and the new ``rows``.
 
     ``new`` are the outgoing weights (stacked rows × (kept, rows)), rounded here; ``old`` is the block's form.
-    Returns the network, its facts and the change of the stacked rows. Raises OverflowError.
+    Returns the view and the change of the stacked rows. Raises OverflowError.
     """
     new = layer.stored(new)
     count = len(kept)
@@ -125,21 +127,4 @@ def realised(
     outgoing[:, block.units[kept]] = new[:, :count]
     keep = np.flatnonzero(stays)
     outgoing = np.hstack([outgoing[:, keep], new[:, count:]])
-    return *layer.replaced(network, facts, keep, rows, outgoing, constants), made
-
-
-def fewest(count: int, attempt: Callable[[int], Rewrite | None], *, likely: int) -> Rewrite | None:
-    """What ``attempt`` makes of the smallest number of units, fewer than ``count``, for which it makes anything.
-
-    ``likely`` is asked first; that fewer units are harder is taken for granted.
-    """
-    best: Rewrite | None = None
-    low, high, middle = -1, count, min(likely, count - 1)
-    while high - low > 1:
-        found = attempt(middle)
-        if found is None:
-            low = middle
-        else:
-            best, high = found, middle
-        middle = (low + high) // 2
-    return best
+    return layer.replaced(keep, rows, outgoing, constants), made

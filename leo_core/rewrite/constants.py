@@ -11,22 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.arithmetic import float_up, nearest_float
-from leo_core.network import INPUT, Affine, Network
+from leo_core.network import INPUT, Affine
 from leo_core.rewrite.deviation import Change
-from leo_core.rewrite.facts import Facts
-from leo_core.rewrite.step import Fits, Refusal, Rewrite
+from leo_core.rewrite.step import Ladder, Refusal, Rewrite, only
+from leo_core.rewrite.view import View
 
 Constants = dict[str, dict[int, Fraction]]
 
 
-def fold_constants(network: Network, facts: Facts, name: str, fits: Fits) -> Rewrite | Refusal | None:
+def fold_constants(view: View, name: str) -> Ladder | Refusal | None:
     """Fold the constant units that the affine node ``name`` reads into its bias."""
-    node = network[name]
+    node = view.network[name]
     if not isinstance(node, Affine):
         return None
-    known = network.memo.get(("constants", facts.box))
-    if known is None:
-        known = network.memo["constants", facts.box] = _constants(network, facts)
+    known = _constants(view)
     exact = [Fraction(float(value)) for value in node.bias]
     new_maps, folded = [], 0
     for source, linear in node.reads:
@@ -46,15 +44,25 @@ def fold_constants(network: Network, facts: Facts, name: str, fits: Fits) -> Rew
         return Refusal(what, "a new bias would overflow")
     error = np.array([float_up(abs(Fraction(float(new)) - old)) for new, old in zip(bias, exact, strict=True)])
     changed = Affine(name, node.sources, tuple(new_maps), bias, node.origin)
-    result = Rewrite(network.with_nodes(changed), facts, what, {name: Change.at_most(error)} if error.any() else {})
-    return result if fits(result) else Refusal(what, "rounding the new biases costs more than the tolerance leaves")
+    changes = {name: Change.at_most(error)} if error.any() else {}
+    return only(
+        Rewrite(view.with_nodes(changed), what, changes),
+        Refusal(what, "rounding the new biases costs more than the tolerance leaves"),
+    )
 
 
-def _constants(network: Network, facts: Facts) -> Constants:
-    """By node, the units that have one value on the whole box, with that value."""
-    box = facts.box
+def _constants(view: View) -> Constants:
+    """By node, the units that have one value on the whole box, with that value; worked out once for a view."""
+    if "constants" not in view.memo:
+        view.memo["constants"] = _constant_units(view)
+    found: Constants = view.memo["constants"]
+    return found
+
+
+def _constant_units(view: View) -> Constants:
+    box = view.facts.box
     known: Constants = {INPUT: {int(j): Fraction(float(box.lower[j])) for j in np.flatnonzero(box.lower == box.upper)}}
-    for node in network.nodes:
+    for node in view.network.nodes:
         if isinstance(node, Affine):
             known[node.name] = _constant_rows(node, known)
         else:

@@ -32,8 +32,9 @@ from leo_core.arithmetic import (
     round_up,
     to_integers,
 )
-from leo_core.network import Affine, Network, Relu, Rounding
+from leo_core.network import Affine, Relu, Rounding
 from leo_core.rewrite.facts import Facts
+from leo_core.rewrite.view import View
 
 #: Exact arithmetic is used where it takes at most this many products of integers.
 EXACT_PRODUCTS = 2_000_000
@@ -96,11 +97,12 @@ class Change:
             return round_up(np.fmin(plain, linear))
 
 
-def carry(network: Network, facts: Facts, changes: Mapping[str, Change]) -> dict[str, Array]:
+def carry(view: View, changes: Mapping[str, Change]) -> dict[str, Array]:
     """How far every node may move when a rewrite changes some affine nodes, all else before them being equal.
 
-    ``facts`` are those of the network before or after the change; entries have the nodes' shapes.
+    The view is the one before or after the change; entries have the nodes' shapes.
     """
+    network, facts = view.network, view.facts
     moved: dict[str, Array] = {}
     spread: dict[str, Array] = {}  # the same by absolute values alone
     work = 0
@@ -117,7 +119,7 @@ def carry(network: Network, facts: Facts, changes: Mapping[str, Change]) -> dict
         work += sum(m.rows * m.columns for source, m in node.reads if source in moved)
         last = node.name == network.output or network.output in network.readers[node.name]
         if work and moved[node.name].any() and (last or node.size * work <= _TRACED_PRODUCTS):
-            moved[node.name] = np.minimum(moved[node.name], _traced(network, facts, changes, moved, spread, node))
+            moved[node.name] = np.minimum(moved[node.name], _traced(view, changes, moved, spread, node))
     return moved
 
 
@@ -165,8 +167,7 @@ def _passed(relu: Relu, facts: Facts, moved: Array) -> _Passed:
 
 
 def _traced(
-    network: Network,
-    facts: Facts,
+    view: View,
     changes: Mapping[str, Change],
     moved: Mapping[str, Array],
     spread: Mapping[str, Array],
@@ -180,13 +181,13 @@ def _traced(
     prices: dict[str, Array] = {target.name: np.eye(target.size)}
     total, summands, terms, lost = np.zeros(target.size), 1, 8, 0.0
     with np.errstate(invalid="ignore", over="ignore"):
-        for node in reversed(network.nodes):
+        for node in reversed(view.network.nodes):
             price = prices.pop(node.name, None)
             if price is None:
                 continue
             flows: list[tuple[str, Array]]
             if isinstance(node, Relu):
-                passed = _passed(node, facts, moved[node.source])
+                passed = _passed(node, view.facts, moved[node.source])
                 total += np.abs(price) @ passed.uncertain(moved[node.source])
                 flows = [(node.source, price * passed.middle)]
             else:
@@ -203,15 +204,15 @@ def _traced(
     return np.where(np.isnan(bound), np.inf, bound)
 
 
-def import_deviation(network: Network, facts: Facts, rounding: Mapping[str, Rounding]) -> float:
-    """How far the network as read may be from what its model means, at any output, over the facts' box.
+def import_deviation(view: View, rounding: Mapping[str, Rounding]) -> float:
+    """How far the network as read may be from what its model means, at any output, over the view's box.
 
     That is a change like a rewrite's: what the stored numbers are known to be off by is a linear function of what a
     node reads, and is carried to the outputs as such.
     """
     if not rounding:
         return 0.0
-    region = facts.region(network)
+    network, region = view.network, view.region
     moved: dict[str, Array] = {}  # by absolute values alone, which tells how far sources may be elsewhere
     changes: dict[str, Change] = {}
     with np.errstate(invalid="ignore", over="ignore"):
@@ -226,7 +227,7 @@ def import_deviation(network: Network, facts: Facts, rounding: Mapping[str, Roun
             own = changes[node.name].most if node.name in changes else np.zeros(node.size)
             total = _flow(node, entering, own)
             moved[node.name] = np.where(np.isnan(total), np.inf, total)
-        off = carry(network, facts, changes).get(network.output, np.zeros(1))
+        off = carry(view, changes).get(network.output, np.zeros(1))
     off = np.fmin(np.where(np.isnan(off), np.inf, off), moved[network.output])
     return float(off.max(initial=0.0))
 

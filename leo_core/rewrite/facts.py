@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.arithmetic import round_down, round_up
-from leo_core.bounds.interval import bound_affine, bound_network
-from leo_core.bounds.region import Region
+from leo_core.bounds.interval import bound_network
 from leo_core.domain import Box
-from leo_core.network import Affine, Network, Relu
+from leo_core.network import Network
 from leo_core.stability.verdict import StabilityMap, State
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+Indices = NDArray[np.int64]
 
 
 @final
@@ -36,14 +36,14 @@ class Units:
     state: NDArray[np.int8]
     lower: Array
     upper: Array
-    origin: NDArray[np.int64]
+    origin: Indices
 
     @staticmethod
     def new(lower: Array, upper: Array) -> Units:
         """Active units that the network did not have."""
         return Units(np.full(len(lower), State.ACTIVE, np.int8), lower, upper, np.full(len(lower), -1))
 
-    def kept(self, keep: Mask | NDArray[np.int64]) -> Units:
+    def kept(self, keep: Mask | Indices) -> Units:
         return Units(self.state[keep], self.lower[keep], self.upper[keep], self.origin[keep])
 
     def joined(self, other: Units) -> Units:
@@ -93,6 +93,16 @@ class Lineage:
     copies: Mapping[str, tuple[tuple[int, int, float], ...]] = field(default_factory=dict)
     lines: Mapping[str, tuple[tuple[int, float, float], ...]] = field(default_factory=dict)
 
+    def with_copies(self, relu: str, goes: Indices, stays: Indices, factor: Array) -> Lineage:
+        """The same, now that units (by their origin) of a ReLU were taken for multiples of others."""
+        added = tuple(zip(goes.tolist(), stays.tolist(), factor.tolist(), strict=True))
+        return replace(self, copies={**self.copies, relu: self.copies.get(relu, ()) + added})
+
+    def with_lines(self, relu: str, units: Indices, gain: Array, offset: Array) -> Lineage:
+        """The same, now that units (by their origin) of a ReLU that change state were taken for lines."""
+        added = tuple(zip(units.tolist(), gain.tolist(), offset.tolist(), strict=True))
+        return replace(self, lines={**self.lines, relu: self.lines.get(relu, ()) + added})
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -124,45 +134,11 @@ class Facts:
             units[name] = Units(state.astype(np.int8), lower, upper, np.arange(len(lower)))
         return Facts(box, units)
 
-    def region(self, network: Network) -> Region:
-        """Proved intervals for every affine node of a network these facts describe."""
-        known: Region | None = network.memo.get(("region", self))
-        if known is None:
-            known = network.memo["region", self] = self._region(network)
-        return known
-
-    def _region(self, network: Network) -> Region:
-        region = Region.of(self.box)
-        for node in network.nodes:
-            if isinstance(node, Affine):
-                region = region.tightened(node.name, *bound_affine(network, node, region))
-                if node.name in self.units:
-                    units = self.units[node.name]
-                    region = region.tightened(node.name, units.lower, units.upper)
-        return region
-
     def moved(self, errors: Mapping[str, Array]) -> Facts:
         """After a rewrite that changes nodes by at most ``errors``."""
         units = {name: u.moved(errors[name]) if name in errors else u for name, u in self.units.items()}
         return replace(self, units=units)
 
-    def with_units(self, name: str, units: Units) -> Facts:
-        """The same, but for one node."""
-        return replace(self, units={**self.units, name: units})
-
     def kept(self, keep: Mapping[str, Mask]) -> Facts:
         """After units were dropped; nodes not named are gone."""
         return replace(self, units={name: u.kept(keep[name]) for name, u in self.units.items() if name in keep})
-
-    def with_copies(self, relu: Relu, goes: NDArray[np.int64], stays: NDArray[np.int64], factor: Array) -> Facts:
-        """The same, now that units of a ReLU were taken for multiples of others."""
-        origin = self.units[relu.source].origin
-        added = tuple(zip(origin[goes].tolist(), origin[stays].tolist(), factor.tolist(), strict=True))
-        copies = {**self.lineage.copies, relu.name: self.lineage.copies.get(relu.name, ()) + added}
-        return replace(self, lineage=replace(self.lineage, copies=copies))
-
-    def with_lines(self, relu: Relu, units: NDArray[np.int64], gain: Array, offset: Array) -> Facts:
-        """The same, now that units of a ReLU that change state were taken for lines."""
-        added = tuple(zip(self.units[relu.source].origin[units].tolist(), gain.tolist(), offset.tolist(), strict=True))
-        lines = {**self.lineage.lines, relu.name: self.lineage.lines.get(relu.name, ()) + added}
-        return replace(self, lineage=replace(self.lineage, lines=lines))

@@ -9,25 +9,28 @@ from __future__ import annotations
 import numpy as np
 
 from leo_core.linear import LinearMap, Select
-from leo_core.network import Affine, Network, Relu
+from leo_core.network import Affine, Relu
 from leo_core.rewrite import maps
-from leo_core.rewrite.block import Block, linear_block
+from leo_core.rewrite.block import Block, linear_block, whole
 from leo_core.rewrite.deviation import Change, Form, best_constants, change
-from leo_core.rewrite.facts import Facts
-from leo_core.rewrite.step import Fits, Refusal, Rewrite
+from leo_core.rewrite.layer import incoming
+from leo_core.rewrite.step import Ladder, Refusal, Rewrite, only
+from leo_core.rewrite.view import View
 
 
-def fold_linear(network: Network, facts: Facts, name: str, fits: Fits) -> Rewrite | Refusal | None:
+def fold_linear(view: View, name: str) -> Ladder | Refusal | None:
     """Fold node ``name`` into everything that reads it."""
+    network = view.network
     found = network[name]
     relu = found if isinstance(found, Relu) else None
     node = network.affine(relu.source) if relu else network.affine(name)
     readers = [network[reader] for reader in network.readers[name]]
     if name == network.output or not readers or not all(isinstance(reader, Affine) for reader in readers):
         return None
-    if relu and not facts.units[node.name].linear(relu.slope).all():
+    if relu and not view.facts.units[node.name].linear(relu.slope).all():
         return None
-    block = linear_block(network, facts, node, relu)
+    reads = incoming(view, node)
+    block = linear_block(reads, view.facts.units[node.name], relu.slope) if relu else whole(reads)
     changed: dict[str, Affine] = {}
     changes: dict[str, Change] = {}
     for reader in readers:
@@ -42,10 +45,10 @@ def fold_linear(network: Network, facts: Facts, name: str, fits: Fits) -> Rewrit
         if made is not None and made.most.any():
             changes[reader.name] = made
     kind = "stable layer" if relu else "affine layer"
-    result = Rewrite(network.with_nodes(*changed.values()), facts, f"{kind} folded into what reads it", changes)
-    if not fits(result):
-        return Refusal(f"{kind} not folded", "rounding the new weights costs more than the tolerance leaves")
-    return result
+    return only(
+        Rewrite(view.with_nodes(*changed.values()), f"{kind} folded into what reads it", changes),
+        Refusal(f"{kind} not folded", "rounding the new weights costs more than the tolerance leaves"),
+    )
 
 
 def _exactly(reader: Affine, name: str, node: Affine, block: Block) -> tuple[Affine, Change | None] | None:

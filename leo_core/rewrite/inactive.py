@@ -8,19 +8,20 @@ from __future__ import annotations
 import numpy as np
 
 from leo_core.arithmetic import product_error, round_up
-from leo_core.network import Affine, Network, Node, Relu
+from leo_core.network import Affine, Node, Relu
 from leo_core.rewrite.deviation import Change
-from leo_core.rewrite.facts import Facts
-from leo_core.rewrite.step import Fits, Refusal, Rewrite
+from leo_core.rewrite.step import Ladder, Refusal, Rewrite, only
+from leo_core.rewrite.view import View
 from leo_core.stability.verdict import State
 
 
-def drop_inactive(network: Network, facts: Facts, name: str, fits: Fits) -> Rewrite | Refusal | None:
+def drop_inactive(view: View, name: str) -> Ladder | Refusal | None:
     """Clear the columns of inactive units in everything that reads the ReLU ``name``."""
+    network = view.network
     relu = network[name]
     if not isinstance(relu, Relu) or name == network.output:
         return None
-    units = facts.units[relu.source]
+    units = view.facts.units[relu.source]
     off = (units.state == State.INACTIVE) & (relu.slope == 0)
     if not off.any():
         return None
@@ -43,5 +44,7 @@ def drop_inactive(network: Network, facts: Facts, name: str, fits: Fits) -> Rewr
             changes[node.name] = Change.at_most(error)
         changed.append(Affine(node.name, node.sources, tuple(cleared), node.bias, node.origin))
     what = f"{int(off.sum())} inactive unit(s) dropped"
-    result = Rewrite(network.with_nodes(*changed), facts, what, changes)
-    return result if fits(result) else Refusal(what, "their state is only known up to a rounding of earlier layers")
+    return only(
+        Rewrite(view.with_nodes(*changed), what, changes),
+        Refusal(what, "their state is only known up to a rounding of earlier layers"),
+    )

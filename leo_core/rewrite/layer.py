@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.arithmetic import Array
-from leo_core.network import Affine, Network, Node, Relu
+from leo_core.network import Affine, Node, Relu
 from leo_core.rewrite import maps
 from leo_core.rewrite.deviation import Change
-from leo_core.rewrite.facts import Facts, Units
+from leo_core.rewrite.facts import Units
 from leo_core.rewrite.step import Refusal
+from leo_core.rewrite.view import View
 
 
 @final
@@ -27,17 +29,35 @@ class ReluLayer:
 
     Attributes
     ----------
+    view:
+        Where it is.
     readers:
         The affine nodes that read the ReLU, each once.
     outgoing, constants:
         Their weights of the units (rows × units) and their biases (rows,), one reader below the other.
     """
 
+    view: View
     node: Affine
     relu: Relu
     readers: tuple[Affine, ...]
     outgoing: Array
     constants: Array
+
+    @property
+    def units(self) -> Units:
+        """What is known of its units."""
+        return self.view.facts.units[self.node.name]
+
+    @property
+    def columns(self) -> int:
+        """How many values its affine node reads."""
+        return sum(linear.columns for linear in self.node.maps)
+
+    @cached_property
+    def incoming(self) -> Incoming:
+        """Its affine node."""
+        return incoming(self.view, self.node)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -78,10 +98,8 @@ class ReluLayer:
         """A change of the stacked rows as one per reader; readers without any are left out."""
         return {reader.name: change.rows(rows) for reader, rows, _ in self.parts() if change.most[rows].any()}
 
-    def replaced(
-        self, network: Network, facts: Facts, keep: NDArray[Any], rows: Rows, outgoing: Array, constants: Array
-    ) -> tuple[Network, Facts]:
-        """The network and what is known of it with the units ``keep`` as they were, then the units of ``rows``.
+    def replaced(self, keep: NDArray[Any], rows: Rows, outgoing: Array, constants: Array) -> View:
+        """The view with the units ``keep`` as they were, then the units of ``rows``.
 
         ``outgoing`` (stacked rows × units) and ``constants`` are taken as :meth:`stored` gave them.
         """
@@ -95,8 +113,7 @@ class ReluLayer:
         changed[self.node.name] = self._incoming(keep, rows)
         slope = np.concatenate([self.relu.slope[keep], np.zeros(len(rows.bias))])
         changed[self.relu.name] = Relu(self.relu.name, self.relu.source, slope, self.relu.origin)
-        known = facts.units[self.node.name].kept(keep).joined(rows.units)
-        return network.with_nodes(*changed.values()), facts.with_units(self.node.name, known)
+        return self.view.with_nodes(*changed.values(), units={self.node.name: self.units.kept(keep).joined(rows.units)})
 
     def _incoming(self, keep: NDArray[Any], rows: Rows) -> Affine:
         node, linears = self.node, []
@@ -134,8 +151,47 @@ class Rows:
         return Rows(np.zeros((0, columns)), empty, Units.new(empty, empty))
 
 
-def layer_of(network: Network, name: str) -> ReluLayer | Refusal | None:
+@final
+@dataclass(frozen=True, eq=False)
+class Incoming:
+    """An affine node W x + b over its concatenated sources, and proved bounds of x.
+
+    Shapes: ``weights`` (units, sources' values), ``bias`` (units,), ``lower`` and ``upper`` (sources' values,).
+    """
+
+    weights: Array
+    bias: Array
+    lower: Array
+    upper: Array
+
+    @property
+    def reach(self) -> Array:
+        """The largest |x|."""
+        return np.maximum(np.abs(self.lower), np.abs(self.upper))
+
+    @property
+    def radius(self) -> Array:
+        return 0.5 * (self.upper - self.lower)
+
+
+def incoming(view: View, node: Affine) -> Incoming:
+    """An affine node of the view."""
+    ends = [view.region.value(view.network, source) for source in node.sources]
+    lower, upper = np.concatenate([low for low, _ in ends]), np.concatenate([high for _, high in ends])
+    return Incoming(node.dense(), node.bias.astype(np.float64), lower, upper)
+
+
+def layer_of(view: View, name: str) -> ReluLayer | Refusal | None:
     """The layer of the ReLU ``name``; None where there is nothing to rewrite, a refusal where the graph forbids it."""
+    key = "layer", name
+    if key not in view.memo:
+        view.memo[key] = _layer_of(view, name)
+    found: ReluLayer | Refusal | None = view.memo[key]
+    return found
+
+
+def _layer_of(view: View, name: str) -> ReluLayer | Refusal | None:
+    network = view.network
     relu = network[name]
     if not isinstance(relu, Relu) or name == network.output or not network.readers[name]:
         return None
@@ -147,12 +203,4 @@ def layer_of(network: Network, name: str) -> ReluLayer | Refusal | None:
         return Refusal("units not merged", "one node reads it twice")
     outgoing = np.vstack([r.maps[r.sources.index(name)].dense().astype(np.float64) for r in readers])
     constants = np.concatenate([reader.bias.astype(np.float64) for reader in readers])
-    return ReluLayer(node, relu, readers, outgoing, constants)
-
-
-def incoming(network: Network, facts: Facts, node: Affine) -> tuple[Array, Array, Array, Array]:
-    """(W, b, lower, upper): an affine node over its concatenated sources x, and proved bounds of x."""
-    region = facts.region(network)
-    ends = [region.value(network, source) for source in node.sources]
-    lower, upper = np.concatenate([low for low, _ in ends]), np.concatenate([high for _, high in ends])
-    return node.dense(), node.bias.astype(np.float64), lower, upper
+    return ReluLayer(view, node, relu, readers, outgoing, constants)

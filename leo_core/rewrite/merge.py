@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.arithmetic import Array
-from leo_core.network import Network
-from leo_core.rewrite.block import LARGEST_COEFFICIENT, Block, fewest, linear_block, realised
-from leo_core.rewrite.facts import Facts
+from leo_core.rewrite.block import LARGEST_COEFFICIENT, Block, block_of, realised
+from leo_core.rewrite.deviation import Form
 from leo_core.rewrite.layer import ReluLayer, Rows, layer_of
-from leo_core.rewrite.step import Fits, Refusal, Rewrite
+from leo_core.rewrite.step import Ladder, Refusal, Rewrite
+from leo_core.rewrite.view import View
 
 #: A pivot this small, relative to the first, is rounding.
 _NEGLIGIBLE = 1e-13
@@ -28,55 +28,51 @@ _NEGLIGIBLE = 1e-13
 _SWAPS = 32
 
 
-def merge_dependent(network: Network, facts: Facts, name: str, fits: Fits) -> Rewrite | Refusal | None:
+def merge_dependent(view: View, name: str) -> Ladder | Refusal | None:
     """Merge the units of the ReLU ``name``'s linear block that depend on others, up to the rounding of float64."""
-    layer = layer_of(network, name)
+    layer = layer_of(view, name)
     if not isinstance(layer, ReluLayer):
         return layer
-    block = linear_block(network, facts, layer.node, layer.relu)
-    rank = Pivoted.of(block.weights * block.radius).rank
-    if rank == len(block.units):
+    merging = Merging.of(layer, block_of(layer))
+    rank = merging.pivoted.rank
+    if rank == len(merging.block.units):
         return None
-    merged = merged_to(network, facts, layer, block, rank)
-    if merged is None or not fits(merged):
-        return Refusal("dependent active units not merged", "the new weights would round too much")
-    return merged
+    refusal = Refusal("dependent active units not merged", "the new weights would round too much")
+    return Ladder(1, lambda _: merging.to(rank), otherwise=refusal)
 
 
-def merge_nearly_dependent(
-    network: Network, facts: Facts, layer: ReluLayer, block: Block, fits: Fits
-) -> Rewrite | None:
-    """Merge as many units of the block as the tolerance allows, dependent or nearly so."""
+@final
+@dataclass(frozen=True, eq=False)
+class Merging:
+    """A block of a layer, and which of its rows nearly depend on which."""
 
-    def attempt(rank: int) -> Rewrite | None:
-        found = merged_to(network, facts, layer, block, rank, pivoted)
-        return found if found is not None and fits(found) else None
+    layer: ReluLayer
+    block: Block
+    old: Form
+    pivoted: Pivoted
 
-    pivoted = Pivoted.of(block.weights * block.radius)
-    return fewest(len(block.units), attempt, likely=pivoted.rank)
+    @staticmethod
+    def of(layer: ReluLayer, block: Block) -> Merging:
+        """Of any block of a layer."""
+        old = block.form(layer.outgoing[:, block.units], layer.constants)
+        return Merging(layer, block, old, Pivoted.of(block.weights * block.radius))
 
-
-def merged_to(
-    network: Network, facts: Facts, layer: ReluLayer, block: Block, rank: int, pivoted: Pivoted | None = None
-) -> Rewrite | None:
-    """The block's units expressed by ``rank`` of them; None where that needs large coefficients."""
-    pivoted = Pivoted.of(block.weights * block.radius) if pivoted is None else pivoted
-    found = pivoted.expressed(rank)
-    if found is None:
-        return None
-    basis, dependent, coefficients = found
-    places = np.argsort(basis)  # the units stay in their order
-    basis, coefficients = basis[places], coefficients[:, places]
-    outgoing = layer.outgoing[:, block.units]
-    new = outgoing[:, basis] + outgoing[:, dependent] @ coefficients
-    old = block.form(outgoing, layer.constants)
-    rows = Rows.none(block.weights.shape[1])
-    try:
-        changed, left, change = realised(network, facts, layer, block, old, basis, rows, new)
-    except OverflowError:
-        return None
-    what = f"{len(dependent)} dependent active unit(s) merged into {rank}"
-    return Rewrite(changed, left, what, layer.by_reader(change))
+    def to(self, rank: int) -> Rewrite | None:
+        """The block's units expressed by ``rank`` of them; None where that needs large coefficients or overflows."""
+        found = self.pivoted.expressed(rank)
+        if found is None:
+            return None
+        basis, dependent, coefficients = found
+        places = np.argsort(basis)  # the units stay in their order
+        basis, coefficients = basis[places], coefficients[:, places]
+        outgoing = self.layer.outgoing[:, self.block.units]
+        new = outgoing[:, basis] + outgoing[:, dependent] @ coefficients
+        try:
+            view, change = realised(self.layer, self.block, self.old, basis, Rows.none(self.layer.columns), new)
+        except OverflowError:
+            return None
+        what = f"{len(dependent)} dependent active unit(s) merged into {rank}"
+        return Rewrite(view, what, self.layer.by_reader(change))
 
 
 @final

@@ -11,41 +11,39 @@ from dataclasses import replace
 
 import numpy as np
 
-from leo_core.network import Network
-from leo_core.rewrite.block import fewest, linear_block
-from leo_core.rewrite.facts import Facts
-from leo_core.rewrite.layer import ReluLayer, incoming, layer_of
+from leo_core.rewrite.block import block_of
+from leo_core.rewrite.layer import ReluLayer, layer_of
 from leo_core.rewrite.parallel import absorbed, pairs_of
-from leo_core.rewrite.refactor import mix_block
-from leo_core.rewrite.step import Fits, Refusal, Rewrite
+from leo_core.rewrite.refactor import Mixing
+from leo_core.rewrite.step import Ladder, Refusal
+from leo_core.rewrite.view import View
 
 
-def merge_opposite(network: Network, facts: Facts, name: str, fits: Fits) -> Rewrite | Refusal | None:
+def merge_opposite(view: View, name: str) -> Ladder | Refusal | None:
     """Turn as many opposite units of the ReLU ``name`` into lines as fit, if all lines then take fewer units."""
-    layer = layer_of(network, name)
+    layer = layer_of(view, name)
     if not isinstance(layer, ReluLayer):
         return layer
-    pairs = pairs_of(network, facts, layer, sign=-1)
+    pairs = pairs_of(layer, sign=-1)
     count = len(pairs.goes)
     if not count:
         return None
-    weights, bias, _, _ = incoming(network, facts, layer.node)
-    block = linear_block(network, facts, layer.node, layer.relu)
+    block, known = block_of(layer), layer.incoming
 
-    def attempt(left: int) -> Rewrite | None:
-        """With all but the worst ``left`` pairs."""
+    def without(left: int) -> Ladder | None:
+        """All but the worst ``left`` pairs."""
         taken = pairs.first(count - left)
         try:
-            turned, made = absorbed(facts, layer, taken)
+            turned, made = absorbed(layer, taken)
         except OverflowError:
             return None
-        lines = block.with_lines(weights[taken.goes], bias[taken.goes], taken.goes, np.zeros(count - left))
-        told = facts.with_copies(layer.relu, taken.goes, taken.stays, taken.factor)
-        found = mix_block(network, told, turned, lines, len(lines.units), fits, made)
-        what = f"{count - left} opposite unit(s) and {len(block.units)} active one(s) re-factored"
-        return None if found is None else replace(found, what=what)
+        at = taken.goes
+        lines = block.with_lines(known.weights[at], known.bias[at], at, np.zeros(len(at)))
+        what = f"{len(at)} opposite unit(s) and {len(block.units)} active one(s) re-factored"
+        lineage = taken.told(layer)
+        mixed = Mixing.of(turned, lines).ladder(len(lines.units), before=made)
+        return mixed.then(lambda found: replace(found, what=what, view=found.view.with_lineage(lineage)))
 
-    found = fewest(count, attempt, likely=0)
-    return (
-        Refusal(f"{count} opposite unit(s) left", "their linear parts would take as many") if found is None else found
+    return Ladder(
+        count, without, otherwise=Refusal(f"{count} opposite unit(s) left", "their linear parts would take as many")
     )

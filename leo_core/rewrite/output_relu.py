@@ -6,15 +6,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from leo_core.network import Affine, Network, Relu
+from leo_core.network import Affine, Relu
 from leo_core.rewrite.deviation import Change
-from leo_core.rewrite.facts import Facts
-from leo_core.rewrite.step import Fits, Refusal, Rewrite
+from leo_core.rewrite.step import Ladder, Refusal, Rewrite, only
+from leo_core.rewrite.view import View
 from leo_core.stability.verdict import State
 
 
-def settle_output(network: Network, facts: Facts, name: str, fits: Fits) -> Rewrite | Refusal | None:
+def settle_output(view: View, name: str) -> Ladder | Refusal | None:
     """Clear the rows of inactive output units; drop the ReLU when all its units are stable."""
+    network, facts = view.network, view.facts
     relu = network[name]
     if not isinstance(relu, Relu) or name != network.output or network.readers[name]:
         return None
@@ -36,18 +37,17 @@ def settle_output(network: Network, facts: Facts, name: str, fits: Fits) -> Rewr
     nodes = tuple(cleared if other.name == node.name else other for other in network.nodes)
     what = f"{int(off.sum())} inactive output(s) set to zero"
     zeroed = replace(units, lower=np.where(off, 0.0, units.lower), upper=np.where(off, 0.0, units.upper))
-    output, left = name, facts.with_units(node.name, zeroed)
+    output, left = name, {**facts.units, node.name: zeroed}
     if settled:
         nodes = tuple(other for other in nodes if other.name != name)
         output = node.name
-        left = replace(facts, units={other: u for other, u in facts.units.items() if other != node.name})
+        left = {other: known for other, known in facts.units.items() if other != node.name}
         what = "every output is stable; the ReLU is dropped"
     # The cleared rows change their node by more than a rounding, but not what the ReLU made of them.
     defect = np.where(off | settled, units.defect(relu.slope), 0.0)
-    result = Rewrite(
-        replace(network, nodes=nodes, output=output),
-        left,
-        what,
-        {node.name: Change.at_most(defect)} if defect.any() else {},
+    changes = {node.name: Change.at_most(defect)} if defect.any() else {}
+    settled_view = View(replace(network, nodes=nodes, output=output), replace(facts, units=left))
+    return only(
+        Rewrite(settled_view, what, changes),
+        Refusal(what, "its state is only known up to a rounding of earlier layers"),
     )
-    return result if fits(result) else Refusal(what, "its state is only known up to a rounding of earlier layers")

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 
 from leo_core.arithmetic import Array, minus_multiple, product_error, round_up
 from leo_core.bounds.region import leak
-from leo_core.network import Network
-from leo_core.rewrite.block import fewest
 from leo_core.rewrite.deviation import Change, Form, affine_error, best_constants, change
-from leo_core.rewrite.facts import Facts
-from leo_core.rewrite.layer import ReluLayer, Rows, incoming, layer_of
-from leo_core.rewrite.step import Fits, Refusal, Rewrite
+from leo_core.rewrite.facts import Lineage
+from leo_core.rewrite.layer import ReluLayer, Rows, layer_of
+from leo_core.rewrite.step import Ladder, Refusal, Rewrite
+from leo_core.rewrite.view import View
 from leo_core.stability.verdict import State
 
 Indices = NDArray[np.int64]
@@ -30,23 +29,17 @@ _NEAR = 1e-3
 _PROJECTIONS = 8
 
 
-def merge_parallel(network: Network, facts: Facts, name: str, fits: Fits) -> Rewrite | Refusal | None:
+def merge_parallel(view: View, name: str) -> Ladder | Refusal | None:
     """Merge as many parallel unstable units of the ReLU ``name`` as the tolerance allows."""
-    layer = layer_of(network, name)
+    layer = layer_of(view, name)
     if not isinstance(layer, ReluLayer):
         return layer
-    pairs = pairs_of(network, facts, layer, sign=1)
+    pairs = pairs_of(layer, sign=1)
     count = len(pairs.goes)
     if not count:
         return None
-
-    def attempt(left: int) -> Rewrite | None:
-        """With all but the worst ``left`` pairs."""
-        found = _merged(network, facts, layer, pairs.first(count - left))
-        return found if found is not None and fits(found) else None
-
-    best = fewest(count, attempt, likely=0)
-    return Refusal("parallel units not merged", "they are not near enough") if best is None else best
+    refusal = Refusal("parallel units not merged", "they are not near enough")
+    return Ladder(count, lambda left: _merged(layer, pairs.first(count - left)), otherwise=refusal)
 
 
 @final
@@ -62,12 +55,18 @@ class Pairs:
     def first(self, count: int) -> Pairs:
         return Pairs(self.goes[:count], self.stays[:count], self.factor[:count], self.error[:count])
 
+    def told(self, layer: ReluLayer) -> Lineage:
+        """The lineage of a layer's units, once those that go were taken for multiples of those that stay."""
+        origin, lineage = layer.units.origin, layer.view.facts.lineage
+        return lineage.with_copies(layer.relu.name, origin[self.goes], origin[self.stays], self.factor)
 
-def pairs_of(network: Network, facts: Facts, layer: ReluLayer, *, sign: int) -> Pairs:
+
+def pairs_of(layer: ReluLayer, *, sign: int) -> Pairs:
     """Unstable units near a multiple of another one, no longer than that: positive (``sign`` 1) or negative (−1)."""
-    weights, bias, lower, upper = incoming(network, facts, layer.node)
+    known = layer.incoming
+    weights, bias, lower, upper = known.weights, known.bias, known.lower, known.upper
     slope = layer.relu.slope
-    usable = facts.units[layer.node.name].state == State.UNSTABLE
+    usable = layer.units.state == State.UNSTABLE
     usable &= slope == 0 if sign < 0 else True
     # what a unit does on the box: its slopes over the ranges, and its value at the centre
     with np.errstate(invalid="ignore", over="ignore"):
@@ -130,20 +129,18 @@ def _factor(goes: Array, stays: Array, goes_scaled: Array, stays_scaled: Array) 
     return float(goes_scaled @ stays_scaled / (stays_scaled @ stays_scaled))
 
 
-def _merged(network: Network, facts: Facts, layer: ReluLayer, pairs: Pairs) -> Rewrite | None:
+def _merged(layer: ReluLayer, pairs: Pairs) -> Rewrite | None:
     try:
-        into, made = absorbed(facts, layer, pairs)
+        into, made = absorbed(layer, pairs)
     except OverflowError:
         return None
     keep = np.setdiff1d(np.arange(layer.relu.size), pairs.goes)
-    rows = Rows.none(sum(linear.columns for linear in layer.node.maps))
-    told = facts.with_copies(layer.relu, pairs.goes, pairs.stays, pairs.factor)
-    changed, left = layer.replaced(network, told, keep, rows, into.outgoing[:, keep], into.constants)
+    view = layer.replaced(keep, Rows.none(layer.columns), into.outgoing[:, keep], into.constants)
     what = f"{len(pairs.goes)} parallel unit(s) merged into others"
-    return Rewrite(changed, left, what, layer.by_reader(made))
+    return Rewrite(view.with_lineage(pairs.told(layer)), what, layer.by_reader(made))
 
 
-def absorbed(facts: Facts, layer: ReluLayer, pairs: Pairs) -> tuple[ReluLayer, Change]:
+def absorbed(layer: ReluLayer, pairs: Pairs) -> tuple[ReluLayer, Change]:
     """(the layer with M_stays + |factor| M_goes, rounded, for M_stays; what that changes). M_goes is left.
 
     The error is that of the pairs, |M_goes| · error, and that of rounding. Raises OverflowError.
@@ -156,7 +153,7 @@ def absorbed(facts: Facts, layer: ReluLayer, pairs: Pairs) -> tuple[ReluLayer, C
     outgoing = layer.outgoing.copy()
     outgoing[:, stays] = layer.stored(old.rounded(layer.dtype))
     new = Form(outgoing[:, stays], one_hot, np.zeros(len(stays)), layer.constants)
-    units = facts.units[layer.node.name].kept(stays)
+    units = layer.units.kept(stays)
     slope = layer.relu.slope[stays]
     ends = leak(units.lower, slope, upwards=False), leak(units.upper, slope, upwards=True)
     made, constants = change(old, new, *ends), layer.constants

@@ -15,13 +15,12 @@ from typing import final
 
 import numpy as np
 
-from leo_core.arithmetic import Array, round_up
 from leo_core.environment import ieee
 from leo_core.execution.budget import Budget
 from leo_core.execution.events import Listener, Note, silent
 from leo_core.network import Network
+from leo_core.rewrite.climb import Climbed, Tolerance, climb
 from leo_core.rewrite.constants import fold_constants
-from leo_core.rewrite.deviation import carry
 from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.fold import fold_linear
 from leo_core.rewrite.inactive import drop_inactive
@@ -31,9 +30,10 @@ from leo_core.rewrite.output_relu import settle_output
 from leo_core.rewrite.parallel import merge_parallel
 from leo_core.rewrite.refactor import pass_through, refactor_block
 from leo_core.rewrite.size import OBJECTIVES, Size
-from leo_core.rewrite.step import Pass, Refusal, Rewrite, Step
+from leo_core.rewrite.step import Ladder, Pass, Refusal, Step
 from leo_core.rewrite.straighten import straighten
 from leo_core.rewrite.unread import drop_unread
+from leo_core.rewrite.view import View
 from leo_core.stability.verdict import StabilityMap
 
 #: Cheap passes, which run whatever the clock says.
@@ -97,95 +97,86 @@ def rewrite(
     """
     budget = budget or Budget()
     size = OBJECTIVES[objective]
-    facts = Facts.of(network, stability)
+    view = View(network, Facts.of(network, stability))
     best: _Trial | None = None
     interrupted = False
     for share in _SHARES if tolerance > 0 else _SHARES[:1]:
-        trial = _Trial(network, facts, tolerance, size)
+        trial = _Trial(view, tolerance, size)
         try:
             for part in dict.fromkeys((share, 1.0)):
                 trial.run(PASSES[passes], part * tolerance, budget, listener)
         except KeyboardInterrupt:
             interrupted = True
-        if best is None or size(trial.network) < size(best.network):
+        if best is None or size(trial.view.network) < size(best.view.network):
             best = trial
         if interrupted or budget.expired or trial.deviation <= _SHARES[-1] * tolerance:
             break
     assert best is not None
     done = tuple(best.steps), tuple(best.refusals.values())
-    return Rewritten(best.network, best.deviation, best.facts, *done, interrupted)
+    return Rewritten(best.view.network, best.deviation, best.view.facts, *done, interrupted)
 
 
 class _Trial:
     """The network so far. Every change goes through :meth:`_keep`, in one assignment."""
 
-    def __init__(self, network: Network, facts: Facts, tolerance: float, size: Size) -> None:
-        self.network, self.facts = network, facts
-        dropped = drop_unread(network, facts)
-        self._tolerance, self._size = tolerance, size
-        self._allowance = tolerance
-        self._moved = np.zeros(network.output_size)
+    def __init__(self, view: View, tolerance: float, size: Size) -> None:
+        self.view = view
         self.steps: list[Step] = []
-        if size(dropped[0]) < size(network):
-            self.network, self.facts = dropped
-            self.steps.append(Step("", "units that nothing reads dropped", 0.0, _removed(network, self.network)))
         self.refusals: dict[tuple[str, str], Refusal] = {}
+        self._size = size
+        self._tolerance = Tolerance(np.zeros(view.network.output_size), tolerance, tolerance)
+        dropped = drop_unread(view)
+        if size(dropped.network) < size(view.network):
+            self.view = dropped
+            removed = view.network.connections - dropped.network.connections
+            self.steps.append(Step("", "units that nothing reads dropped", 0.0, removed))
 
     @property
     def deviation(self) -> float:
-        return float(self._moved.max(initial=0.0))
+        return float(self._tolerance.spent.max(initial=0.0))
 
-    def run(self, passes: tuple[Pass, ...], allowance: float, budget: Budget, listener: Listener) -> None:
-        """Sweep until nothing changes; no single rewrite adds more than ``allowance``."""
-        self._allowance = allowance
+    def run(self, passes: tuple[Pass, ...], at_once: float, budget: Budget, listener: Listener) -> None:
+        """Sweep until nothing changes; no single rewrite adds more than ``at_once``."""
+        self._tolerance = replace(self._tolerance, at_once=at_once)
         while True:
             self.refusals.clear()
             before = len(self.steps)
-            for apply in _CHEAP:
-                self._sweep(apply, Budget())
-            for apply in passes:
-                self._sweep(apply, budget)
+            for look in _CHEAP:
+                self._sweep(look, Budget())
+            for look in passes:
+                self._sweep(look, budget)
             if budget.expired:
                 break
             if len(self.steps) == before:
                 break
-            listener(Note(f"rewriting: {self.network.connections} connections left", passing=True))
+            listener(Note(f"rewriting: {self.view.network.connections} connections left", passing=True))
 
-    def _sweep(self, apply: Pass, budget: Budget) -> None:
+    def _sweep(self, look: Pass, budget: Budget) -> None:
         """One pass over every node there is now, from the output back."""
-        for name in [node.name for node in reversed(self.network.nodes)]:
+        for name in [node.name for node in reversed(self.view.network.nodes)]:
             if budget.expired:
                 return
-            if any(node.name == name for node in self.network.nodes):
-                outcome = apply(self.network, self.facts, name, lambda made: not budget.expired and self._fits(made))
-                if isinstance(outcome, Refusal):
-                    self.refusals[name, outcome.what] = replace(outcome, layer=name)
-                elif outcome is not None:
-                    self._keep(name, outcome)
+            if not any(node.name == name for node in self.view.network.nodes):
+                continue
+            found = look(self.view, name)
+            refusal = found if isinstance(found, Refusal) else None
+            if isinstance(found, Ladder):
+                climbed = climb(self.view, found, self._tolerance, budget)
+                refusal = found.otherwise if climbed is None else None
+                if climbed is not None:
+                    self._keep(name, climbed)
+            if refusal is not None:
+                self.refusals[name, refusal.what] = replace(refusal, layer=name)
 
-    def _fits(self, proposal: Rewrite) -> bool:
-        total, moved = self._after(proposal)
-        added = moved.get(proposal.network.output, np.zeros(1))
-        return bool((total <= self._tolerance).all() and (added <= self._allowance).all())
-
-    def _after(self, proposal: Rewrite) -> tuple[Array, dict[str, Array]]:
-        moved = carry(proposal.network, proposal.facts, proposal.changes)
-        added = moved.get(proposal.network.output)
-        return (self._moved if added is None else round_up(self._moved + added)), moved
-
-    def _keep(self, name: str, proposal: Rewrite) -> None:
-        total, moved = self._after(proposal)
-        network, facts = drop_unread(proposal.network, proposal.facts.moved(moved))
-        before, after = self._size(self.network), self._size(network)
+    def _keep(self, name: str, climbed: Climbed) -> None:
+        made = climbed.rewrite.view
+        view = drop_unread(View(made.network, made.facts.moved(climbed.moved)))
+        before, after = self._size(self.view.network), self._size(view.network)
         if not after < before:
             return
-        if after[:2] == before[:2] and (total > self._moved).any():  # entries that became zero are worth no deviation
+        spent, deviation = self._tolerance.spent, self.deviation
+        if after[:2] == before[:2] and (climbed.spent > spent).any():  # entries that became zero are worth no deviation
             return
-        added = max(0.0, float(np.max(total, initial=0.0)) - self.deviation)
-        step = Step(name, proposal.what, added, _removed(self.network, network))
-        self.network, self.facts, self._moved = network, facts, total
-        self.steps.append(step)
-
-
-def _removed(before: Network, after: Network) -> int:
-    return before.connections - after.connections
+        removed = self.view.network.connections - view.network.connections
+        self.view, self._tolerance = view, replace(self._tolerance, spent=climbed.spent)
+        self.steps.append(Step(name, climbed.rewrite.what, max(0.0, self.deviation - deviation), removed))

@@ -8,54 +8,59 @@ What the line as computed is off by is not taken from the formula but seen where
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from leo_core.arithmetic import TINY, UNIT_ROUNDOFF, Array, product_error, round_up
-from leo_core.network import Network
-from leo_core.rewrite.block import fewest, linear_block
+from leo_core.rewrite.block import block_of
 from leo_core.rewrite.deviation import Change
-from leo_core.rewrite.facts import Facts
-from leo_core.rewrite.layer import ReluLayer, incoming, layer_of
-from leo_core.rewrite.refactor import mix_block
-from leo_core.rewrite.step import Fits, Refusal, Rewrite
+from leo_core.rewrite.layer import ReluLayer, layer_of
+from leo_core.rewrite.refactor import Mixing
+from leo_core.rewrite.step import Ladder, Refusal
+from leo_core.rewrite.view import View
 from leo_core.stability.verdict import State
 
 
-def straighten(network: Network, facts: Facts, name: str, fits: Fits) -> Rewrite | Refusal | None:
+def straighten(view: View, name: str) -> Ladder | Refusal | None:
     """Take as many unstable units of the ReLU ``name`` for lines as the tolerance allows."""
-    layer = layer_of(network, name)
+    layer = layer_of(view, name)
     if not isinstance(layer, ReluLayer):
         return layer
-    units, slope = facts.units[layer.node.name], layer.relu.slope
-    weights, bias, lower, upper = incoming(network, facts, layer.node)
+    units, slope, known = layer.units, layer.relu.slope, layer.incoming
     with np.errstate(invalid="ignore", over="ignore"):
         chord = (units.upper - slope * units.lower) / (units.upper - units.lower)
         half = 0.5 * (chord - slope) * -units.lower
-        reach = np.maximum(np.abs(lower), np.abs(upper))
-        size = np.abs(weights) @ reach + np.abs(bias) + np.maximum(np.abs(units.lower), np.abs(units.upper))
+        reach = known.reach
+        size = np.abs(known.weights) @ reach + np.abs(known.bias)
+        size += np.maximum(np.abs(units.lower), np.abs(units.upper))
         # what is rounded: the products of the chord with the weights, and half
         off = off_the_line(units.lower, units.upper, slope, chord, half)
         cost = round_up(off + 16 * UNIT_ROUNDOFF * size + TINY * (8 + reach.sum()))
         harm = np.abs(layer.outgoing).max(axis=0, initial=0.0) * cost
     usable = (units.state == State.UNSTABLE) & (units.lower < 0) & (units.upper > 0) & np.isfinite(harm)
     order = np.argsort(np.where(usable, harm, np.inf), kind="stable")[: int(usable.sum())]
-    count = _affordable(network, facts, layer, order, cost, fits)
-    if not count:
+    if not len(order):
         return None
-    block = linear_block(network, facts, layer.node, layer.relu)
+    block = block_of(layer)
 
-    def attempt(left: int) -> Rewrite | None:
-        """With all but the worst ``left`` units."""
-        chosen = order[: count - left]
-        lines = chord[chosen, None] * weights[chosen], chord[chosen] * bias[chosen] + half[chosen]
+    def least(left: int) -> dict[str, Change]:
+        """What the lines alone cost."""
+        chosen = order[: len(order) - left]
+        error = np.abs(layer.outgoing[:, chosen]) @ cost[chosen]
+        return layer.by_reader(Change.at_most(round_up(error + product_error(error, len(chosen)))))
+
+    def without(left: int) -> Ladder:
+        """All but the worst ``left`` units."""
+        chosen = order[: len(order) - left]
+        lines = chord[chosen, None] * known.weights[chosen], chord[chosen] * known.bias[chosen] + half[chosen]
         straight = block.with_lines(*lines, chosen, cost[chosen])
-        told = facts.with_lines(layer.relu, chosen, chord[chosen], half[chosen])
-        return mix_block(network, told, layer, straight, len(straight.units), fits)
+        origin, lineage = units.origin[chosen], view.facts.lineage
+        told = lineage.with_lines(layer.relu.name, origin, chord[chosen], half[chosen])
+        mixed = Mixing.of(layer, straight).ladder(len(straight.units))
+        return mixed.then(lambda found: replace(found, view=found.view.with_lineage(told)))
 
-    return fewest(count, attempt, likely=0)
+    return Ladder(len(order), without, least=least)
 
 
 def off_the_line(lower: Array, upper: Array, slope: Array, gain: Array, offset: Array) -> Array:
@@ -70,18 +75,3 @@ def off_the_line(lower: Array, upper: Array, slope: Array, gain: Array, offset: 
         off = np.abs(value - gain * end - offset) + 8 * UNIT_ROUNDOFF * size + 4 * TINY
         error = np.maximum(error, off)
     return np.where(np.isnan(error), np.inf, error)
-
-
-def _affordable(network: Network, facts: Facts, layer: ReluLayer, order: NDArray[Any], cost: Array, fits: Fits) -> int:
-    """How many units, in that order, may become lines before the tolerance is spent on that alone."""
-
-    def within(count: int) -> bool:
-        error = np.abs(layer.outgoing[:, order[:count]]) @ cost[order[:count]]
-        error = round_up(error + product_error(error, count))
-        return fits(Rewrite(network, facts, "", layer.by_reader(Change.at_most(error))))
-
-    low, high = 0, len(order) + 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if within(middle) else (low, middle)
-    return low

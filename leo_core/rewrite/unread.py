@@ -9,14 +9,16 @@ from numpy.typing import NDArray
 
 from leo_core.linear import Select, Sparse
 from leo_core.network import INPUT, Affine, Network, Node, Relu, free_name
-from leo_core.rewrite.facts import Facts, Units
+from leo_core.rewrite.facts import Units
 from leo_core.rewrite.maps import restricted
+from leo_core.rewrite.view import View
 
 Mask = NDArray[np.bool_]
 
 
-def drop_unread(network: Network, facts: Facts) -> tuple[Network, Facts]:
+def drop_unread(view: View) -> View:
     """Keep what the output depends on through non-zero weights, unit by unit."""
+    network, facts = view.network, view.facts
     live = _live(network)
     nodes: list[Node] = []
     units: dict[str, Units] = {}
@@ -37,7 +39,7 @@ def drop_unread(network: Network, facts: Facts) -> tuple[Network, Facts]:
                 nodes.append(Affine(source, (node.source,), (picked,), bias, node.origin))
             nodes.append(node if keep.all() and source == node.source else Relu(node.name, source, slope, node.origin))
             units[source] = facts.units[node.source].kept(keep)
-    return replace(network, nodes=tuple(nodes)), replace(facts, units=units)
+    return View(replace(network, nodes=tuple(nodes)), replace(facts, units=units))
 
 
 def _live(network: Network) -> dict[str, Mask]:

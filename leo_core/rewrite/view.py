@@ -1,0 +1,54 @@
+"""The rewriting view: a network, what is known of its units, and what follows from both, worked out once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, final
+
+from leo_core.bounds.interval import bound_affine
+from leo_core.bounds.region import Region
+from leo_core.network import Affine, Network, Node
+from leo_core.rewrite.facts import Facts, Lineage, Units
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class View:
+    """A network while it is rewritten. Passes get one and propose others.
+
+    Attributes
+    ----------
+    facts:
+        What is known of the network's units.
+    """
+
+    network: Network
+    facts: Facts
+
+    @cached_property
+    def region(self) -> Region:
+        """Proved intervals for every affine node."""
+        region = Region.of(self.facts.box)
+        for node in self.network.nodes:
+            if isinstance(node, Affine):
+                region = region.tightened(node.name, *bound_affine(self.network, node, region))
+                if node.name in self.facts.units:
+                    units = self.facts.units[node.name]
+                    region = region.tightened(node.name, units.lower, units.upper)
+        return region
+
+    @cached_property
+    def memo(self) -> dict[Any, Any]:
+        """What passes have worked out about this view, by what they ask."""
+        return {}
+
+    def with_nodes(self, *nodes: Node, units: Mapping[str, Units] | None = None) -> View:
+        """The same, but for some nodes, by their names, and for the units of some."""
+        facts = replace(self.facts, units={**self.facts.units, **units}) if units else self.facts
+        return View(self.network.with_nodes(*nodes), facts)
+
+    def with_lineage(self, lineage: Lineage) -> View:
+        """The same, told what its units were taken for."""
+        return View(self.network, replace(self.facts, lineage=lineage))
