@@ -101,6 +101,9 @@ def to_integers(values: NDArray[Any]) -> tuple[NDArray[np.object_], int]:
     whole = whole >> trailing
     exponent = np.where(present, exponent + trailing, 0)
     shift = max(0, -int(exponent[present].min()))
+    longest = np.log2(np.abs(whole[present]).astype(np.float64)) + exponent[present] + shift
+    if longest.max() < 62:
+        return (whole << np.where(present, exponent + shift, 0)).astype(object), shift
     result = np.empty(flat.shape, dtype=object)
     result_flat = result.reshape(-1)
     for index, (value, power) in enumerate(

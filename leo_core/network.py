@@ -254,6 +254,9 @@ class Network:
     def __getitem__(self, name: str) -> Node:
         return self._by_name[name]
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._by_name
+
     def affine(self, name: str) -> Affine:
         node = self._by_name[name]
         if not isinstance(node, Affine):

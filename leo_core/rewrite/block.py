@@ -75,11 +75,13 @@ class Block:
 
 def block_of(layer: ReluLayer) -> Block:
     """The block of a layer."""
-    key = "block", layer.relu.name
-    if key not in layer.view.memo:
-        layer.view.memo[key] = linear_block(layer.incoming, layer.units, layer.relu.slope)
-    found: Block = layer.view.memo[key]
-    return found
+    name = layer.relu.name
+    return layer.view.once(("block", name), lambda: linear_block(layer.incoming, layer.units, layer.relu.slope))
+
+
+def old_form(layer: ReluLayer, block: Block) -> Form:
+    """What the readers of a layer make of a block."""
+    return block.form(layer.outgoing[:, block.units], layer.constants)
 
 
 def linear_block(incoming: Incoming, units: Units, slope: Array) -> Block:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar, final
 
+import numpy as np
+
 from leo_core.arithmetic import Array, round_up
 from leo_core.execution.budget import Budget
 from leo_core.rewrite.deviation import Change, carry
@@ -31,22 +33,24 @@ class Tolerance:
     at_once: float
 
     def carried(self, view: View, changes: Mapping[str, Change]) -> tuple[Array, dict[str, Array]] | None:
-        """(what is spent then, how far each node moves), where that is within the tolerance."""
+        """(what this adds at each output, how far each node moves), where that is within the tolerance."""
         moved = carry(view, changes)
-        added = moved.get(view.network.output)
-        if added is None:
-            return (self.spent, moved) if (self.spent <= self.most).all() else None
-        total = round_up(self.spent + added)
-        return (total, moved) if (total <= self.most).all() and (added <= self.at_once).all() else None
+        added = moved.get(view.network.output, np.zeros(len(self.spent)))
+        within = (self.after(added) <= self.most).all() and (added <= self.at_once).all()
+        return (added, moved) if within else None
+
+    def after(self, added: Array) -> Array:
+        """What is spent once that is added."""
+        return np.where(added > 0, round_up(self.spent + added), self.spent)
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Climbed:
-    """A proposal within the tolerance, what is then spent of it at each output, and how far each node moves."""
+    """A proposal within the tolerance, what it adds at each output, and how far each node moves."""
 
     rewrite: Rewrite
-    spent: Array
+    added: Array
     moved: Mapping[str, Array]
 
 

@@ -38,7 +38,8 @@ def fold_constants(view: View, name: str) -> Ladder | Refusal | None:
         folded += len(columns)
     if not folded:
         return None
-    bias = np.array([nearest_float(value) for value in exact]).astype(node.bias.dtype)
+    with np.errstate(over="ignore"):
+        bias = np.array([nearest_float(value) for value in exact]).astype(node.bias.dtype)
     what = f"{folded} constant unit(s) before it folded into the bias"
     if not np.isfinite(bias).all():
         return Refusal(what, "a new bias would overflow")
@@ -53,10 +54,7 @@ def fold_constants(view: View, name: str) -> Ladder | Refusal | None:
 
 def _constants(view: View) -> Constants:
     """By node, the units that have one value on the whole box, with that value; worked out once for a view."""
-    if "constants" not in view.memo:
-        view.memo["constants"] = _constant_units(view)
-    found: Constants = view.memo["constants"]
-    return found
+    return view.once("constants", lambda: _constant_units(view))
 
 
 def _constant_units(view: View) -> Constants:

@@ -38,6 +38,8 @@ from leo_core.rewrite.view import View
 
 #: Exact arithmetic is used where it takes at most this many products of integers.
 EXACT_PRODUCTS = 2_000_000
+#: A row is computed exactly where bounded rounding is more than this share of what it may change.
+_DUST = 1e-3
 #: A node's change is traced back linearly where that takes at most this many products; the outputs' always.
 _TRACED_PRODUCTS = 20_000_000
 
@@ -81,6 +83,14 @@ class Change:
         """Of some units only."""
         of = self.matrix[rows], self.offset[rows], self.rest[rows]
         return Change(*of, self.lower, self.upper, self.most[rows])
+
+    def with_rows(self, rows: NDArray[np.int64], other: Change) -> Change:
+        """This, with what another says of some rows; both over the same x."""
+        pairs = [(getattr(self, name).copy(), getattr(other, name)) for name in ("matrix", "offset", "rest", "most")]
+        for mine, others in pairs:
+            mine[rows] = others
+        matrix, offset, rest, most = (mine for mine, _ in pairs)
+        return Change(matrix, offset, rest, self.lower, self.upper, most)
 
     def through(self, price: Array) -> Array:
         """A bound on |price · change|, for prices (targets × units)."""
@@ -324,6 +334,10 @@ class Form:
         total, shift = self.exact
         return _nearest(total[:, :-1], 1 << shift)
 
+    def rows(self, rows: NDArray[np.int64]) -> Form:
+        """Some rows of it."""
+        return Form(self.outgoing[rows], self.weights, self.bias, self.constants[rows])
+
     def with_constants(self, constants: Array) -> Form:
         return Form(self.outgoing, self.weights, self.bias, constants)
 
@@ -343,10 +357,14 @@ def change(old: Form, new: Form, lower: Array, upper: Array) -> Change:
         likely = affine_error(matrix, np.zeros_like(slack), offset, np.zeros_like(offset), lower, upper)
         rest = slack @ np.maximum(np.abs(lower), np.abs(upper))
         rest = round_up(offset_slack + rest + product_error(rest, len(lower)))
+    found = Change(matrix, offset, np.where(np.isnan(rest), np.inf, rest), lower, upper, rough)
     finite = np.isfinite(lower).all() and np.isfinite(upper).all()
-    if not finite or old.work + new.work > _affordable(np.float64) or (likely > 0.9 * rough).all():
-        return Change(matrix, offset, np.where(np.isnan(rest), np.inf, rest), lower, upper, rough)
-    return _exact_change(old, new, lower, upper)
+    dusty = np.flatnonzero(likely < (1 - _DUST) * rough)
+    if not finite or not len(dusty) or old.work + new.work > _affordable(np.float64):
+        return found
+    if len(dusty) == len(rough):
+        return _exact_change(old, new, lower, upper)
+    return found.with_rows(dusty, _exact_change(old.rows(dusty), new.rows(dusty), lower, upper))
 
 
 def best_constants(old: Form, new: Form, lower: Array, upper: Array, dtype: Any) -> Array:

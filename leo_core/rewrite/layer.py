@@ -183,11 +183,7 @@ def incoming(view: View, node: Affine) -> Incoming:
 
 def layer_of(view: View, name: str) -> ReluLayer | Refusal | None:
     """The layer of the ReLU ``name``; None where there is nothing to rewrite, a refusal where the graph forbids it."""
-    key = "layer", name
-    if key not in view.memo:
-        view.memo[key] = _layer_of(view, name)
-    found: ReluLayer | Refusal | None = view.memo[key]
-    return found
+    return view.once(("layer", name), lambda: _layer_of(view, name))
 
 
 def _layer_of(view: View, name: str) -> ReluLayer | Refusal | None:

@@ -9,14 +9,14 @@ The basis keeps its own rows, so nothing before the outgoing weights is rounded.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.arithmetic import Array
-from leo_core.rewrite.block import LARGEST_COEFFICIENT, Block, block_of, realised
+from leo_core.rewrite.block import LARGEST_COEFFICIENT, Block, block_of, old_form, realised
 from leo_core.rewrite.deviation import Form
 from leo_core.rewrite.layer import ReluLayer, Rows, layer_of
 from leo_core.rewrite.step import Ladder, Refusal, Rewrite
@@ -33,7 +33,7 @@ def merge_dependent(view: View, name: str) -> Ladder | Refusal | None:
     layer = layer_of(view, name)
     if not isinstance(layer, ReluLayer):
         return layer
-    merging = Merging.of(layer, block_of(layer))
+    merging = Merging.of(layer)
     rank = merging.pivoted.rank
     if rank == len(merging.block.units):
         return None
@@ -52,10 +52,13 @@ class Merging:
     pivoted: Pivoted
 
     @staticmethod
-    def of(layer: ReluLayer, block: Block) -> Merging:
-        """Of any block of a layer."""
-        old = block.form(layer.outgoing[:, block.units], layer.constants)
-        return Merging(layer, block, old, Pivoted.of(block.weights * block.radius))
+    def of(layer: ReluLayer) -> Merging:
+        """Of the layer's linear block; worked out once for a view."""
+        block = block_of(layer)
+        return layer.view.once(
+            ("merging", layer.relu.name),
+            lambda: Merging(layer, block, old_form(layer, block), Pivoted.of(block.weights * block.radius)),
+        )
 
     def to(self, rank: int) -> Rewrite | None:
         """The block's units expressed by ``rank`` of them; None where that needs large coefficients or overflows."""
@@ -87,15 +90,12 @@ class Pivoted:
     @staticmethod
     def of(rows: Array) -> Pivoted:
         """Of a matrix (rows × columns); where it holds infinities, no row depends on another."""
-        from scipy.linalg import qr
-
         count = len(rows)
         if rows.size == 0:
             return Pivoted(rows, np.arange(count), np.zeros((0, count)))
         if not np.isfinite(rows).all():
             return Pivoted(np.eye(count), np.arange(count), np.eye(count))
-        _, triangle, order = qr(rows.T, mode="economic", pivoting=True, check_finite=False)
-        return Pivoted(rows, order.astype(np.int64), np.asarray(triangle, dtype=np.float64))
+        return Pivoted(rows, *_pivoted_qr(rows.tobytes(), rows.shape))
 
     @cached_property
     def rank(self) -> int:
@@ -131,5 +131,16 @@ class Pivoted:
             worst, into = np.unravel_index(int(np.argmax(np.abs(solved))), solved.shape)
             order = order.copy()
             order[[into, rank + worst]] = order[[rank + worst, into]]
-            triangle = np.asarray(qr(self.rows[order].T, mode="economic", check_finite=False)[1], dtype=np.float64)
+            (changed,) = qr(self.rows[order].T, mode="r", check_finite=False)
+            triangle = np.asarray(changed[: len(triangle)], dtype=np.float64)
         return None
+
+
+@lru_cache(maxsize=8)
+def _pivoted_qr(rows: bytes, shape: tuple[int, int]) -> tuple[NDArray[np.int64], Array]:
+    """(order, triangle) of rows; kept, since most rewrites leave the rows of other layers as they were."""
+    from scipy.linalg import qr
+
+    matrix = np.frombuffer(rows, dtype=np.float64).reshape(shape)
+    triangle, order = qr(matrix.T, mode="r", pivoting=True, check_finite=False)
+    return order.astype(np.int64), np.ascontiguousarray(triangle[: min(shape)], dtype=np.float64)

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from leo_core.rewrite.block import block_of
+from leo_core.rewrite.block import block_of, old_form
 from leo_core.rewrite.layer import ReluLayer, layer_of
 from leo_core.rewrite.parallel import absorbed, pairs_of
 from leo_core.rewrite.refactor import Mixing
@@ -41,7 +41,7 @@ def merge_opposite(view: View, name: str) -> Ladder | Refusal | None:
         lines = block.with_lines(known.weights[at], known.bias[at], at, np.zeros(len(at)))
         what = f"{len(at)} opposite unit(s) and {len(block.units)} active one(s) re-factored"
         lineage = taken.told(layer)
-        mixed = Mixing.of(turned, lines).ladder(len(lines.units), before=made)
+        mixed = Mixing.of(turned, lines, old_form(turned, lines)).ladder(len(lines.units), before=made)
         return mixed.then(lambda found: replace(found, what=what, view=found.view.with_lineage(lineage)))
 
     return Ladder(

@@ -8,18 +8,20 @@ trial whoever can use what is left in the end gets it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import final
 
 import numpy as np
 
+from leo_core.arithmetic import Array
 from leo_core.environment import ieee
 from leo_core.execution.budget import Budget
 from leo_core.execution.events import Listener, Note, silent
 from leo_core.network import Network
-from leo_core.rewrite.climb import Climbed, Tolerance, climb
+from leo_core.rewrite.climb import Tolerance, climb
 from leo_core.rewrite.constants import fold_constants
 from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.fold import fold_linear
@@ -96,87 +98,141 @@ def rewrite(
         What 'smaller' means first of all: a name in :data:`OBJECTIVES`.
     """
     budget = budget or Budget()
-    size = OBJECTIVES[objective]
-    view = View(network, Facts.of(network, stability))
-    best: _Trial | None = None
+    work = _Work(tolerance, OBJECTIVES[objective], PASSES[passes], budget, listener)
+    start = _started(View(network, Facts.of(network, stability)), work.size)
+    ends: list[_State] = []
     interrupted = False
     for share in _SHARES if tolerance > 0 else _SHARES[:1]:
-        trial = _Trial(view, tolerance, size)
+        if ends and ends[-1].largest <= share * tolerance:  # it would go the same way
+            continue
+        ends.append(start)
         try:
             for part in dict.fromkeys((share, 1.0)):
-                trial.run(PASSES[passes], part * tolerance, budget, listener)
+                for state in _rewritten(ends[-1], work, part * tolerance):
+                    ends[-1] = state
         except KeyboardInterrupt:
             interrupted = True
-        if best is None or size(trial.view.network) < size(best.view.network):
-            best = trial
-        if interrupted or budget.expired or trial.deviation <= _SHARES[-1] * tolerance:
+        if interrupted or budget.expired:
             break
-    assert best is not None
-    done = tuple(best.steps), tuple(best.refusals.values())
-    return Rewritten(best.view.network, best.deviation, best.view.facts, *done, interrupted)
+    best = min(ends, key=lambda state: work.size(state.view.network))
+    return Rewritten(best.view.network, best.deviation, best.view.facts, best.steps, best.refusals, interrupted)
 
 
-class _Trial:
-    """The network so far. Every change goes through :meth:`_keep`, in one assignment."""
+@final
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What stays the same while a network is rewritten."""
 
-    def __init__(self, view: View, tolerance: float, size: Size) -> None:
-        self.view = view
-        self.steps: list[Step] = []
-        self.refusals: dict[tuple[str, str], Refusal] = {}
-        self._size = size
-        self._tolerance = Tolerance(np.zeros(view.network.output_size), tolerance, tolerance)
-        dropped = drop_unread(view)
-        if size(dropped.network) < size(view.network):
-            self.view = dropped
-            removed = view.network.connections - dropped.network.connections
-            self.steps.append(Step("", "units that nothing reads dropped", 0.0, removed))
+    tolerance: float
+    size: Size
+    passes: tuple[Pass, ...]
+    budget: Budget
+    listener: Listener
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class _State:
+    """The network so far.
+
+    Attributes
+    ----------
+    spent:
+        Of the tolerance, at each output.
+    steps, largest:
+        How it came about, and the most that one of these steps added at an output.
+    looked:
+        What came of passes at its nodes, so that no trial looks again.
+    """
+
+    view: View
+    spent: Array
+    steps: tuple[Step, ...] = ()
+    largest: float = 0.0
+    looked: dict[tuple[Pass, str], _Look] = field(default_factory=dict)
 
     @property
     def deviation(self) -> float:
-        return float(self._tolerance.spent.max(initial=0.0))
+        return float(self.spent.max(initial=0.0))
 
-    def run(self, passes: tuple[Pass, ...], at_once: float, budget: Budget, listener: Listener) -> None:
-        """Sweep until nothing changes; no single rewrite adds more than ``at_once``."""
-        self._tolerance = replace(self._tolerance, at_once=at_once)
-        while True:
-            self.refusals.clear()
-            before = len(self.steps)
-            for look in _CHEAP:
-                self._sweep(look, Budget())
-            for look in passes:
-                self._sweep(look, budget)
-            if budget.expired:
-                break
-            if len(self.steps) == before:
-                break
-            listener(Note(f"rewriting: {self.view.network.connections} connections left", passing=True))
+    @property
+    def refusals(self) -> tuple[Refusal, ...]:
+        """Why passes left it as it is."""
+        told = {(name, look.refusal.what): replace(look.refusal, layer=name)
+                for (_, name), look in self.looked.items() if look.refusal is not None}  # fmt: skip
+        return tuple(told.values())
 
-    def _sweep(self, look: Pass, budget: Budget) -> None:
-        """One pass over every node there is now, from the output back."""
-        for name in [node.name for node in reversed(self.view.network.nodes)]:
-            if budget.expired:
-                return
-            if not any(node.name == name for node in self.view.network.nodes):
-                continue
-            found = look(self.view, name)
-            refusal = found if isinstance(found, Refusal) else None
-            if isinstance(found, Ladder):
-                climbed = climb(self.view, found, self._tolerance, budget)
-                refusal = found.otherwise if climbed is None else None
-                if climbed is not None:
-                    self._keep(name, climbed)
-            if refusal is not None:
-                self.refusals[name, refusal.what] = replace(refusal, layer=name)
 
-    def _keep(self, name: str, climbed: Climbed) -> None:
-        made = climbed.rewrite.view
-        view = drop_unread(View(made.network, made.facts.moved(climbed.moved)))
-        before, after = self._size(self.view.network), self._size(view.network)
-        if not after < before:
+@final
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """What came of a pass at a node where no rewrite may add more than ``at_once``: the state then, or why none."""
+
+    state: _State
+    at_once: float
+    refusal: Refusal | None = None
+    added: float = 0.0
+
+    def holds(self, at_once: float) -> bool:
+        """Whether the same comes of it with another limit."""
+        return self.added <= at_once <= self.at_once
+
+
+def _started(view: View, size: Size) -> _State:
+    """Without what nothing reads."""
+    nothing = np.zeros(view.network.output_size)
+    dropped = drop_unread(view)
+    if not size(dropped.network) < size(view.network):
+        return _State(view, nothing)
+    removed = view.network.connections - dropped.network.connections
+    return _State(dropped, nothing, (Step("", "units that nothing reads dropped", 0.0, removed),))
+
+
+def _rewritten(state: _State, work: _Work, at_once: float) -> Iterator[_State]:
+    """Sweeps until nothing changes, no single rewrite adding more than ``at_once``; each new state as it is reached."""
+    while True:
+        changed = False
+        for look in (*_CHEAP, *work.passes):
+            for reached in _sweep(state, work, look, at_once):
+                yield reached
+                state, changed = reached, True
+        if not changed or work.budget.expired:
             return
-        spent, deviation = self._tolerance.spent, self.deviation
-        if after[:2] == before[:2] and (climbed.spent > spent).any():  # entries that became zero are worth no deviation
+        work.listener(Note(f"rewriting: {state.view.network.connections} connections left", passing=True))
+
+
+def _sweep(state: _State, work: _Work, look: Pass, at_once: float) -> Iterator[_State]:
+    """One pass over every node there is now, from the output back."""
+    budget = Budget() if look in _CHEAP else work.budget
+    for name in [node.name for node in reversed(state.view.network.nodes)]:
+        if budget.expired:
             return
-        removed = self.view.network.connections - view.network.connections
-        self.view, self._tolerance = view, replace(self._tolerance, spent=climbed.spent)
-        self.steps.append(Step(name, climbed.rewrite.what, max(0.0, self.deviation - deviation), removed))
+        if name not in state.view.network:
+            continue
+        known = state.looked.get((look, name))
+        if known is None or not known.holds(at_once):
+            known = state.looked[look, name] = _looked(state, work, look, name, at_once, budget)
+        if known.state is not state:
+            state = known.state
+            yield state
+
+
+def _looked(state: _State, work: _Work, look: Pass, name: str, at_once: float, budget: Budget) -> _Look:
+    found = look(state.view, name)
+    if not isinstance(found, Ladder):
+        return _Look(state, math.inf, found)
+    tolerance = Tolerance(state.spent, work.tolerance, at_once)
+    climbed = climb(state.view, found, tolerance, budget)
+    if climbed is None:
+        return _Look(state, at_once, found.otherwise)
+    made = climbed.rewrite.view
+    view = drop_unread(View(made.network, made.facts.moved(climbed.moved)))
+    before, after = work.size(state.view.network), work.size(view.network)
+    # entries that became zero are worth no deviation
+    if not after < before or (after[:2] == before[:2] and climbed.added.any()):
+        return _Look(state, at_once)
+    spent, added = tolerance.after(climbed.added), float(climbed.added.max(initial=0.0))
+    more = max(0.0, float(spent.max(initial=0.0)) - state.deviation)
+    step = Step(name, climbed.rewrite.what, more, state.view.network.connections - view.network.connections)
+    state.view.forget()
+    return _Look(_State(view, spent, (*state.steps, step), max(state.largest, added)), at_once, added=added)

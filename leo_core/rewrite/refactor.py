@@ -19,7 +19,7 @@ from leo_core.bounds.interval import bound_affine
 from leo_core.linear import Dense
 from leo_core.network import INPUT, Affine, Network
 from leo_core.rewrite import maps
-from leo_core.rewrite.block import Block, block_of, realised
+from leo_core.rewrite.block import Block, block_of, old_form, realised
 from leo_core.rewrite.deviation import Change, Form
 from leo_core.rewrite.facts import Units
 from leo_core.rewrite.layer import ReluLayer, Rows, layer_of
@@ -36,7 +36,8 @@ def refactor_block(view: View, name: str) -> Ladder | Refusal | None:
     block = block_of(layer)
     if not len(block.units):
         return None
-    merging, mixing = Merging.of(layer, block), Mixing.of(layer, block)
+    merging = Merging.of(layer)
+    mixing = view.once(("mixing", name), lambda: Mixing.of(layer, block, merging.old))
 
     def realised_by(rank: int) -> Ladder:
         """Merged where that does, since it rounds less."""
@@ -58,7 +59,7 @@ def pass_through(view: View, name: str) -> Ladder | Refusal | None:
     rows, columns = len(layer.outgoing), block.weights.shape[1]
     if not min(rows, columns) < len(block.units):
         return None
-    old = block.form(layer.outgoing[:, block.units], layer.constants)
+    old = old_form(layer, block)
     product = old.rounded(layer.dtype)
     weights, new = (product, np.eye(rows)) if rows <= columns else (np.eye(columns), product)
     left = f"{len(block.units)} {block.called} unit(s) left"
@@ -85,9 +86,8 @@ class Mixing:
     pivoted: Pivoted
 
     @staticmethod
-    def of(layer: ReluLayer, block: Block) -> Mixing:
-        """Of any block of a layer."""
-        old = block.form(layer.outgoing[:, block.units], layer.constants)
+    def of(layer: ReluLayer, block: Block, old: Form) -> Mixing:
+        """Of any block of a layer, of which the readers make ``old``."""
         product = old.rounded(layer.dtype)
         return Mixing(layer, block, old, product, Pivoted.of(product * block.radius))
 

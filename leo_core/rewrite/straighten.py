@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from leo_core.arithmetic import TINY, UNIT_ROUNDOFF, Array, product_error, round_up
-from leo_core.rewrite.block import block_of
+from leo_core.rewrite.block import block_of, old_form
 from leo_core.rewrite.deviation import Change
 from leo_core.rewrite.layer import ReluLayer, layer_of
 from leo_core.rewrite.refactor import Mixing
@@ -28,7 +28,7 @@ def straighten(view: View, name: str) -> Ladder | Refusal | None:
     if not isinstance(layer, ReluLayer):
         return layer
     units, slope, known = layer.units, layer.relu.slope, layer.incoming
-    with np.errstate(invalid="ignore", over="ignore"):
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         chord = (units.upper - slope * units.lower) / (units.upper - units.lower)
         half = 0.5 * (chord - slope) * -units.lower
         reach = known.reach
@@ -57,7 +57,7 @@ def straighten(view: View, name: str) -> Ladder | Refusal | None:
         straight = block.with_lines(*lines, chosen, cost[chosen])
         origin, lineage = units.origin[chosen], view.facts.lineage
         told = lineage.with_lines(layer.relu.name, origin, chord[chosen], half[chosen])
-        mixed = Mixing.of(layer, straight).ladder(len(straight.units))
+        mixed = Mixing.of(layer, straight, old_form(layer, straight)).ladder(len(straight.units))
         return mixed.then(lambda found: replace(found, view=found.view.with_lineage(told)))
 
     return Ladder(len(order), without, least=least)
@@ -70,7 +70,8 @@ def off_the_line(lower: Array, upper: Array, slope: Array, gain: Array, offset: 
     """
     error = np.zeros(len(lower))
     for end in (lower, np.clip(0.0, lower, upper), upper):
-        value = np.where(end >= 0, end, slope * end)
+        with np.errstate(invalid="ignore", over="ignore"):
+            value = np.where(end >= 0, end, slope * end)
         size = np.abs(value) + np.abs(gain * end) + np.abs(offset)
         off = np.abs(value - gain * end - offset) + 8 * UNIT_ROUNDOFF * size + 4 * TINY
         error = np.maximum(error, off)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 from leo_core.bounds.interval import bound_affine
 from leo_core.bounds.region import Region
 from leo_core.network import Affine, Network, Node
 from leo_core.rewrite.facts import Facts, Lineage, Units
+
+T = TypeVar("T")
 
 
 @final
@@ -39,9 +41,19 @@ class View:
                     region = region.tightened(node.name, units.lower, units.upper)
         return region
 
+    def once(self, question: Hashable, answer: Callable[[], T]) -> T:
+        """What passes ask of this view, worked out the first time."""
+        if question not in self._answers:
+            self._answers[question] = answer()
+        found: T = self._answers[question]
+        return found
+
+    def forget(self) -> None:
+        """Free what was worked out."""
+        self._answers.clear()
+
     @cached_property
-    def memo(self) -> dict[Any, Any]:
-        """What passes have worked out about this view, by what they ask."""
+    def _answers(self) -> dict[Hashable, Any]:
         return {}
 
     def with_nodes(self, *nodes: Node, units: Mapping[str, Units] | None = None) -> View:
