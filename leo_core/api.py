@@ -20,7 +20,9 @@ import numpy as np
 import leo_core
 from leo_core import storage
 from leo_core.arithmetic import round_down, round_up
+from leo_core.bounds.imported import import_deviation
 from leo_core.bounds.interval import bound_network
+from leo_core.bounds.noise import float_noise
 from leo_core.bounds.running import running_error
 from leo_core.certificate import check as certificate_check
 from leo_core.certificate.check import Report
@@ -43,9 +45,7 @@ from leo_core.paths import require_apart
 from leo_core.plugins import Imported, registry
 from leo_core.result import CompressionResult
 from leo_core.rewrite import rewrite
-from leo_core.rewrite.deviation import import_deviation
 from leo_core.rewrite.facts import Facts
-from leo_core.rewrite.noise import float_noise
 from leo_core.rewrite.view import View
 from leo_core.stability import StabilityMap, decide
 from leo_core.stability.cross_check import CrossCheck, cross_checked
@@ -147,13 +147,16 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
     noise = 0.0
     interrupted = stability.interrupted
     try:
-        noise = float_noise(original, stability, settings.seed, budget)
+        noise = float_noise(original, stability.box, stability.points, settings.seed, lambda: budget.expired)
     except KeyboardInterrupt:
         interrupted = True
     imprecise = 0.0
     if imported.rounding:
         imprecise, again = _kept_on(
-            lambda _: import_deviation(View(original, Facts.of(original, stability)), imported.rounding), budget
+            lambda _: import_deviation(
+                original, View(original, Facts.of(original, stability)).region, imported.rounding
+            ),
+            budget,
         )
         interrupted = interrupted or again
     tolerance = {"exact": 0.0, "float": noise}.get(str(settings.tolerance))
@@ -191,7 +194,9 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
         running = _running_error(View(original, Facts.of(original, stability)), stability, imported.loose)
         running_after = _running_error(View(rewritten.network, rewritten.facts), stability)
         if rewritten.steps:
-            noise_after = float_noise(rewritten.network, stability, settings.seed, budget)
+            noise_after = float_noise(
+                rewritten.network, stability.box, stability.points, settings.seed, lambda: budget.expired
+            )
     except KeyboardInterrupt:
         interrupted = True
     return CompressionResult(
@@ -306,7 +311,7 @@ def _misread(imported: Imported, box: Box, _budget: Budget) -> float:
     """What reading a model can have changed at any output."""
     if not imported.rounding:
         return 0.0
-    return import_deviation(View(imported.network, Facts.bounded(imported.network, box)), imported.rounding)
+    return import_deviation(imported.network, bound_network(imported.network, box), imported.rounding)
 
 
 def _shapes_apart(first: Network, second: Network) -> list[str]:

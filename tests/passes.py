@@ -9,15 +9,17 @@ import numpy as np
 from truth import extremes, largest_difference, state_of
 
 from leo_core.arithmetic import float_down, float_up
+from leo_core.bounds.change import carry
+from leo_core.bounds.interval import bound_network
 from leo_core.domain import Box
 from leo_core.execution.budget import Budget
 from leo_core.linear import Dense
 from leo_core.network import Affine, Network, Relu
 from leo_core.rewrite.climb import Climbed, Tolerance, climb
-from leo_core.rewrite.deviation import carry
 from leo_core.rewrite.facts import Facts, Units
 from leo_core.rewrite.step import Ladder, Pass, Refusal, Rewrite
 from leo_core.rewrite.view import View
+from leo_core.stability.verdict import State
 
 INFINITE = 1e300
 
@@ -43,7 +45,12 @@ def true_view(network: Network, box: Box) -> View:
 
 def view_of(network: Network, box: Box) -> View:
     """The same by intervals alone, for more inputs."""
-    return View(network, Facts.bounded(network, box))
+    region, units = bound_network(network, box), {}
+    for node in network.relus:
+        lower, upper = region.intervals[node.source]
+        state = np.where(upper <= 0, State.INACTIVE, np.where(lower >= 0, State.ACTIVE, State.UNSTABLE))
+        units[node.source] = Units(state.astype(np.int8), lower, upper, np.arange(node.size))
+    return View(network, Facts(box, units))
 
 
 def kept(look: Pass, view: View, name: str, tolerance: float = INFINITE) -> Climbed | Refusal | None:
@@ -66,13 +73,18 @@ def made(ladder: Ladder) -> Iterator[Rewrite]:
             yield found
 
 
+def carried(proposal: Rewrite) -> dict[str, np.ndarray]:
+    """How far each node moves by a proposal."""
+    return carry(proposal.view.network, proposal.view.facts.bounds, proposal.changes)
+
+
 def proposes_only_what_is_proved(look: Pass, network: Network, box: Box) -> int:
     """No proposal of a pass, at any node and on any rung, is further away than its δ; how many there were."""
     view, count = true_view(network, box), 0
     for node in network.nodes:
         found = look(view, node.name)
         for proposal in made(found) if isinstance(found, Ladder) else ():
-            moved = carry(proposal.view, proposal.changes).get(proposal.view.network.output, np.zeros(1))
+            moved = carried(proposal).get(proposal.view.network.output, np.zeros(1))
             deviation = float(moved.max())
             assert not np.isnan(deviation)
             if np.isfinite(deviation):

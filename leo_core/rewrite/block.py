@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.arithmetic import TINY, UNIT_ROUNDOFF, Array, product_error, round_up
-from leo_core.rewrite.deviation import Change, Form, best_constants, change
+from leo_core.bounds.change import Change
 from leo_core.rewrite.facts import Units
+from leo_core.rewrite.form import Form, best_constants, change
 from leo_core.rewrite.layer import Incoming, ReluLayer, Rows
 from leo_core.rewrite.view import View
 

@@ -9,8 +9,8 @@ from typing import TypeVar, final
 import numpy as np
 
 from leo_core.arithmetic import Array, round_up
+from leo_core.bounds.change import Change, carry
 from leo_core.execution.budget import Budget
-from leo_core.rewrite.deviation import Change, carry
 from leo_core.rewrite.step import Ladder, Rewrite
 from leo_core.rewrite.view import View
 
@@ -34,7 +34,7 @@ class Tolerance:
 
     def carried(self, view: View, changes: Mapping[str, Change]) -> tuple[Array, dict[str, Array]] | None:
         """(what this adds at each output, how far each node moves), where that is within the tolerance."""
-        moved = carry(view, changes)
+        moved = carry(view.network, view.facts.bounds, changes)
         added = moved.get(view.network.output, np.zeros(len(self.spent)))
         within = (self.after(added) <= self.most).all() and (added <= self.at_once).all()
         return (added, moved) if within else None

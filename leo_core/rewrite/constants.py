@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.arithmetic import float_up, nearest_float
+from leo_core.bounds.change import Change
 from leo_core.network import INPUT, Affine
-from leo_core.rewrite.deviation import Change
 from leo_core.rewrite.step import Ladder, Refusal, Rewrite, only
 from leo_core.rewrite.view import View
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.arithmetic import round_down, round_up
-from leo_core.bounds.interval import bound_network
+from leo_core.bounds.region import Interval
 from leo_core.domain import Box
 from leo_core.network import Network
 from leo_core.stability.verdict import StabilityMap, State
@@ -123,16 +123,10 @@ class Facts:
             units[relu.source] = Units(state, layer.lower, layer.upper, np.arange(relu.size))
         return Facts(stability.box, units)
 
-    @staticmethod
-    def bounded(network: Network, box: Box) -> Facts:
-        """What intervals alone tell."""
-        region = bound_network(network, box)
-        units = {}
-        for name in dict.fromkeys(relu.source for relu in network.relus):
-            lower, upper = region.intervals[name]
-            state = np.where(upper <= 0, State.INACTIVE, np.where(lower >= 0, State.ACTIVE, State.UNSTABLE))
-            units[name] = Units(state.astype(np.int8), lower, upper, np.arange(len(lower)))
-        return Facts(box, units)
+    @property
+    def bounds(self) -> Mapping[str, Interval]:
+        """By affine node that a ReLU reads, proved bounds of z."""
+        return {name: (units.lower, units.upper) for name, units in self.units.items()}
 
     def moved(self, errors: Mapping[str, Array]) -> Facts:
         """After a rewrite that changes nodes by at most ``errors``."""

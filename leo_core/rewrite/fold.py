@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from leo_core.bounds.change import Change
 from leo_core.linear import LinearMap, Select
 from leo_core.network import Affine, Relu
 from leo_core.rewrite import maps
 from leo_core.rewrite.block import Block, linear_block, whole
-from leo_core.rewrite.deviation import Change, Form, best_constants, change
+from leo_core.rewrite.form import Form, best_constants, change
 from leo_core.rewrite.layer import incoming
 from leo_core.rewrite.step import Ladder, Refusal, Rewrite, only
 from leo_core.rewrite.view import View

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from leo_core.arithmetic import product_error, round_up
+from leo_core.bounds.change import Change
 from leo_core.network import Affine, Node, Relu
-from leo_core.rewrite.deviation import Change
 from leo_core.rewrite.step import Ladder, Refusal, Rewrite, only
 from leo_core.rewrite.view import View
 from leo_core.stability.verdict import State

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.arithmetic import Array
+from leo_core.bounds.change import Change
 from leo_core.network import Affine, Node, Relu
 from leo_core.rewrite import maps
-from leo_core.rewrite.deviation import Change
 from leo_core.rewrite.facts import Units
 from leo_core.rewrite.step import Refusal
 from leo_core.rewrite.view import View

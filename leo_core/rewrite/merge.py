@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from leo_core.arithmetic import Array
 from leo_core.rewrite.block import LARGEST_COEFFICIENT, Block, block_of, old_form, realised
-from leo_core.rewrite.deviation import Form
+from leo_core.rewrite.form import Form
 from leo_core.rewrite.layer import ReluLayer, Rows, layer_of
 from leo_core.rewrite.step import Ladder, Refusal, Rewrite
 from leo_core.rewrite.view import View

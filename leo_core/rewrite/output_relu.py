@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from leo_core.bounds.change import Change
 from leo_core.network import Affine, Relu
-from leo_core.rewrite.deviation import Change
 from leo_core.rewrite.step import Ladder, Refusal, Rewrite, only
 from leo_core.rewrite.view import View
 from leo_core.stability.verdict import State

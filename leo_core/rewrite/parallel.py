@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.arithmetic import Array, minus_multiple, product_error, round_up
+from leo_core.bounds.change import Change, affine_error
 from leo_core.bounds.region import leak
-from leo_core.rewrite.deviation import Change, Form, affine_error, best_constants, change
 from leo_core.rewrite.facts import Lineage
+from leo_core.rewrite.form import Form, best_constants, change
 from leo_core.rewrite.layer import ReluLayer, Rows, layer_of
 from leo_core.rewrite.step import Ladder, Refusal, Rewrite
 from leo_core.rewrite.view import View

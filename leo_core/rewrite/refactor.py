@@ -14,14 +14,15 @@ from typing import Any, final
 import numpy as np
 
 from leo_core.arithmetic import Array
+from leo_core.bounds.change import Change
 from leo_core.bounds.crown import backward_interval
 from leo_core.bounds.interval import bound_affine
 from leo_core.linear import Dense
 from leo_core.network import INPUT, Affine, Network
 from leo_core.rewrite import maps
 from leo_core.rewrite.block import Block, block_of, old_form, realised
-from leo_core.rewrite.deviation import Change, Form
 from leo_core.rewrite.facts import Units
+from leo_core.rewrite.form import Form
 from leo_core.rewrite.layer import ReluLayer, Rows, layer_of
 from leo_core.rewrite.merge import Merging, Pivoted
 from leo_core.rewrite.step import Ladder, Refusal, Rewrite, only

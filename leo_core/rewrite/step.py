@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias, final
 
-from leo_core.rewrite.deviation import Change
+from leo_core.bounds.change import Change
 from leo_core.rewrite.view import View
 
 

@@ -13,8 +13,8 @@ from dataclasses import replace
 import numpy as np
 
 from leo_core.arithmetic import TINY, UNIT_ROUNDOFF, Array, product_error, round_up
+from leo_core.bounds.change import Change
 from leo_core.rewrite.block import block_of, old_form
-from leo_core.rewrite.deviation import Change
 from leo_core.rewrite.layer import ReluLayer, layer_of
 from leo_core.rewrite.refactor import Mixing
 from leo_core.rewrite.step import Ladder, Refusal

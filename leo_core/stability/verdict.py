@@ -95,6 +95,11 @@ class StabilityMap:
     trusted: bool = False
     interrupted: bool = False
 
+    @property
+    def points(self) -> list[Array]:
+        """The inputs at which a unit was seen on either side of zero, each (inputs,)."""
+        return [point for layer in self.layers.values() for pair in layer.witnesses.values() for point in pair]
+
     def count(self, state: State) -> int:
         return sum(layer.count(state) for layer in self.layers.values())
 

@@ -18,8 +18,8 @@ from leo_core.domain import Box
 from leo_core.errors import EncodingError, OutputError
 from leo_core.linear import Dense, Sparse
 from leo_core.network import INPUT, Affine, Network, Relu
-from leo_core.rewrite.deviation import Form, change
 from leo_core.rewrite.facts import Units
+from leo_core.rewrite.form import Form, change
 from leo_core.rewrite.straighten import off_the_line
 from leo_core.stability import State
 from leo_core.stability.prover import Prover

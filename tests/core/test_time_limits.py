@@ -11,13 +11,12 @@ from adversaries import chain, random_layers
 
 from leo_backends.highs import HighsSolver
 from leo_core.bounds.interval import bound_network
+from leo_core.bounds.noise import float_noise
 from leo_core.bounds.slopes import improved
 from leo_core.compare import compare
 from leo_core.domain import Box
-from leo_core.execution.budget import Budget
 from leo_core.milp.checked import CheckedSolver
 from leo_core.rewrite import rewrite
-from leo_core.rewrite.noise import float_noise
 from leo_core.stability import State, decide
 from leo_core.stability.attack import ascend
 from leo_core.stability.witness import signs_at
@@ -91,4 +90,4 @@ def test_what_loops_over_steps_ends_with_the_budget():
     exact = signs_at(network, target, np.array([0]), at_centre)
     assert signs_at(network, target, np.array([0]), at_centre, expired=lambda: True)[0] in (0, exact[0])
     found = decide(network, BOX, strategy="cascade", solver=HighsSolver())
-    assert float_noise(network, found, budget=Budget.of(0.0)) == 0.0
+    assert float_noise(network, found.box, found.points, expired=lambda: True) == 0.0

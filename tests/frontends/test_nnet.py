@@ -9,11 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import leo_core
+from leo_core.bounds.imported import import_deviation
+from leo_core.bounds.interval import bound_network
 from leo_core.domain import Box
 from leo_core.errors import FormatError, UnsupportedModelError
-from leo_core.rewrite.deviation import import_deviation
-from leo_core.rewrite.facts import Facts
-from leo_core.rewrite.view import View
 from leo_core.testing.networks import chain, leaky, residual
 from leo_frontends.nnet import read_file, write_file
 
@@ -62,7 +61,7 @@ NORMALISED = [([0.1, -7.3], [3.0, 7.0]), ([0.0, 0.0], [3.0, 60261.0]), ([19791.0
 def test_reading_is_exact_to_twice_the_digits_of_a_float_and_what_is_written_reads_back(tmp_path, means, ranges):
     imported = read(tmp_path, scaled(means, ranges))
     network, box = imported.network, Box([-5.0, -3.0], [4.0, 9.0])
-    off = import_deviation(View(network, Facts.bounded(network, box)), imported.rounding)
+    off = import_deviation(network, bound_network(network, box), imported.rounding)
     assert off < 1e-17
     x = [Fraction(1, 3), Fraction(-2, 7)]
     n = [(v - Fraction(m)) / Fraction(r) for v, m, r in zip(x, means, ranges, strict=True)]

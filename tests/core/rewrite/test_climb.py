@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from passes import dense, relu, view_of
 
+from leo_core.bounds.change import Change
 from leo_core.domain import Box
 from leo_core.execution.budget import Budget
 from leo_core.network import INPUT, Network
 from leo_core.rewrite.climb import Climbed, Tolerance, climb, lowest
-from leo_core.rewrite.deviation import Change
 from leo_core.rewrite.step import Ladder, Rewrite
 
 NETWORK = Network(1, (dense("z", INPUT, [[1]], [0]), relu("h", "z", 1), dense("out", "h", [[1]], [0])), "out")

@@ -13,12 +13,12 @@ from strategies import networks_and_boxes
 from truth import largest_difference
 
 from leo_backends.highs import HighsSolver
+from leo_core.bounds.change import Change
 from leo_core.domain import Box
 from leo_core.execution.budget import Budget
 from leo_core.linear import Dense, Diagonal, Select
 from leo_core.network import INPUT, Affine, Network, Relu
 from leo_core.rewrite import pipeline, rewrite
-from leo_core.rewrite.deviation import Change
 from leo_core.rewrite.step import Refusal, Rewrite, only
 from leo_core.stability import decide
 from leo_core.testing.networks import chain, leaky, residual, skip

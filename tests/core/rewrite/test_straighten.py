@@ -7,13 +7,13 @@ from fractions import Fraction
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from passes import dense, kept, made, relu, true_view
+from passes import carried, dense, kept, made, relu, true_view
 from truth import largest_difference
 
+from leo_core.bounds.change import carry
 from leo_core.domain import Box
 from leo_core.network import INPUT, Network
 from leo_core.rewrite.climb import Climbed
-from leo_core.rewrite.deviation import carry
 from leo_core.rewrite.straighten import off_the_line, straighten
 
 BOX = Box.uniform(-1, 1, 2)
@@ -34,7 +34,7 @@ def test_what_is_proposed_is_proved(seed, dip, units, slope):
     before = network(dip, seed, units, slope)
     ladder = straighten(true_view(before, BOX), "h")
     for proposal in made(ladder) if ladder is not None else ():
-        moved = carry(proposal.view, proposal.changes)
+        moved = carried(proposal)
         assert largest_difference(before, proposal.view.network, BOX) <= Fraction(float(moved["out"].max()))
 
 
@@ -51,9 +51,9 @@ def test_what_the_lines_cost_alone_is_never_more_than_what_a_proposal_costs():
     view = true_view(network(0.01), BOX)
     ladder = straighten(view, "h")
     for rung in range(ladder.rungs):
-        least = carry(view, ladder.least(rung))["out"]
+        least = carry(view.network, view.facts.bounds, ladder.least(rung))["out"]
         for proposal in made(ladder.make(rung)):
-            assert (least <= carry(proposal.view, proposal.changes)["out"] * (1 + 1e-9)).all()
+            assert (least <= carried(proposal)["out"] * (1 + 1e-9)).all()
 
 
 def test_it_has_nothing_to_do_with_stable_units():

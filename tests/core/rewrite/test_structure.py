@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from truth import largest_difference
 
 from leo_backends.highs import HighsSolver
+from leo_core.bounds.noise import float_noise
 from leo_core.domain import Box
 from leo_core.linear import Dense
 from leo_core.network import INPUT, Affine, Network, Relu
 from leo_core.rewrite import rewrite
-from leo_core.rewrite.noise import float_noise
 from leo_core.stability import decide
 
 INPUTS, UNITS, OUTPUTS = 2, 4, 3
@@ -118,7 +118,7 @@ def test_what_is_planted_is_found_and_the_deviation_holds(sow, dtype, deep, seed
     sow(plant)
     network = plant.network(deep)
     stability = decide(network, BOX, strategy="cascade", solver=HighsSolver())
-    noise = float_noise(network, stability)
+    noise = float_noise(network, stability.box, stability.points)
     # the seen noise of so small a network is now and then less than the proved rounding of new weights
     found = rewrite(network, stability, tolerance=16 * noise)
     assert sum(relu.size for relu in found.network.relus if relu.name == "h") <= plant.needed
@@ -178,7 +178,7 @@ def test_where_nothing_can_go_the_weights_are_the_same_bits():
     plant.bias *= 0.1  # every unit crosses zero
     network = plant.network(deep=False)
     stability = decide(network, BOX, strategy="cascade", solver=HighsSolver())
-    for tolerance in (0.0, float_noise(network, stability)):
+    for tolerance in (0.0, float_noise(network, stability.box, stability.points)):
         assert rewrite(network, stability, tolerance=tolerance).network == network
 
 
@@ -193,4 +193,6 @@ def test_scales_far_from_one(sow, scale):
     assert largest_difference(network, found.network, BOX) <= Fraction(found.deviation)
     assert found.network.widths[1] <= plant.needed
     assert found.network.largest_weight <= 8 * max(1.0, network.largest_weight)
-    assert float_noise(found.network, stability) <= 4 * float_noise(network, stability)
+    assert float_noise(found.network, stability.box, stability.points) <= 4 * float_noise(
+        network, stability.box, stability.points
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -10,9 +11,7 @@ from leo_core.arithmetic import Array, ExactVector, float_down
 from leo_core.bounds.interval import bound_network
 from leo_core.domain import Box
 from leo_core.environment import ieee
-from leo_core.execution.budget import Budget
 from leo_core.network import Network
-from leo_core.stability.verdict import StabilityMap
 
 #: Points run, at most and at least, then again around the worst of them in so many rounds; and how many products of
 #: floats all that may take (float64: in long double).
@@ -24,23 +23,28 @@ _EXACT_PRODUCTS = 5_000_000
 
 
 @ieee()
-def float_noise(network: Network, stability: StabilityMap, seed: int = 0, budget: Budget | None = None) -> float:
-    """The largest |computed − exact| at any output, over witnesses, corners, samples and points near the worst.
+def float_noise(
+    network: Network,
+    box: Box,
+    points: Sequence[Array] = (),
+    seed: int = 0,
+    expired: Callable[[], bool] = lambda: False,
+) -> float:
+    """The largest |computed − exact| at any output, over ``points``, corners, samples and points near the worst.
 
     Inputs are rounded to the dtype first, so that this is the noise of the arithmetic alone. Never more
     than what was really seen: points are picked by a wider float, but a float32 run is then compared with
     an outward-rounded float64 enclosure, which errs towards less, and a float64 run with the exact value.
-    Once the budget has ended, no further point is looked at.
+    From where ``expired`` on, no further point is looked at.
     """
-    budget = budget or Budget()
     rng = np.random.default_rng(seed)
-    points = _points(network, stability, rng)
-    rounded, off, computed = _run(network, points)
+    tried = _points(network, box, points, rng)
+    rounded, off, computed = _run(network, tried)
     for _ in range(_ROUNDS):  # where the error is large, more of it may be near
-        if budget.expired:
+        if expired():
             break
         best = np.argsort(off)[::-1][:_CHECKED]
-        near = _around(stability.box, rounded[best].astype(np.float64), len(points) // _ROUNDS, rng)
+        near = _around(box, rounded[best].astype(np.float64), len(tried) // _ROUNDS, rng)
         more = _run(network, near)
         rounded, off, computed = (np.concatenate(pair) for pair in zip((rounded, off, computed), more, strict=True))
     measure, checked = _enclosed_error, _CHECKED
@@ -48,7 +52,7 @@ def float_noise(network: Network, stability: StabilityMap, seed: int = 0, budget
         measure, checked = _exact_error, max(2, min(checked, int(_EXACT_PRODUCTS // max(1, network.connections))))
     worst = 0.0
     for at in np.argsort(off)[::-1][:checked]:
-        if budget.expired:
+        if expired():
             break
         if off[at] >= 0:
             worst = max(worst, measure(network, rounded[at].astype(np.float64), computed[at].astype(np.float64)))
@@ -65,12 +69,10 @@ def _run(network: Network, points: Array) -> tuple[Array, Array, Array]:
     return rounded, np.where(np.isfinite(computed).all(axis=1) & np.isfinite(off), off, -1.0), computed
 
 
-def _points(network: Network, stability: StabilityMap, rng: np.random.Generator) -> Array:
-    box = stability.box
+def _points(network: Network, box: Box, given: Sequence[Array], rng: np.random.Generator) -> Array:
     count = _PRODUCTS.get(network.dtype, 0.0) / max(1, network.connections) / 2
     count = int(min(max(count, _FEWEST), _POINTS))
-    witnesses = [point for layer in stability.layers.values() for pair in layer.witnesses.values() for point in pair]
-    parts = [box.center[None], *(w[None] for w in witnesses[: count // 4]), box.corners(count // 4)]
+    parts = [box.center[None], *(point[None] for point in given[: count // 4]), box.corners(count // 4)]
     points = np.vstack(parts)
     return np.vstack([points, box.sample(rng, max(0, count - len(points)))])
 
