@@ -36,8 +36,9 @@ from leo_core.arithmetic import nearest_float
 from leo_core.errors import MissingExtraError
 from leo_core.execution.budget import Budget
 from leo_core.milp.problem import MilpProblem
+from leo_core.milp.question import Question
 from leo_core.milp.result import SolverResult, Stop
-from leo_core.milp.solver import Solver, SolverSession
+from leo_core.milp.solver import Interruptible, Solver, SolverSession
 from leo_core.options import STRATEGIES
 from leo_core.plugins import registry
 from leo_core.rewrite import rewrite
@@ -172,17 +173,25 @@ class Listening:
         self.infeasible = 0
 
     def load(self, problem: MilpProblem, *, seed: int = 0) -> SolverSession:
-        session, whole = self._solver.load(problem, seed=seed), bool(problem.integer.any())
-        maximize = session.maximize
+        return ListenedSession(self, self._solver.load(problem, seed=seed), bool(problem.integer.any()))
 
-        def listened(*given: Any, **more: Any) -> SolverResult:
-            answer = maximize(*given, **more)
-            # An LP of a branch may be infeasible by right, and an isa solve with lazy rows ends so.
-            self.infeasible += whole and "lazy" not in more and answer.stop is Stop.INFEASIBLE
-            return answer
 
-        session.maximize = listened  # type: ignore[method-assign]
-        return session
+class ListenedSession:
+    def __init__(self, listening: Listening, session: SolverSession, whole: bool) -> None:
+        self._listening, self._session, self._whole = listening, session, whole
+
+    def maximize(self, question: Question) -> SolverResult:
+        answer = self._session.maximize(question)
+        # An LP of a branch may be infeasible by right, and an isa solve with lazy rows ends so.
+        self._listening.infeasible += self._whole and question.lazy is None and answer.stop is Stop.INFEASIBLE
+        return answer
+
+    def interrupt(self) -> None:
+        if isinstance(self._session, Interruptible):
+            self._session.interrupt()
+
+    def close(self) -> None:
+        self._session.close()
 
 
 def name(record: Record) -> tuple[str, int]:

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from leo_core.errors import MissingExtraError, SolverError
 from leo_core.milp.problem import MilpProblem
+from leo_core.milp.question import Question
 from leo_core.milp.result import SolverResult, Stop
-from leo_core.milp.solver import Capability, Lazy
+from leo_core.milp.solver import Capability, SolverSession
 from leo_core.plugins import SolverSpec, hookimpl
 
 Array = NDArray[np.float64]
@@ -54,7 +55,7 @@ class HighsSolver:
     def __init__(self) -> None:
         _highspy()
 
-    def load(self, problem: MilpProblem, *, seed: int = 0) -> HighsSession:
+    def load(self, problem: MilpProblem, *, seed: int = 0) -> SolverSession:
         return HighsSession(problem, seed)
 
 
@@ -83,47 +84,32 @@ class HighsSession:
         for kind in _watched_events(self._is_mip):
             self._highs.startCallback(kind)
 
-    def maximize(
-        self,
-        objective: Array,
-        *,
-        stop_above: float | None = None,
-        stop_below: float | None = None,
-        time_limit: float | None = None,
-        lower: Array | None = None,
-        upper: Array | None = None,
-        start: Array | None = None,
-        lazy: Lazy | None = None,
-    ) -> SolverResult:
-        """See :class:`leo_core.milp.solver.SolverSession`; ``lazy`` is never given, HiGHS lacks LAZY_ROWS."""
-        del lazy
+    def maximize(self, question: Question) -> SolverResult:
+        """See :class:`leo_core.milp.solver.SolverSession`."""
         if self._highs is None:
             raise SolverError("highs: the session is closed")
-        highs, problem = self._highs, self._problem
+        highs, problem, limit = self._highs, self._problem, question.time_limit
         begun = time.monotonic()
         if self._is_mip:
             highs.clearSolver()  # a MIP starts afresh: the last answer must not leak into this one
-        highs.changeColsCost(len(self._columns), self._columns, -np.asarray(objective, dtype=np.float64))
-        bounded = lower is not None or upper is not None
-        low, high = problem.lower if lower is None else lower, problem.upper if upper is None else upper
-        if bounded:
-            highs.changeColsBounds(len(self._columns), self._columns, low, high)
-        if start is not None and self._is_mip:
+        highs.changeColsCost(len(self._columns), self._columns, -question.objective)
+        if question.bounded:
+            highs.changeColsBounds(len(self._columns), self._columns, *question.column_bounds(problem))
+        if question.start is not None and self._is_mip:
             begin = _highspy().HighsSolution()
-            begin.col_value = np.asarray(start, dtype=np.float64).tolist()
+            begin.col_value = question.start.tolist()
             highs.setSolution(begin)
         # HiGHS counts its time limit from the object's first run, not from this one.
-        limit = np.inf if time_limit is None else highs.getRunTime() + max(0.0, time_limit)
-        self._option("time_limit", float(limit))
-        self._watch = _Watch(stop_above, stop_below, np.inf if time_limit is None else begun + time_limit)
+        self._option("time_limit", float(np.inf if limit is None else highs.getRunTime() + max(0.0, limit)))
+        self._watch = _Watch(question, np.inf if limit is None else begun + limit)
         try:
             highs.run()
             if self._watch.raised is not None:
                 raise self._watch.raised
-            return self._answer(objective, self._watch, (low, high), time.monotonic() - begun)
+            return self._answer(self._watch, time.monotonic() - begun)
         finally:
             self._watch = None
-            if bounded:
+            if question.bounded:
                 highs.changeColsBounds(len(self._columns), self._columns, problem.lower, problem.upper)
 
     def interrupt(self) -> None:
@@ -139,7 +125,7 @@ class HighsSession:
             self._highs.clear()
             self._highs = None
 
-    def _answer(self, objective: Array, watch: _Watch, box: tuple[Array, Array], seconds: float) -> SolverResult:
+    def _answer(self, watch: _Watch, seconds: float) -> SolverResult:
         status = _highspy().HighsModelStatus
         model_status = self._highs.getModelStatus()
         raw = self._highs.modelStatusToString(model_status)
@@ -152,7 +138,8 @@ class HighsSession:
         if model_status == status.kUnboundedOrInfeasible:
             return result(Stop.FAILED)
         if model_status == status.kInfeasible:
-            return result(Stop.INFEASIBLE, row_duals=None if self._is_mip else self._dual_ray(*box))
+            ray = None if self._is_mip else self._dual_ray(*watch.question.column_bounds(self._problem))
+            return result(Stop.INFEASIBLE, row_duals=ray)
         if model_status == status.kUnbounded:
             return result(Stop.UNBOUNDED)
         known = {
@@ -174,8 +161,7 @@ class HighsSession:
         if not self._is_mip and model_status == status.kOptimal:
             solution = self._highs.getSolution()
             duals = _finite(-np.asarray(solution.row_dual)) if solution.dual_valid else None
-        answer = result(stop, point=point, dual_bound=bound, row_duals=duals)
-        return answer.compared(objective, watch.stop_above, watch.stop_below)
+        return result(stop, point=point, dual_bound=bound, row_duals=duals).compared(watch.question)
 
     def _point(self, info: Any, watch: _Watch, *, optimal: bool) -> Array | None:
         feasible = int(info.primal_solution_status) == 2  # kSolutionStatusFeasible
@@ -242,10 +228,10 @@ class HighsSession:
 
 
 class _Watch:
-    """What the callbacks of one solve have seen."""
+    """What the callbacks of one solve have seen; ``deadline`` is on the monotonic clock, in seconds."""
 
-    def __init__(self, stop_above: float | None, stop_below: float | None, deadline: float) -> None:
-        self.stop_above, self.stop_below, self.deadline = stop_above, stop_below, deadline
+    def __init__(self, question: Question, deadline: float) -> None:
+        self.question, self.deadline = question, deadline
         self.point: Array | None = None
         self.value = -np.inf
         self.bound = np.inf
@@ -254,8 +240,9 @@ class _Watch:
 
     @property
     def decided(self) -> bool:
-        above = self.stop_above is not None and self.value > self.stop_above
-        below = self.stop_below is not None and self.bound <= self.stop_below
+        stop_above, stop_below = self.question.stop_above, self.question.stop_below
+        above = stop_above is not None and self.value > stop_above
+        below = stop_below is not None and self.bound <= stop_below
         late = time.monotonic() > self.deadline  # HiGHS overruns its own limit by seconds
         return above or below or late or self.interrupted or self.raised is not None
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -19,8 +20,9 @@ from numpy.typing import NDArray
 
 from leo_core.errors import MissingExtraError, SolverError
 from leo_core.milp.problem import MilpProblem
+from leo_core.milp.question import Lazy, Question
 from leo_core.milp.result import SolverResult, Stop
-from leo_core.milp.solver import Capability, Lazy, SolverSession
+from leo_core.milp.solver import Capability, SolverSession
 from leo_core.plugins import SolverSpec, hookimpl
 
 Array = NDArray[np.float64]
@@ -99,39 +101,29 @@ class ScipSession:
             self._add_row(matrix.indices[span], matrix.data[span], low, high)
         self._inner: ScipSession | None = None  # the one that takes lazy rows
 
-    def maximize(
-        self,
-        objective: Array,
-        *,
-        stop_above: float | None = None,
-        stop_below: float | None = None,
-        time_limit: float | None = None,
-        lower: Array | None = None,
-        upper: Array | None = None,
-        start: Array | None = None,
-        lazy: Lazy | None = None,
-    ) -> SolverResult:
+    def maximize(self, question: Question) -> SolverResult:
         """See :class:`leo_core.milp.solver.SolverSession`."""
         if self._model is None:
             raise SolverError("scip: the session is closed")
         begun, model, problem = time.monotonic(), self._model, self._problem
-        if lazy is not None:  # rows that a callback adds must not be there in the next solve: an object of its own
-            return self._excluding(lazy, objective, time_limit, lower, upper, start)
+        if question.lazy is not None:
+            return self._excluding(question.lazy, replace(question, lazy=None))
         model.freeTransform()
-        low = problem.lower if lower is None else lower
-        high = problem.upper if upper is None else upper
-        if (np.asarray(low) > np.asarray(high)).any():
+        lower, upper = question.column_bounds(problem)
+        if (lower > upper).any():
             return SolverResult(Stop.INFEASIBLE, raw_status="a lower bound is above its upper bound")
-        self._set_bounds(low, high)
-        self._set_objective(np.asarray(objective, dtype=np.float64))
-        for name, limit, beyond in (("limits/primal", stop_above, 1.0), ("limits/dual", stop_below, -1.0)):
+        self._set_bounds(lower, upper)
+        self._set_objective(question.objective)
+        stops = (("limits/primal", question.stop_above, 1.0), ("limits/dual", question.stop_below, -1.0))
+        for name, limit, beyond in stops:
             step = 0.0 if limit is None else beyond * _EPSILON * max(1.0, abs(limit))
             model.setParam(name, beyond * _NEVER if limit is None else limit + step)
-        model.setParam("limits/time", 1e20 if time_limit is None else min(max(0.0, time_limit), 1e20))
-        if start is not None:
-            self._begin_from(start)
+        seconds = question.time_limit
+        model.setParam("limits/time", 1e20 if seconds is None else min(max(0.0, seconds), 1e20))
+        if question.start is not None:
+            self._begin_from(question.start)
         model.optimizeNogil()
-        return self._answer(objective, stop_above, stop_below, time.monotonic() - begun)
+        return self._answer(question, time.monotonic() - begun)
 
     def interrupt(self) -> None:
         """End the solve that is going on at SCIP's next check."""
@@ -143,9 +135,7 @@ class ScipSession:
         """Free the SCIP object."""
         self._model, self._columns, self._terms = None, [], []
 
-    def _answer(
-        self, objective: Array, stop_above: float | None, stop_below: float | None, seconds: float
-    ) -> SolverResult:
+    def _answer(self, question: Question, seconds: float) -> SolverResult:
         model, raw = self._model, str(self._model.getStatus())
         nodes = int(model.getNTotalNodes())
         stops = {
@@ -167,7 +157,7 @@ class ScipSession:
         if stop is Stop.OPTIMAL and (point is None or known is None):
             return SolverResult(Stop.FAILED, nodes=nodes, seconds=seconds, raw_status=raw)
         answer = SolverResult(stop, point, known, nodes=nodes, seconds=seconds, raw_status=raw)
-        return answer.compared(objective, stop_above, stop_below)
+        return answer.compared(question)
 
     def _point(self) -> Array | None:
         if not self._model.getNSols():
@@ -178,7 +168,7 @@ class ScipSession:
 
     def _begin_from(self, start: Array) -> None:
         solution = self._model.createSol()
-        for column, value in zip(self._columns, np.asarray(start, dtype=np.float64).tolist(), strict=True):
+        for column, value in zip(self._columns, start.tolist(), strict=True):
             self._model.setSolVal(solution, column, value)
         self._model.addSol(solution)
 
@@ -198,19 +188,12 @@ class ScipSession:
         terms = {self._terms[at]: float(value) for at, value in zip(columns, values, strict=True)}
         return self._model.addCons(scip.scip.ExprCons(scip.Expr(terms), lhs=_side(low), rhs=_side(high)))
 
-    def _excluding(
-        self,
-        lazy: Lazy,
-        objective: Array,
-        time_limit: float | None,
-        lower: Array | None,
-        upper: Array | None,
-        start: Array | None,
-    ) -> SolverResult:
+    def _excluding(self, lazy: Lazy, question: Question) -> SolverResult:
+        """In an object of its own: rows that a callback adds must not be there in the next solve."""
         session = self._inner = ScipSession(self._problem, self._model.getParam("randomization/randomseedshift"))
         try:
             handler = session._exclude(lazy)
-            answer = session.maximize(objective, time_limit=time_limit, lower=lower, upper=upper, start=start)
+            answer = session.maximize(question)
             if handler.raised is not None:
                 raise handler.raised
             return answer
@@ -317,33 +300,20 @@ class ScipLpSession:
         if entries:
             self._lp.addRows(entries, lhss=sides[0], rhss=sides[1])
         self._objective = np.zeros(problem.columns)
-        self._lower, self._upper = problem.lower.copy(), problem.upper.copy()
+        self._lower, self._upper = problem.lower, problem.upper
 
-    def maximize(
-        self,
-        objective: Array,
-        *,
-        stop_above: float | None = None,
-        stop_below: float | None = None,
-        time_limit: float | None = None,
-        lower: Array | None = None,
-        upper: Array | None = None,
-        start: Array | None = None,
-        lazy: Lazy | None = None,
-    ) -> SolverResult:
-        """See :class:`leo_core.milp.solver.SolverSession`; a ``start`` is of no use to the simplex method."""
-        del start
+    def maximize(self, question: Question) -> SolverResult:
+        """See :class:`leo_core.milp.solver.SolverSession`; a start is of no use to the simplex method."""
         if self._lp is None:
             raise SolverError("scip: the session is closed")
-        if lazy is not None:
+        if question.lazy is not None:
             raise SolverError("scip: lazy rows are for programs with integers")
         begun, lp, problem = time.monotonic(), self._lp, self._problem
-        low = np.array(problem.lower if lower is None else lower)
-        high = np.array(problem.upper if upper is None else upper)
-        if (low > high).any():
+        lower, upper = question.column_bounds(problem)
+        if (lower > upper).any():
             return SolverResult(Stop.INFEASIBLE, raw_status="a lower bound is above its upper bound")
-        self._change(np.array(objective, dtype=np.float64), low, high)
-        limit = 1e20 if time_limit is None else min(max(1e-6, time_limit), 1e20)
+        self._change(question.objective, lower, upper)
+        limit = 1e20 if question.time_limit is None else min(max(1e-6, question.time_limit), 1e20)
         lp.setRealParam(self._parameters.LPTILIM, limit)
         lp.solve()
         seconds = time.monotonic() - begun
@@ -351,10 +321,10 @@ class ScipLpSession:
             point = np.array(lp.getPrimal())
             duals = np.array(lp.getDual()) if problem.rows else np.zeros(0)
             known = duals if np.isfinite(duals).all() else None
-            value = float(objective @ point)
+            value = float(question.objective @ point)
             answer = SolverResult(Stop.OPTIMAL, point, value, known, seconds=seconds, raw_status="optimal")
-            return answer.compared(objective, stop_above, stop_below)
-        ray = self._dual_ray(low, high)
+            return answer.compared(question)
+        ray = self._dual_ray(lower, upper)
         if ray is not None:
             return SolverResult(Stop.INFEASIBLE, row_duals=ray, seconds=seconds, raw_status="infeasible")
         if lp.isPrimalFeasible() and lp.getPrimalRay() is not None:

@@ -9,14 +9,12 @@ import time
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from leo_core.milp.problem import MilpProblem
+from leo_core.milp.question import Question
 from leo_core.milp.result import SolverResult, Stop
-from leo_core.milp.solver import Capability, Lazy
+from leo_core.milp.solver import Capability, SolverSession
 from leo_core.plugins import SolverSpec, hookimpl
-
-Array = NDArray[np.float64]
 
 
 @hookimpl
@@ -36,7 +34,7 @@ class ScipySolver:
     name = "scipy"
     capabilities = frozenset({Capability.OBJECTIVE_CHANGE, Capability.BOUND_CHANGE})
 
-    def load(self, problem: MilpProblem, *, seed: int = 0) -> ScipySession:  # noqa: ARG002 - it takes no seed
+    def load(self, problem: MilpProblem, *, seed: int = 0) -> SolverSession:  # noqa: ARG002 - it takes no seed
         return ScipySession(problem)
 
 
@@ -46,33 +44,19 @@ class ScipySession:
     def __init__(self, problem: MilpProblem) -> None:
         self._problem = problem
 
-    def maximize(
-        self,
-        objective: Array,
-        *,
-        stop_above: float | None = None,
-        stop_below: float | None = None,
-        time_limit: float | None = None,
-        lower: Array | None = None,
-        upper: Array | None = None,
-        start: Array | None = None,
-        lazy: Lazy | None = None,
-    ) -> SolverResult:
-        """See :class:`leo_core.milp.solver.SolverSession`; the stops are compared after the fact by the core, and what
-        it lacks the capability for is never given.
-        """
+    def maximize(self, question: Question) -> SolverResult:
+        """See :class:`leo_core.milp.solver.SolverSession`."""
         from scipy.optimize import Bounds, LinearConstraint, milp
 
-        del stop_above, stop_below, start, lazy
         problem, begun = self._problem, time.monotonic()
         options: Any = {"mip_rel_gap": 0.0}  # the stubs know it as a typed dictionary
-        if time_limit is not None and np.isfinite(time_limit):
-            options["time_limit"] = max(0.0, time_limit)
+        if question.time_limit is not None and np.isfinite(question.time_limit):
+            options["time_limit"] = max(0.0, question.time_limit)
         rows = [LinearConstraint(problem.matrix, problem.row_lower, problem.row_upper)] if problem.rows else []
         answer = milp(
-            -np.asarray(objective, dtype=np.float64),
+            -question.objective,
             integrality=problem.integer.astype(int),
-            bounds=Bounds(problem.lower if lower is None else lower, problem.upper if upper is None else upper),
+            bounds=Bounds(*question.column_bounds(problem)),
             constraints=rows,
             options=options,
         )

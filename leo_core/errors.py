@@ -64,6 +64,10 @@ class PluginError(LeoError):
     """A plug-in is unknown, broken, or clashes with another of the same name."""
 
 
+class ProtocolError(PluginError):
+    """A plug-in was written for another version of LEO's protocol; the message says what to change in it."""
+
+
 class MissingExtraError(LeoError):
     """An optional package is not installed; the message holds the exact install line."""
 

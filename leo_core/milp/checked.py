@@ -14,16 +14,16 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.environment import own_thread, settle
-from leo_core.errors import SolverError
+from leo_core.errors import ProtocolError, SolverError
 from leo_core.milp.problem import MilpProblem
+from leo_core.milp.question import Lazy, LazyRow, Question
 from leo_core.milp.result import SolverResult, Stop
-from leo_core.milp.solver import Capability, Lazy, LazyRow, Solver, SolverSession
+from leo_core.milp.solver import Capability, Interruptible, Solver, SolverSession, outdated
 
 Array = NDArray[np.float64]
 
@@ -145,48 +145,26 @@ class CheckedSession:
         self._problem, self._seed = problem, seed
         self._session: SolverSession | None = None
         self._loaded: MilpProblem | None = None
+        #: The last answer as the solver gave it, before anyone doubted it; None where it gave none.
+        self.given: SolverResult | None = None
 
-    def maximize(
-        self,
-        objective: Array,
-        *,
-        stop_above: float | None = None,
-        stop_below: float | None = None,
-        time_limit: float | None = None,
-        lower: Array | None = None,
-        upper: Array | None = None,
-        start: Array | None = None,
-        lazy: Lazy | None = None,
-    ) -> SolverResult:
-        """See :class:`leo_core.milp.solver.SolverSession`."""
-        able = self._solver.capabilities
-        problem = self._problem
-        if (lower is not None or upper is not None) and Capability.BOUND_CHANGE not in able:
-            low, high = problem.lower if lower is None else lower, problem.upper if upper is None else upper
-            problem = replace(problem, lower=low, upper=high)
-            lower = upper = None
-        given: dict[str, Any] = {"lower": lower, "upper": upper} if Capability.BOUND_CHANGE in able else {}
-        if Capability.EARLY_STOP in able:
-            given |= {"stop_above": stop_above, "stop_below": stop_below}
-        if Capability.WARM_START in able and start is not None:
-            given["start"] = np.array(start)
-        heard: _Heard | None = None
-        if lazy is not None:
-            if Capability.LAZY_ROWS not in able:
-                raise SolverError(f"the solver '{self._solver.name}' takes no lazy rows")
-            given["lazy"] = heard = _Heard(lazy)
+    def maximize(self, question: Question) -> SolverResult:
+        """See :class:`leo_core.milp.solver.SolverSession`; raises :class:`ProtocolError` where that is not spoken."""
+        heard = None if question.lazy is None else _Heard(question.lazy)
+        problem, asked = self._within_capabilities(replace(question, lazy=heard))  # a copy: a plug-in may spoil it
 
         def solve() -> SolverResult:
-            return self._ready(problem).maximize(np.array(objective), time_limit=time_limit, **given)
+            return self._ready(problem).maximize(asked)
 
+        self.given = None
         try:
-            answer = self._checked_solver.ask(solve, self.interrupt, time_limit)
+            answer = self._checked_solver.ask(solve, self.interrupt, question.time_limit)
         except Exception as error:  # a plug-in may raise anything
             self.close()
-            if heard is not None and error is heard.raised:
+            if isinstance(error, ProtocolError) or (heard is not None and error is heard.raised):
                 raise
             return self._failed(f"{type(error).__name__}: {error}")
-        return self._checked(answer, objective, stop_above, stop_below)
+        return self._checked(answer, question)
 
     def close(self) -> None:
         """Free the solver's session."""
@@ -201,28 +179,43 @@ class CheckedSession:
 
     def interrupt(self) -> None:
         """End a solve that is going on, where the solver can."""
-        if self._session is not None and Capability.INTERRUPT in self._solver.capabilities:
-            self._session.interrupt()  # type: ignore[attr-defined] # declared
+        if Capability.INTERRUPT in self._solver.capabilities and isinstance(self._session, Interruptible):
+            self._session.interrupt()
+
+    def _within_capabilities(self, question: Question) -> tuple[MilpProblem, Question]:
+        """The problem and the question that say the same to a solver which lacks what the question needs."""
+        able, problem = self._solver.capabilities, self._problem
+        if question.lazy is not None and Capability.LAZY_ROWS not in able:
+            raise SolverError(f"the solver '{self._solver.name}' takes no lazy rows")
+        if question.bounded and Capability.BOUND_CHANGE not in able:
+            lower, upper = question.column_bounds(problem)
+            problem, question = replace(problem, lower=lower, upper=upper), replace(question, lower=None, upper=None)
+        if Capability.EARLY_STOP not in able:  # the answer is compared instead
+            question = replace(question, stop_above=None, stop_below=None)
+        if Capability.WARM_START not in able:
+            question = replace(question, start=None)
+        return problem, question
 
     def _ready(self, problem: MilpProblem) -> SolverSession:
         stale = Capability.OBJECTIVE_CHANGE not in self._solver.capabilities
         if self._session is None or self._loaded is not problem or stale:
             self.close()
             self._session, self._loaded = self._solver.load(problem, seed=self._seed), problem
+            if what := outdated(self._session):
+                raise ProtocolError(f"the solver '{self._solver.name}' cannot be asked: {what}")
         return self._session
 
-    def _checked(
-        self, answer: SolverResult, objective: Array, stop_above: float | None, stop_below: float | None
-    ) -> SolverResult:
+    def _checked(self, answer: SolverResult, question: Question) -> SolverResult:
         if not isinstance(answer, SolverResult):
             return self._failed(f"maximize returned a {type(answer).__name__}, not a SolverResult")
+        self.given = answer
         point, bound, duals = answer.point, answer.dual_bound, answer.row_duals
         if point is not None and point.shape != (self._problem.columns,):
             return self._failed(f"its point has shape {point.shape}, the problem {self._problem.columns} columns")
         if duals is not None and duals.shape != (self._problem.rows,):
             self._checked_solver.doubted(f"it gave {duals.size} row duals for {self._problem.rows} rows")
             duals = None
-        value = None if point is None else float(objective @ point)
+        value = None if point is None else float(question.objective @ point)
         if (
             point is not None
             and value is not None
@@ -233,7 +226,7 @@ class CheckedSession:
             self._checked_solver.doubted(f"it gave an upper bound of {bound:.9g} and a point with {value:.9g}")
             bound = None
         stop = Stop.INTERRUPTED if answer.stop in (Stop.ABOVE, Stop.BELOW) else answer.stop  # its word is compared anew
-        return replace(answer, stop=stop, dual_bound=bound, row_duals=duals).compared(objective, stop_above, stop_below)
+        return replace(answer, stop=stop, dual_bound=bound, row_duals=duals).compared(question)
 
 
 class _Heard:

@@ -10,8 +10,9 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from leo_core.milp.problem import MilpProblem
+from leo_core.milp.question import Question
 from leo_core.milp.result import SolverResult, Stop
-from leo_core.milp.solver import Capability, Lazy
+from leo_core.milp.solver import Capability, SolverSession
 
 Array = NDArray[np.float64]
 
@@ -22,7 +23,7 @@ class LinprogSolver:
     name = "linprog"
     capabilities = frozenset({Capability.ROW_DUALS, Capability.OBJECTIVE_CHANGE, Capability.BOUND_CHANGE})
 
-    def load(self, problem: MilpProblem, *, seed: int = 0) -> LinprogSession:  # noqa: ARG002 - nothing random here
+    def load(self, problem: MilpProblem, *, seed: int = 0) -> SolverSession:  # noqa: ARG002 - nothing random here
         if problem.integer.any():
             raise ValueError("linprog solves continuous programs only")
         return LinprogSession(problem)
@@ -38,24 +39,11 @@ class LinprogSession:
         self._matrix = sp.csr_array(sp.vstack([problem.matrix[self._above], -problem.matrix[self._below]]))
         self._side = np.concatenate([problem.row_upper[self._above], -problem.row_lower[self._below]])
 
-    def maximize(
-        self,
-        objective: Array,
-        *,
-        stop_above: float | None = None,
-        stop_below: float | None = None,
-        time_limit: float | None = None,
-        lower: Array | None = None,
-        upper: Array | None = None,
-        start: Array | None = None,
-        lazy: Lazy | None = None,
-    ) -> SolverResult:
+    def maximize(self, question: Question) -> SolverResult:
         """See :class:`leo_core.milp.solver.SolverSession`."""
-        del start, lazy  # neither is declared
-        begun = time.monotonic()
-        low = self._problem.lower if lower is None else lower
-        high = self._problem.upper if upper is None else upper
-        answer = self._solve(-np.asarray(objective, dtype=np.float64), self._matrix, low, high, time_limit)
+        begun, time_limit = time.monotonic(), question.time_limit
+        low, high = question.column_bounds(self._problem)
+        answer = self._solve(-question.objective, self._matrix, low, high, time_limit)
         raw = str(answer.message)
 
         def result(stop: Stop, **numbers: Any) -> SolverResult:
@@ -71,8 +59,7 @@ class LinprogSession:
             return result(Stop.FAILED)
         value = -float(answer.fun)
         duals = self._row_duals(answer) if len(self._side) else np.zeros(self._problem.rows)
-        optimal = result(Stop.OPTIMAL, point=answer.x, dual_bound=value, row_duals=duals)
-        return optimal.compared(objective, stop_above, stop_below)
+        return result(Stop.OPTIMAL, point=answer.x, dual_bound=value, row_duals=duals)
 
     def close(self) -> None:
         """Nothing to free."""

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, final
+from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.milp.checked import CheckedSession, CheckedSolver
 from leo_core.milp.problem import MilpProblem
+from leo_core.milp.question import Question
 from leo_core.milp.result import SolverResult, Stop
 from leo_core.milp.solver import Capability, Solver, SolverSession
 
@@ -111,51 +112,32 @@ class Panel:
     """
 
     def __init__(self, solvers: Mapping[str, Solver], ledger: Ledger) -> None:
-        self._members = {name: _Overheard(solver) for name, solver in solvers.items()}
         self._ledger = ledger
         self.name = next(iter(solvers))
         # what each member lacks is made up for; lazy rows would be asked of one only
         first = frozenset(next(iter(solvers.values())).capabilities) & {Capability.ROW_DUALS, Capability.WARM_START}
         emulated = {Capability.EARLY_STOP, Capability.OBJECTIVE_CHANGE, Capability.BOUND_CHANGE, Capability.INTERRUPT}
         self.capabilities = first | emulated
-        self._checked = {name: CheckedSolver(member) for name, member in self._members.items()}
+        self._members = {name: CheckedSolver(solver) for name, solver in solvers.items()}
 
     def load(self, problem: MilpProblem, *, seed: int = 0) -> SolverSession:
-        sessions = {name: checked.load(problem, seed=seed) for name, checked in self._checked.items()}
-        return _PanelSession(problem, sessions, self._members, self._ledger)
+        sessions = {name: member.load(problem, seed=seed) for name, member in self._members.items()}
+        return _PanelSession(problem, sessions, self._ledger)
 
 
 class _PanelSession:
-    def __init__(
-        self,
-        problem: MilpProblem,
-        sessions: Mapping[str, CheckedSession],
-        members: Mapping[str, _Overheard],
-        ledger: Ledger,
-    ) -> None:
-        self._problem, self._sessions, self._members, self._ledger = problem, sessions, members, ledger
+    def __init__(self, problem: MilpProblem, sessions: Mapping[str, CheckedSession], ledger: Ledger) -> None:
+        self._problem, self._sessions, self._ledger = problem, sessions, ledger
 
-    def maximize(
-        self,
-        objective: Array,
-        *,
-        time_limit: float | None = None,
-        lower: Array | None = None,
-        upper: Array | None = None,
-        **limits: Any,
-    ) -> SolverResult:
+    def maximize(self, question: Question) -> SolverResult:
         """The first solver's answer; see :class:`leo_core.milp.solver.SolverSession`."""
-        share = None if time_limit is None else time_limit / len(self._sessions)
-        used: list[SolverResult] = []
-        answers: dict[str, SolverResult | None] = {}
-        for name, session in self._sessions.items():
-            self._members[name].answer = None
-            used.append(session.maximize(objective, time_limit=share, lower=lower, upper=upper, **limits))
-            answers[name] = self._members[name].answer
-        low = self._problem.lower if lower is None else lower
-        high = self._problem.upper if upper is None else upper
-        self._ledger.enter(replace(self._problem, lower=low, upper=high), np.asarray(objective), answers)
-        return used[0]
+        limit = question.time_limit
+        asked = replace(question, time_limit=None if limit is None else limit / len(self._sessions))
+        first, *_ = [session.maximize(asked) for session in self._sessions.values()]
+        answers = {name: session.given for name, session in self._sessions.items()}
+        lower, upper = question.column_bounds(self._problem)
+        self._ledger.enter(replace(self._problem, lower=lower, upper=upper), question.objective, answers)
+        return first
 
     def interrupt(self) -> None:
         for session in self._sessions.values():
@@ -164,31 +146,3 @@ class _PanelSession:
     def close(self) -> None:
         for session in self._sessions.values():
             session.close()
-
-
-class _Overheard:
-    """A solver whose last ``answer`` is kept as it was given, before anyone doubts it."""
-
-    def __init__(self, solver: Solver) -> None:
-        self._solver = solver
-        self.name, self.capabilities = solver.name, solver.capabilities
-        self.answer: SolverResult | None = None
-
-    def load(self, problem: MilpProblem, *, seed: int = 0) -> SolverSession:
-        return _OverheardSession(self, self._solver.load(problem, seed=seed))
-
-
-class _OverheardSession:
-    def __init__(self, solver: _Overheard, session: SolverSession) -> None:
-        self._solver, self._session = solver, session
-
-    def maximize(self, objective: Array, **limits: Any) -> SolverResult:
-        answer = self._session.maximize(objective, **limits)
-        self._solver.answer = answer if isinstance(answer, SolverResult) else None
-        return answer
-
-    def interrupt(self) -> None:
-        self._session.interrupt()  # type: ignore[attr-defined] # asked only where the solver declares it
-
-    def close(self) -> None:
-        self._session.close()

@@ -15,6 +15,7 @@ from leo_core.milp.cuts import Cut, separate
 from leo_core.milp.encode import Encoding, encode
 from leo_core.milp.linprog import LinprogSolver
 from leo_core.milp.problem import MilpProblem
+from leo_core.milp.question import Question
 from leo_core.milp.result import Stop
 from leo_core.milp.solver import Capability, Solver, SolverSession
 from leo_core.network import Network
@@ -68,7 +69,7 @@ class Relaxation:
             self._session = self._solver.load(self._program(), seed=self._seed)
         objective, factor, _ = self.encoding.objective(unit, sign)
         lower, upper = self.encoding.bounds_in(part)
-        answer = self._session.maximize(objective, time_limit=time_limit, lower=lower, upper=upper)
+        answer = self._session.maximize(Question(objective, time_limit=time_limit, lower=lower, upper=upper))
         infeasible = answer.stop is Stop.INFEASIBLE
         if answer.row_duals is None:
             return RelaxedAnswer(infeasible, None, point=answer.point)

@@ -13,6 +13,8 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
+from leo_core.milp.question import Question
+
 Array = NDArray[np.float64]
 
 
@@ -72,10 +74,11 @@ class SolverResult:
         if self.stop in (Stop.OPTIMAL, Stop.ABOVE) and self.point is None:
             raise ValueError(f"a solve that ended '{self.stop.value}' needs its point")
 
-    def compared(self, objective: Array, stop_above: float | None, stop_below: float | None) -> SolverResult:
-        """The same answer, ABOVE or BELOW where its point or its bound says so."""
-        if stop_above is not None and self.point is not None and float(objective @ self.point) > stop_above:
+    def compared(self, question: Question) -> SolverResult:
+        """The same answer, ABOVE or BELOW where its point or its bound says so of the question's stops."""
+        above, below = question.stop_above, question.stop_below
+        if above is not None and self.point is not None and float(question.objective @ self.point) > above:
             return replace(self, stop=Stop.ABOVE)
-        if stop_below is not None and self.dual_bound is not None and self.dual_bound <= stop_below:
+        if below is not None and self.dual_bound is not None and self.dual_bound <= below:
             return replace(self, stop=Stop.BELOW)
         return self

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import inspect
 from enum import Enum
-from typing import Protocol, TypeAlias, final
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Protocol, runtime_checkable
 
 from leo_core.milp.problem import MilpProblem
+from leo_core.milp.question import Question
 from leo_core.milp.result import SolverResult
-
-Array = NDArray[np.float64]
 
 
 class Capability(Enum):
     """What a solver can do itself.
 
     The core makes up for what is missing, the adapter never does: it compares stops after the fact, rebuilds, takes
-    duals from SciPy, and leaves out an argument that needs a capability the solver lacks.
+    duals from SciPy, and leaves out of a question what needs a capability that the solver lacks.
     """
 
     EARLY_STOP = "stops during a solve on either side"
@@ -34,62 +29,26 @@ class Capability(Enum):
     EXACT = "solves over the rationals"
 
 
-@final
-@dataclass(frozen=True, eq=False)
-class LazyRow:
-    """coefficients · x ≥ lower, which a candidate violates; coefficients has one entry per column."""
-
-    coefficients: Array
-    lower: float
-
-
-#: Told of each candidate that satisfies everything known so far: a row that it violates, or None to accept it.
-Lazy: TypeAlias = Callable[[Array], LazyRow | None]
-
-
 class SolverSession(Protocol):
     """One loaded problem, used by one thread at a time; ``close`` frees it and may be called twice.
 
-    Solves run in a thread of their own, so that LEO keeps to time limits and hears Ctrl-C whatever a solver does. With
-    INTERRUPT a session also has ``interrupt()``, which another thread calls to end a solve early.
+    Solves run in a thread of their own, so that LEO keeps to time limits and hears Ctrl-C whatever a solver does.
     """
 
-    def maximize(
-        self,
-        objective: Array,
-        *,
-        stop_above: float | None = None,
-        stop_below: float | None = None,
-        time_limit: float | None = None,
-        lower: Array | None = None,
-        upper: Array | None = None,
-        start: Array | None = None,
-        lazy: Lazy | None = None,
-    ) -> SolverResult:
-        """Maximise ``objective`` · x.
-
-        Only what the solver's capabilities name is passed; a solver without WARM_START needs no ``start``, say.
-
-        Parameters
-        ----------
-        objective:
-            One coefficient per column.
-        stop_above:
-            End with :attr:`Stop.ABOVE` as soon as a feasible point with a larger value is known.
-        stop_below:
-            End with :attr:`Stop.BELOW` as soon as the dual bound is not larger than this.
-        time_limit:
-            Seconds for this solve.
-        lower, upper:
-            Column bounds for this solve and no other, in place of the problem's own.
-        start:
-            A point that may be feasible, to begin with. One that is not is no error.
-        lazy:
-            For programs with integers. What it raises ends the solve and is raised from here.
-        """
+    def maximize(self, question: Question) -> SolverResult:
+        """Answer a question, which asks for no more than the solver's capabilities."""
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """A session whose solver declares INTERRUPT."""
+
+    def interrupt(self) -> None:
+        """End the solve that is going on early, called from another thread; do nothing when there is none."""
+        ...
 
 
 class Solver(Protocol):
@@ -100,3 +59,21 @@ class Solver(Protocol):
     @property
     def capabilities(self) -> frozenset[Capability]: ...
     def load(self, problem: MilpProblem, *, seed: int = 0) -> SolverSession: ...
+
+
+def outdated(session: SolverSession) -> str:
+    """What to change in a session whose ``maximize`` takes the parts of a question one by one, else nothing.
+
+    That is how sessions were asked before there was a :class:`~leo_core.milp.question.Question`.
+    """
+    try:
+        taken = tuple(inspect.signature(session.maximize).parameters)
+    except (TypeError, ValueError):  # compiled code need not say what it takes
+        return ""
+    parts = [name for name in taken if name in Question.__dataclass_fields__]
+    if not parts:
+        return ""
+    return (
+        f"its sessions are asked by maximize({', '.join(taken)}), as in older versions of LEO; now maximize takes one "
+        f"leo_core.milp.question.Question, which holds {', '.join(parts)}: write 'def maximize(self, question)'"
+    )

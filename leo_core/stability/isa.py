@@ -40,8 +40,9 @@ from leo_core.errors import EncodingError
 from leo_core.execution.budget import Budget
 from leo_core.linear import Sparse
 from leo_core.milp.encode import Encoding, encode
+from leo_core.milp.question import LazyRow, Question
 from leo_core.milp.result import Stop
-from leo_core.milp.solver import Capability, LazyRow, SolverSession
+from leo_core.milp.solver import Capability, SolverSession
 from leo_core.network import Affine, Network
 from leo_core.stability.attack import ascend, scatter
 from leo_core.stability.prover import Prover
@@ -132,7 +133,7 @@ class _Search:
             objective = _shown(encoding, column, wanted)
             half = 0.5 - sum(sign < 0 for _, _, sign in wanted)
             limit = min(budget.remaining, 1e9)
-            answer = session.maximize(objective, stop_above=half, stop_below=half, time_limit=limit)
+            answer = session.maximize(Question(objective, stop_above=half, stop_below=half, time_limit=limit))
             left = wanted if answer.point is None else self._left(encoding, column, wanted, answer.point)
             if answer.dual_bound is not None and answer.dual_bound < half:
                 return left
@@ -154,7 +155,7 @@ class _Search:
             return LazyRow(_shown(encoding, column, left), 1.0 - sum(sign < 0 for _, _, sign in left))
 
         limit = min(budget.remaining, 1e9)
-        answer = session.maximize(_shown(encoding, column, wanted), time_limit=limit, lazy=exclude)
+        answer = session.maximize(Question(_shown(encoding, column, wanted), time_limit=limit, lazy=exclude))
         # Any input is a solution: a solver that has met none and says 'infeasible' is wrong.
         return left if answer.stop is Stop.INFEASIBLE and solutions else frozenset()
 

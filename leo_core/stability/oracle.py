@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from leo_core.bounds.region import Region
 from leo_core.execution.budget import Budget
 from leo_core.milp.encode import Encoding, encode
+from leo_core.milp.question import Question
 from leo_core.milp.solver import Solver, SolverSession
 from leo_core.network import Network
 from leo_core.stability.witness import sign_at
@@ -57,13 +58,14 @@ class Oracle:
         for margin in _MARGINS:
             if budget.expired:
                 break
-            answer = self._session.maximize(
+            question = Question(
                 objective,
                 stop_above=zero + margin,
                 stop_below=zero,
                 time_limit=min(budget.remaining, 1e9),
                 start=self._last,
             )
+            answer = self._session.maximize(question)
             self._last = self._last if answer.point is None else answer.point
             not_positive = answer.dual_bound is not None and answer.dual_bound <= zero + CLAIM_TOLERANCE
             if answer.dual_bound is not None:

@@ -13,19 +13,29 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.milp.problem import MilpProblem
+from leo_core.milp.question import LazyRow, Question
 from leo_core.milp.result import SolverResult, Stop
-from leo_core.milp.solver import Capability, LazyRow, Solver
+from leo_core.milp.solver import Capability, Interruptible, Solver, outdated
 from leo_core.testing import problems
 from leo_core.testing.problems import Known
 
 Array = NDArray[np.float64]
 TOLERANCE = 1e-6
+
+
+def takes_a_question(solver: Solver) -> None:
+    """``maximize`` takes one :class:`~leo_core.milp.question.Question`, not its parts one by one."""
+    session = solver.load(problems.knapsack().problem)
+    try:
+        what = outdated(session)
+    finally:
+        session.close()
+    assert not what, f"the solver '{solver.name}' cannot be asked: {what}"
 
 
 def finds_known_maxima(solver: Solver) -> None:
@@ -45,7 +55,7 @@ def answers_each_objective_afresh(solver: Solver) -> None:
             if Capability.OBJECTIVE_CHANGE not in solver.capabilities:
                 session.close()
                 session = solver.load(known.problem)
-            _check_answer(again, session.maximize(again.objective))
+            _check_answer(again, session.maximize(Question(again.objective)))
     finally:
         session.close()
 
@@ -57,10 +67,10 @@ def takes_bounds_for_one_solve_only(solver: Solver) -> None:
     known = problems.continuous()
     session = solver.load(known.problem)
     try:
-        tight = session.maximize(known.objective, lower=np.array([0.0, 0.0]), upper=np.array([1.0, 1.0]))
+        tight = session.maximize(Question(known.objective, lower=np.array([0.0, 0.0]), upper=np.array([1.0, 1.0])))
         assert tight.point is not None, "no point with bounds given for one solve"
         _close(float(known.objective @ tight.point), 8.0, "the maximum with bounds given for one solve")
-        _check_answer(known, session.maximize(known.objective))
+        _check_answer(known, session.maximize(Question(known.objective)))
     finally:
         session.close()
 
@@ -72,12 +82,12 @@ def stops_above(solver: Solver) -> None:
     known = problems.knapsack()
     session = solver.load(known.problem)
     try:
-        answer = session.maximize(known.objective, stop_above=3.0)
+        answer = session.maximize(Question(known.objective, stop_above=3.0))
         assert answer.stop in (Stop.ABOVE, Stop.OPTIMAL), f"stop_above=3 of 9 ended {answer.stop}"
         assert answer.point is not None
         assert float(known.objective @ answer.point) > 3.0, "ABOVE, but its point is not above"
         assert answer.dual_bound is None or answer.dual_bound >= 9.0 - TOLERANCE, "a bound below the maximum"
-        never = session.maximize(known.objective, stop_above=100.0)
+        never = session.maximize(Question(known.objective, stop_above=100.0))
         _check_answer(known, never)
     finally:
         session.close()
@@ -90,11 +100,11 @@ def stops_below(solver: Solver) -> None:
     known = problems.knapsack()
     session = solver.load(known.problem)
     try:
-        answer = session.maximize(known.objective, stop_below=20.0)
+        answer = session.maximize(Question(known.objective, stop_below=20.0))
         assert answer.stop in (Stop.BELOW, Stop.OPTIMAL), f"stop_below=20 of 9 ended {answer.stop}"
         assert answer.dual_bound is not None, "BELOW without a bound"
         assert 9.0 - TOLERANCE <= answer.dual_bound <= 20.0 + TOLERANCE, f"the bound {answer.dual_bound} is not in 9…20"
-        never = session.maximize(known.objective, stop_below=1.0)
+        never = session.maximize(Question(known.objective, stop_below=1.0))
         _check_answer(known, never)
     finally:
         session.close()
@@ -106,7 +116,7 @@ def keeps_to_time_limits(solver: Solver) -> None:
     session = solver.load(known.problem)
     begun = time.monotonic()
     try:
-        answer = session.maximize(known.objective, time_limit=0.2)
+        answer = session.maximize(Question(known.objective, time_limit=0.2))
     finally:
         session.close()
     assert time.monotonic() - begun < 20, "a time limit of 0.2 s was not kept"
@@ -164,7 +174,7 @@ def begins_from_a_point(solver: Solver) -> None:
     for start in ([1.0, 1.0, 0.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [0.5, -3.0, 9.0]):
         session = solver.load(known.problem)
         try:
-            _check_answer(known, session.maximize(known.objective, start=np.array(start)))
+            _check_answer(known, session.maximize(Question(known.objective, start=np.array(start))))
         finally:
             session.close()
     known = problems.hard()
@@ -172,7 +182,7 @@ def begins_from_a_point(solver: Solver) -> None:
     nothing = np.zeros(known.problem.columns)
     nothing[40:45] = known.problem.row_lower  # nothing taken: every row is as far off as it can be
     try:
-        answer = session.maximize(known.objective, start=nothing, time_limit=0.05)
+        answer = session.maximize(Question(known.objective, start=nothing, time_limit=0.05))
     finally:
         session.close()
     assert answer.point is not None, "a feasible start was given, and there is no point after a time limit"
@@ -198,14 +208,14 @@ def adds_lazy_rows(solver: Solver) -> None:
 
     session = solver.load(known.problem)
     try:
-        _check_answer(known, session.maximize(known.objective, lazy=no_four))
+        _check_answer(known, session.maximize(Question(known.objective, lazy=no_four)))
         assert seen, "the callback was never asked"
-        _check_answer(replace(known, maximum=4.0), session.maximize(known.objective))
-        refused = session.maximize(known.objective, lazy=lambda _point: LazyRow(np.zeros(5), 1.0))
+        _check_answer(replace(known, maximum=4.0), session.maximize(Question(known.objective)))
+        refused = session.maximize(Question(known.objective, lazy=lambda _point: LazyRow(np.zeros(5), 1.0)))
         assert refused.stop is Stop.INFEASIBLE, f"every candidate was refused, and the solve ended {refused.stop}"
         raised = None
         try:
-            session.maximize(known.objective, lazy=_raising)
+            session.maximize(Question(known.objective, lazy=_raising))
         except ArithmeticError as error:
             raised = error
         assert raised is not None, "what the callback raises was swallowed"
@@ -218,15 +228,16 @@ def ends_when_interrupted(solver: Solver) -> None:
     if Capability.INTERRUPT not in solver.capabilities:
         return
     known = problems.hard()
-    session: Any = solver.load(known.problem)
+    session = solver.load(known.problem)
+    assert isinstance(session, Interruptible), "INTERRUPT is declared, but the session has no interrupt()"
     timer = threading.Timer(0.3, session.interrupt)
     begun = time.monotonic()
     try:
         timer.start()
-        answer = session.maximize(known.objective, time_limit=60.0)
+        answer = session.maximize(Question(known.objective, time_limit=60.0))
         assert time.monotonic() - begun < 30, "an interrupted solve went on"
         assert answer.stop in (Stop.INTERRUPTED, Stop.TIME_LIMIT), f"an interrupted solve ended {answer.stop}"
-        again = session.maximize(known.objective, time_limit=0.5)
+        again = session.maximize(Question(known.objective, time_limit=0.5))
         assert again.stop is not Stop.INTERRUPTED, "the solve after an interrupted one was interrupted too"
     finally:
         timer.cancel()
@@ -241,7 +252,7 @@ def two_sessions_do_not_mix(solver: Solver) -> None:
     try:
         for _ in range(3 if changes else 1):
             for known, session in zip((first, second), sessions, strict=True):
-                _check_answer(known, session.maximize(known.objective))
+                _check_answer(known, session.maximize(Question(known.objective)))
     finally:
         for session in sessions:
             session.close()
@@ -288,7 +299,7 @@ def can_be_closed_twice(solver: Solver) -> None:
     first.close()
     first.close()
     try:
-        _check_answer(known, second.maximize(known.objective))
+        _check_answer(known, second.maximize(Question(known.objective)))
     finally:
         second.close()
 
@@ -300,7 +311,7 @@ def repeats_itself(solver: Solver) -> None:
     for _ in range(2):
         session = solver.load(known.problem, seed=3)
         try:
-            answers.append(session.maximize(known.objective))
+            answers.append(session.maximize(Question(known.objective)))
         finally:
             session.close()
     assert answers[0].stop is answers[1].stop
@@ -308,12 +319,15 @@ def repeats_itself(solver: Solver) -> None:
 
 
 def leaves_its_arguments_alone(solver: Solver) -> None:
-    """Neither the problem nor the objective is written to."""
-    known = problems.relu_gap()
-    objective = known.objective.copy()
+    """Neither the problem nor the question is written to, though compiled code could."""
+    known, question = problems.relu_gap(), Question(problems.relu_gap().objective)
     data = known.problem.matrix.data.copy()
-    _solve(solver, Known(known.name, known.problem, objective, known.maximum))
-    assert np.array_equal(objective, known.objective), "the objective was changed"
+    session = solver.load(known.problem)
+    try:
+        session.maximize(question)
+    finally:
+        session.close()
+    assert np.array_equal(question.objective, known.objective), "the objective was changed"
     assert np.array_equal(data, known.problem.matrix.data), "the matrix was changed"
 
 
@@ -335,6 +349,7 @@ def _resident() -> int:
 
 
 CHECKS: tuple[Callable[[Solver], None], ...] = (
+    takes_a_question,
     finds_known_maxima,
     answers_each_objective_afresh,
     takes_bounds_for_one_solve_only,
@@ -360,7 +375,7 @@ CHECKS: tuple[Callable[[Solver], None], ...] = (
 def _solve(solver: Solver, known: Known) -> SolverResult:
     session = solver.load(known.problem)
     try:
-        return session.maximize(known.objective)
+        return session.maximize(Question(known.objective))
     finally:
         session.close()
 

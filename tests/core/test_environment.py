@@ -23,6 +23,7 @@ from leo_core.environment import blas_fault, ieee, one_thread, own_thread, settl
 from leo_core.errors import LeoError, MachineError
 from leo_core.linear import Dense
 from leo_core.milp.checked import CheckedSolver
+from leo_core.milp.question import Question
 from leo_core.milp.result import SolverResult, Stop
 from leo_core.network import INPUT, Affine, Network, Relu
 from leo_core.plugins import registry
@@ -245,7 +246,7 @@ def test_a_solver_may_leave_what_it_likes_behind(meddling, strategy):
 
 def test_a_session_that_closes_so_is_cleaned_up_after():
     class Session:
-        def maximize(self, *_given, **_more):
+        def maximize(self, _question):
             return SolverResult(Stop.INTERRUPTED)
 
         def close(self):
@@ -259,7 +260,7 @@ def test_a_session_that_closes_so_is_cleaned_up_after():
 
     problem = box_only().problem
     session = CheckedSolver(Solver()).load(problem)
-    session.maximize(np.zeros(problem.columns))
+    session.maximize(Question(np.zeros(problem.columns)))
     session.close()
     assert not thread_fault()
 

@@ -132,9 +132,9 @@ def test_a_killed_worker_costs_nothing_and_none_outlives_its_parent(victim, tmp_
     run.finish()
 
 
-def aborts(session, objective, limits) -> SolverResult:
+def aborts(session, question) -> SolverResult:
     """A crash in compiled code."""
-    del session, objective, limits
+    del session, question
     os.abort()
 
 

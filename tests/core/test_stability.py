@@ -416,9 +416,9 @@ class CountingSolver:
     def load(self, problem, *, seed=0):
         session = self._inner.load(problem, seed=seed)
 
-        def maximize(*args, **options):
+        def maximize(question):
             self.solves += bool(problem.integer.any())
-            return session.maximize(*args, **options)
+            return session.maximize(question)
 
         return SimpleNamespace(maximize=maximize, close=session.close, interrupt=lambda: None)
 

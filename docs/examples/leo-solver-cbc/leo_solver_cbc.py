@@ -1,7 +1,7 @@
 """COIN-OR CBC as a solver for LEO, through Python-MIP: a whole plug-in, to be read from top to bottom.
 
 It declares that it changes objectives and bounds, and nothing else: LEO compares stops after the fact, takes LP duals
-from SciPy, and never passes what was not declared.
+from SciPy, and never asks for what was not declared.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from leo_core.milp.problem import MilpProblem
+from leo_core.milp.question import Question
 from leo_core.milp.result import SolverResult, Stop
 from leo_core.milp.solver import Capability
 from leo_core.plugins import SolverSpec, hookimpl
@@ -69,26 +70,18 @@ class CbcSession:
             if np.isfinite(high):
                 self._model.add_constr(total <= high)
 
-    def maximize(
-        self,
-        objective: np.ndarray,
-        *,
-        time_limit: float | None = None,
-        lower: np.ndarray | None = None,
-        upper: np.ndarray | None = None,
-    ) -> SolverResult:
+    def maximize(self, question: Question) -> SolverResult:
         """Why CBC stopped, its point or None, its bound or None: what is not known is never a number."""
         import mip
 
         begun = time.monotonic()
-        low = self._problem.lower if lower is None else lower
-        high = self._problem.upper if upper is None else upper
-        for column, below, above in zip(self._columns, low, high, strict=True):
-            column.lb, column.ub = below, above
+        for column, low, high in zip(self._columns, *question.column_bounds(self._problem), strict=True):
+            column.lb, column.ub = low, high
         self._model.objective = mip.xsum(
-            value * column for value, column in zip(objective.tolist(), self._columns, strict=True) if value
+            value * column for value, column in zip(question.objective.tolist(), self._columns, strict=True) if value
         )
-        status = self._model.optimize(max_seconds=1e9 if time_limit is None else max(1e-3, time_limit))
+        limit = question.time_limit
+        status = self._model.optimize(max_seconds=1e9 if limit is None else max(1e-3, limit))
         stop = _stops().get(status, Stop.FAILED)
         numbers: dict[str, Any] = {}
         if stop in (Stop.OPTIMAL, Stop.TIME_LIMIT):
