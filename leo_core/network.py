@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Container, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -46,6 +47,9 @@ class Affine:
         One linear map per source, all with ``len(bias)`` rows.
     bias:
         Shape (units,).
+    shape:
+        How the units are laid out, as (channels, height, width) or (channels, length), last index fastest; empty where
+        they are a plain list. It says what belongs together; what is computed does not depend on it.
     """
 
     name: str
@@ -53,6 +57,7 @@ class Affine:
     maps: tuple[LinearMap, ...]
     bias: FloatArray
     origin: Origin = Origin()
+    shape: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         bias = np.asarray(self.bias)
@@ -61,8 +66,11 @@ class Affine:
         object.__setattr__(self, "bias", frozen_array(bias))
         object.__setattr__(self, "sources", tuple(self.sources))
         object.__setattr__(self, "maps", tuple(self.maps))
+        object.__setattr__(self, "shape", tuple(map(int, self.shape)))
         if self.bias.ndim != 1:
             raise NetworkError(f"node '{self.name}': the bias must be a list, not of shape {self.bias.shape}")
+        if self.shape and (math.prod(self.shape) != self.size or min(self.shape) < 0):
+            raise NetworkError(f"node '{self.name}': the shape {self.shape} does not hold {self.size} units")
         if len(self.sources) != len(self.maps) or not self.maps:
             raise NetworkError(
                 f"node '{self.name}': {len(self.sources)} source(s) but {len(self.maps)} linear map(s); "
@@ -116,7 +124,7 @@ class Affine:
         return [*arrays, self.bias]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Affine, (self.name, self.sources, self.maps, self.bias, self.origin)
+        return Affine, (self.name, self.sources, self.maps, self.bias, self.origin, self.shape)
 
 
 @final
@@ -189,7 +197,8 @@ class Layer:
 class Network:
     """A function of one input vector: nodes in topological order, the last-named ``output`` its value.
 
-    Equality and hashing are by :attr:`digest`: input size, nodes (not their origins), output and what follows it.
+    Equality and hashing are by :attr:`digest`: input size, nodes (not their origins and shapes), output and what
+    follows it.
     Raises :class:`NetworkError`, naming the node, when shapes, order or values do not fit.
     """
 

@@ -155,7 +155,8 @@ def _describe(node: Node, arrays: _Arrays) -> dict[str, Any]:
         }
         for linear in node.maps
     ]
-    return described | {"kind": "affine", "sources": list(node.sources), "maps": maps, "bias": _keep(node.bias, arrays)}
+    described |= {"kind": "affine", "sources": list(node.sources), "maps": maps, "bias": _keep(node.bias, arrays)}
+    return described | ({"shape": list(node.shape)} if node.shape else {})
 
 
 def _network(content: Mapping[str, Any], arrays: _Arrays) -> Network:
@@ -167,7 +168,8 @@ def _network(content: Mapping[str, Any], arrays: _Arrays) -> Network:
             nodes.append(Relu(name, _text(item["source"]), arrays[item["slope"]], origin))
         elif item["kind"] == "affine":
             maps = tuple(_map(described, arrays) for described in item["maps"])
-            nodes.append(Affine(name, tuple(map(_text, item["sources"])), maps, arrays[item["bias"]], origin))
+            sources, shape = tuple(map(_text, item["sources"])), tuple(map(_integer, item.get("shape", ())))
+            nodes.append(Affine(name, sources, maps, arrays[item["bias"]], origin, shape))
         else:
             raise FormatError(f"a node of the unknown kind {item['kind']!r}")
     (input_name, input_shape), (output_name, output_shape) = (
@@ -189,6 +191,8 @@ def _map(described: Mapping[str, Any], arrays: _Arrays) -> LinearMap:
     given: dict[str, Any] = {argument: arrays[name] for argument, name in described["arrays"].items()}
     if described["kind"] in ("sparse", "select"):
         given["columns"] = _integer(described["columns"])
+    if described["kind"] not in KINDS:
+        raise FormatError(f"a linear map of the unknown kind {described['kind']!r}; update LEO")
     linear: LinearMap = KINDS[described["kind"]](**given)
     return linear
 

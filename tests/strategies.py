@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
+
 import numpy as np
 from hypothesis import strategies as st
 
 from leo_core.domain import Box
-from leo_core.linear import Dense, Diagonal, Select, Sparse
+from leo_core.linear import Conv, Dense, Diagonal, Select, Sparse
 from leo_core.network import INPUT, Affine, Network, Relu
 
 #: A coarse grid makes ties, zeros and dependent rows common; free floats make everything else.
@@ -71,6 +74,25 @@ def maps(draw, rows, columns, entries, dtype, plain):
         picked = draw(st.lists(st.integers(0, columns - 1), min_size=rows, max_size=rows))
         return Select(np.array(picked), columns=columns)
     return Dense(matrix)
+
+
+@st.composite
+def convolutions(draw, entries, dtype, sizes=st.integers(0, 4)):
+    """Over one axis or two; some with pads, strides, dilations, groups. ``sizes`` is what the input has to spare."""
+    axes, groups = draw(st.integers(1, 2)), draw(st.sampled_from([1, 1, 2, 3]))
+    each = partial(st.lists, min_size=axes, max_size=axes)
+    taps, strides, dilations = (
+        draw(each(st.integers(1, 3))),
+        draw(each(st.integers(1, 3))),
+        draw(each(st.integers(1, 2))),
+    )
+    low, high, spare = draw(each(st.integers(0, 2))), draw(each(st.integers(0, 2))), draw(each(sizes))
+    reaches = (np.array(taps) - 1) * dilations + 1
+    shape = (groups * draw(st.integers(1, 2)), draw(st.integers(1, 2)), *taps)
+    values = draw(st.lists(entries, min_size=math.prod(shape), max_size=math.prod(shape)))
+    kernel = np.array(values, dtype).reshape(shape)
+    inputs = tuple(np.maximum(reaches - low - high, 1) + spare)
+    return Conv.of(kernel, inputs, strides=strides, low=low, high=high, dilations=dilations, groups=groups)
 
 
 def biases(size, entries, dtype):

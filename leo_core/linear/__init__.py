@@ -8,13 +8,22 @@ from __future__ import annotations
 from typing import Any
 
 from leo_core.linear.base import LARGEST_DENSE, FloatArray, LinearMap, frozen_array
+from leo_core.linear.conv import Conv
+from leo_core.linear.conv_transpose import ConvTranspose
 from leo_core.linear.dense import Dense
 from leo_core.linear.diagonal import Diagonal
 from leo_core.linear.select import Select
 from leo_core.linear.sparse import Sparse
 
 #: By the name used in LEO's own file.
-KINDS: dict[str, Any] = {"dense": Dense, "sparse": Sparse, "diagonal": Diagonal, "select": Select}
+KINDS: dict[str, Any] = {
+    "dense": Dense,
+    "sparse": Sparse,
+    "diagonal": Diagonal,
+    "select": Select,
+    "conv": Conv,
+    "conv_transpose": ConvTranspose,
+}
 
 
 def kind_of(linear: LinearMap) -> str:
@@ -28,6 +37,8 @@ def kind_of(linear: LinearMap) -> str:
 __all__ = [
     "KINDS",
     "LARGEST_DENSE",
+    "Conv",
+    "ConvTranspose",
     "Dense",
     "Diagonal",
     "FloatArray",

@@ -110,6 +110,10 @@ class LinearMap(ABC):
         """The map with only these columns, in this order, each at most once."""
         return self.sparse().select_columns(units)
 
+    def select(self, rows: Units, columns: Units) -> LinearMap:
+        """The map with only these rows and columns; grouped convolutions stay what they are where both go at once."""
+        return self.select_rows(rows).select_columns(columns)
+
     def spread_columns(self, units: Units, columns: int) -> LinearMap:
         """The map of ``columns`` inputs that reads input ``units[j]`` where this one reads its j-th: after a selection.
 

@@ -128,6 +128,7 @@ def selections(linear: LinearMap, rng: Generator) -> None:
     is_the_matrix(linear.select_rows(units), matrix[units])
     some = rng.permutation(linear.columns)[: (linear.columns + 1) // 2]
     is_the_matrix(linear.select_columns(some), matrix[:, some])
+    is_the_matrix(linear.select(units, some), matrix[units][:, some])
     places = rng.permutation(linear.columns + 2)[: linear.columns]
     spread = np.zeros((linear.rows, linear.columns + 2))
     spread[:, places] = matrix
@@ -148,7 +149,7 @@ def selections(linear: LinearMap, rng: Generator) -> None:
 def survives_a_file_and_another_process(linear: LinearMap, rng: Generator) -> None:  # noqa: ARG001
     """Its arrays make it again, and a copy, which pickle makes in the same way, is read-only too."""
     arrays = dict(linear.arrays())
-    sizes = {} if kind_of(linear) in ("dense", "diagonal") else {"columns": linear.columns}
+    sizes = {"columns": linear.columns} if kind_of(linear) in ("sparse", "select") else {}
     is_the_matrix(KINDS[kind_of(linear)](**arrays, **sizes), linear.dense())
     again = copy.deepcopy(linear)
     is_the_matrix(again, linear.dense())

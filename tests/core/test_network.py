@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +11,9 @@ from hypothesis import strategies as st
 from strategies import networks
 
 from leo_core.errors import NetworkError
-from leo_core.linear import Dense, Sparse
+from leo_core.linear import Conv, Dense, Sparse
 from leo_core.network import INPUT, Affine, Network, Relu, Signature
-from leo_core.testing.networks import NETWORKS, chain, residual, skip
+from leo_core.testing.networks import NETWORKS, chain, convolutional, residual, skip
 
 
 @given(networks(inputs=st.integers(1, 4)))
@@ -23,7 +24,7 @@ def test_float_evaluation_is_near_the_exact_one(network):
     assert np.allclose(network.evaluate(x, np.float32), exact, rtol=1e-2, atol=1e-2)
 
 
-@pytest.mark.parametrize("make", NETWORKS)
+@pytest.mark.parametrize("make", [*NETWORKS, convolutional])
 def test_batches_of_any_shape(make):
     network = make()
     x = np.random.default_rng(0).standard_normal((2, 3, network.input_size))
@@ -55,6 +56,17 @@ def test_the_skip_connection_reaches_the_output():
     assert np.allclose(values["last"], want)
 
 
+def test_convolutions_evaluate_like_their_matrices():
+    network, x = convolutional(), np.random.default_rng(0).standard_normal((3, 32))
+    nodes = (replace(n, maps=(Dense(n.maps[0].dense()),)) if isinstance(n, Affine) else n for n in network.nodes)
+    matrices = network.with_nodes(*nodes)
+    assert np.allclose(network.evaluate(x), matrices.evaluate(x))
+    exact, wanted = network.evaluate_exact(x[0]), matrices.evaluate_exact(x[0])
+    assert exact["up"].fractions() == wanted["up"].fractions()
+    assert network.connections == 54 + 12 + 6
+    assert network.operations == 54 * 16 + 12 * 4 + 6 * 4
+
+
 def test_a_chain_reads_like_one():
     network = chain(3, 5, 4, 2)
     layers = network.layers()
@@ -66,7 +78,7 @@ def test_a_chain_reads_like_one():
 
 
 @pytest.mark.parametrize("copy_of", [lambda n: pickle.loads(pickle.dumps(n)), copy.deepcopy, copy.copy])
-@pytest.mark.parametrize("make", NETWORKS)
+@pytest.mark.parametrize("make", [*NETWORKS, convolutional])
 def test_copies_are_equal_and_still_frozen(make, copy_of):
     network = make()
     other = copy_of(network)
@@ -77,6 +89,30 @@ def test_copies_are_equal_and_still_frozen(make, copy_of):
         for array in arrays:
             with pytest.raises(ValueError, match="read-only"):
                 array[...] = 0
+
+
+def test_a_layout_stays_with_its_node_and_is_no_part_of_the_function():
+    network = convolutional()
+    node = network.affine("conv")
+    assert node.shape == (3, 4, 4)
+    for other in (copy.deepcopy(network), pickle.loads(pickle.dumps(network)), network.with_nodes(replace(node))):
+        assert other.affine("conv").shape == node.shape
+    flat = network.with_nodes(replace(node, shape=()))
+    assert flat == network
+    assert np.array_equal(flat.evaluate(np.arange(32.0)), network.evaluate(np.arange(32.0)))
+
+
+@pytest.mark.parametrize("change", ["kernel", "geometry"])
+def test_the_digest_sees_kernel_and_geometry(change):
+    network = convolutional()
+    arrays = {name: array.copy() for name, array in network.affine("conv").maps[0].arrays().items()}
+    if change == "kernel":
+        arrays["kernel"][0, 0, 0, 0] += 1
+    else:  # the pads of the first axis at one end
+        arrays["geometry"][[4, 6]] = 0, 2
+    other = network.with_nodes(replace(network.affine("conv"), maps=(Conv(**arrays),)))
+    assert other != network
+    assert other == other.with_nodes(replace(other.affine("conv"), maps=(Conv(**arrays),)))
 
 
 def test_arrays_are_copied_in():
@@ -109,6 +145,8 @@ def affine(name="z", sources=(INPUT,), maps=None, bias=None):
         (lambda: affine(bias=np.array([0, np.nan])), r"node 'z': bias\[1\] is nan"),
         (lambda: affine(maps=(Dense(np.array([[0, np.inf, 0], [0, 0, 0]])),)), r"node 'z': weight.*\[0, 1\] is inf"),
         (lambda: affine(sources=(INPUT, "h")), "node 'z': 2 source.*1 linear"),
+        (lambda: replace(affine(), shape=(3, 1)), r"node 'z': the shape \(3, 1\) does not hold 2 units"),
+        (lambda: replace(affine(), shape=(-2, -1)), r"node 'z': the shape \(-2, -1\) does not hold 2 units"),
         (lambda: Relu("h", "z", np.array([1.0])), r"node 'h': slopes must lie in \[0, 1\)"),
         (lambda: Relu("h", "z", np.array([np.nan])), "node 'h': slope"),
         (lambda: Network(4, (affine(),), "z"), "node 'z'.*takes 3 values.*has 4"),

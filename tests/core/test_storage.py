@@ -11,10 +11,10 @@ from strategies import networks
 
 from leo_core import storage
 from leo_core.errors import FormatError, OutputError
-from leo_core.testing.networks import NETWORKS, chain
+from leo_core.testing.networks import NETWORKS, chain, convolutional
 
 
-@pytest.mark.parametrize("make", NETWORKS)
+@pytest.mark.parametrize("make", [*NETWORKS, convolutional])
 def test_a_network_comes_back_as_it_was(make, tmp_path):
     network = make()
     storage.save(network, tmp_path / "n.leo")
@@ -22,6 +22,8 @@ def test_a_network_comes_back_as_it_was(make, tmp_path):
     assert again == network
     assert again.signature == network.signature
     assert [node.origin for node in again.nodes] == [node.origin for node in network.nodes]
+    shapes = [[getattr(node, "shape", ()) for node in one.nodes] for one in (again, network)]
+    assert shapes[0] == shapes[1]
 
 
 @given(network=networks())
@@ -54,6 +56,22 @@ def test_an_unknown_version_is_refused_by_number(tmp_path):
     storage.save(chain(2, 2, 1), path)
     rewritten(path, lambda header, parts: header.update(version=99))
     with pytest.raises(FormatError, match="99"):
+        storage.load(path)
+
+
+def test_a_map_of_an_unknown_kind_is_refused_by_name(tmp_path):
+    path = tmp_path / "n.leo"
+    storage.save(chain(2, 2, 1), path)
+
+    def change(header, parts):
+        header["content"]["nodes"][0]["maps"][0]["kind"] = "fourier"
+        arrays = {
+            name.removesuffix(".npy"): np.load(io.BytesIO(data)) for name, data in parts.items() if ".npy" in name
+        }
+        header["sha256"] = storage._checksum(header["content"], arrays)
+
+    rewritten(path, change)
+    with pytest.raises(FormatError, match=r"n\.leo: a linear map of the unknown kind 'fourier'; update LEO"):
         storage.load(path)
 
 

@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import convolutions
 
-from leo_core.linear import KINDS, LARGEST_DENSE, Dense, Diagonal, Select, Sparse, kind_of
+from leo_core.linear import KINDS, LARGEST_DENSE, ConvTranspose, Dense, Diagonal, Select, Sparse, kind_of
 from leo_core.testing import map_kit
 
 NUMBERS = [0.0, 0.0, -0.0, 1.0, -2.5, 0.1, 1e-300, -1e30]
+
+
+def unfolded(kernel, geometry):
+    """The matrix of a convolution, entry by entry as its definition has it."""
+    *lists, groups = geometry
+    sizes, strides, low, high, dilations = np.reshape(lists, (5, -1)).tolist()
+    channels, reads, *taps = kernel.shape
+    counts = [
+        (size + before + after - dilation * (count - 1) - 1) // stride + 1
+        for size, before, after, dilation, count, stride in zip(sizes, low, high, dilations, taps, strides, strict=True)
+    ]
+    matrix = np.zeros((channels, *counts, reads * groups, *sizes), kernel.dtype)
+    for out, read, *rest in itertools.product(*map(range, (channels, reads, *taps, *counts))):
+        tap, position = rest[: len(taps)], rest[len(taps) :]
+        axes = zip(tap, position, strides, dilations, low, strict=True)
+        at = [p * stride + t * dilation - before for t, p, stride, dilation, before in axes]
+        if all(0 <= place < size for place, size in zip(at, sizes, strict=True)):
+            matrix[(out, *position, out // (channels // groups) * reads + read, *at)] = kernel[(out, read, *tap)]
+    return matrix.reshape(channels * np.prod(counts), -1)
 
 
 @st.composite
@@ -19,6 +41,10 @@ def maps(draw, kinds=tuple(KINDS)):
     kind, dtype = draw(st.sampled_from(kinds)), draw(st.sampled_from([np.float32, np.float64]))
     rows, columns = draw(st.integers(0, 5)), draw(st.integers(0, 5))
     numbers = st.sampled_from([np.float32(value) for value in NUMBERS] if dtype == np.float32 else NUMBERS)
+    if kind in ("conv", "conv_transpose"):
+        conv = draw(convolutions(numbers, dtype))
+        matrix = unfolded(**conv.arrays())
+        return (conv, matrix) if kind == "conv" else (ConvTranspose(**conv.arrays()), matrix.T)
     if kind == "diagonal":
         diagonal = np.array(draw(st.lists(numbers, min_size=rows, max_size=rows)), dtype)
         return Diagonal(diagonal), np.diag(diagonal)
@@ -89,5 +115,7 @@ def test_what_is_too_large_is_not_written_out():
 
 
 def test_what_is_no_kind_of_map_is_named():
-    with pytest.raises(TypeError, match="str is not one of LEO's linear maps: dense, sparse, diagonal, select"):
+    with pytest.raises(
+        TypeError, match="str is not one of LEO's linear maps: dense, sparse, diagonal, select, conv, conv_transpose"
+    ):
         kind_of("dense")
