@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.errors import LeoError, UnsupportedModelError
-from leo_core.linear import Dense, Diagonal, LinearMap, Select, Sparse
+from leo_core.linear import Conv, Dense, Diagonal, LinearMap, Select, Sparse
 from leo_core.network import (
     INPUT,
     TAILS,
@@ -168,10 +168,14 @@ class Graph:
     def affine(
         self, origin: Origin, sources: Sequence[str], maps: Sequence[LinearMap], bias: Array, split: Split, shape: Any
     ) -> Value:
-        """Add an affine node, and its values as a tensor of ``shape``; maps and bias are those of one example."""
-        name = self._name(origin)
-        self.nodes.append(Affine(name, tuple(sources), tuple(maps), bias, origin))
-        return Value(name, split.index(shape))
+        """Add an affine node, and its values as a tensor of ``shape``; maps and bias are those of one example.
+
+        A tensor of (batch, channels, *positions) makes a node of that layout.
+        """
+        name, index = self._name(origin), split.index(shape)
+        images = index.ndim in (3, 4) and len(index) == self.batch and is_identity(index, index.size)
+        self.nodes.append(Affine(name, tuple(sources), tuple(maps), bias, origin, index.shape[1:] if images else ()))
+        return Value(name, index)
 
     def relu(self, origin: Origin, value: Value, slope: Array) -> Value:
         """Add a ReLU with one slope per element; an affine identity comes first where one is needed."""
@@ -200,7 +204,9 @@ class Graph:
         if (scale == 1).all() and (shift == 0).all():
             return Value(value.node, index)
         split = self.split(value, index.reshape(-1, 1))
-        linear = scaling(split.reads.ravel(), split.same(scale), self.size(value.node))
+        linear: LinearMap | None = _by_channel(split, scale, shape, self.size(value.node), self.batch)
+        if linear is None:
+            linear = scaling(split.reads.ravel(), split.same(scale), self.size(value.node))
         result = self.affine(origin, [value.node], [linear], split.same(shift), split, shape)
         if rounding is not None:
             relative, absolute = rounding
@@ -442,3 +448,13 @@ def scaling(index: NDArray[np.int64], scale: Array, size: int) -> LinearMap:
     if is_identity(index, size):
         return Diagonal(scale)
     return Sparse(scale, index, np.arange(len(index) + 1), columns=size)
+
+
+def _by_channel(split: Split, scale: Array, shape: tuple[int, ...], size: int, batch: int) -> Conv | None:
+    """A factor for each value of (batch, channels, *positions) as a depthwise convolution, where a channel has one."""
+    if len(shape) not in (3, 4) or shape[0] != batch or shape[2:] == (1,) * (len(shape) - 2):
+        return None
+    factors = scale.reshape(*shape[:2], -1)[0]
+    if not is_identity(split.reads, size) or (factors != factors[:, :1]).any() or (factors[:, 0] == 1).all():
+        return None
+    return Conv.of(factors[:, :1].reshape(-1, 1, *([1] * (len(shape) - 2))), shape[2:], groups=shape[1])

@@ -11,7 +11,8 @@ from typing import Any, final
 import numpy as np
 
 from leo_core.network import Origin
-from leo_frontends import lowering
+from leo_frontends import convolutions, lowering
+from leo_frontends.convolutions import Windows
 from leo_frontends.graph import Array, Graph, Refused, Tensor, Value, elements, moved
 from leo_frontends.lowering import EPS, computed, weights
 from leo_frontends.onnx.folding import LARGEST
@@ -419,6 +420,65 @@ def _tail(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
     return Value(result.node, result.index.reshape(value.index.shape))
 
 
+def _conv(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
+    value, kernel = computed(inputs[0]), weights(inputs[1], "the kernel")
+    bias = weights(inputs[2], "the bias") if len(inputs) > 2 and inputs[2] is not None else None
+    groups, windows = int(op.attributes.get("group", 1)), _windows(op, value, kernel.shape[2:])
+    if op.kind == "Conv":
+        return convolutions.convolve(graph, op.origin, value, kernel, bias, windows, groups)
+    if op.attributes.get("auto_pad", b"NOTSET") != b"NOTSET" or "output_shape" in op.attributes:
+        raise Refused("an output shape or automatic pads are not read here; give pads and output_padding")
+    beyond = op.attributes.get("output_padding") or [0] * len(windows.taps)
+    return convolutions.convolve_transposed(graph, op.origin, value, kernel, bias, windows, groups, beyond)
+
+
+def _windows(op: Op, value: Value, taps: Sequence[int]) -> Windows:
+    """Those of a convolution or a pooling, with its automatic pads written out."""
+    given = op.attributes
+    if given.get("kernel_shape") and tuple(given["kernel_shape"]) != tuple(taps):
+        raise Refused(f"its kernel_shape is {given['kernel_shape']}, its kernel {list(taps)}")
+    windows = Windows.of(taps, given.get("strides"), given.get("pads"), given.get("dilations"))
+    automatic = given.get("auto_pad", b"NOTSET").decode()
+    if automatic.startswith("SAME"):
+        windows = windows.same(value.index.shape[2:], lower=automatic == "SAME_LOWER")
+    elif automatic == "VALID":
+        windows = Windows.of(taps, given.get("strides"), None, given.get("dilations"))
+    return windows
+
+
+def _pool(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
+    value = computed(inputs[0])
+    if op.kind == "MaxPool" and op.outputs > 1:
+        raise Refused("its second output, where each maximum lies, is not read")
+    exact = _windows(op, value, op.attributes["kernel_shape"])
+    windows = exact.rounded_up(value.index.shape[2:]) if op.attributes.get("ceil_mode") else exact
+    if op.kind == "MaxPool":
+        return convolutions.max_pool(graph, op.origin, value, windows)
+    if windows != exact and op.attributes.get("count_include_pad"):
+        raise Refused("an average over pads beyond the given ones is not read")
+    counts = np.array(math.prod(windows.taps))
+    if not op.attributes.get("count_include_pad"):
+        counts = convolutions.counted(value, windows)
+    return convolutions.average_pool(graph, op.origin, value, windows, counts)
+
+
+def _global_pool(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
+    value = computed(inputs[0])
+    positions = range(2, value.index.ndim)
+    if op.kind == "GlobalMaxPool":
+        return convolutions.extreme(graph, op.origin, value, positions, 1.0, keepdims=True)
+    return lowering.mean(graph, op.origin, value, positions, keepdims=True)
+
+
+def _extreme(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
+    axes = _numbers(op.given(inputs, 1, "axes", 18), "its axes are")
+    if not axes and op.attributes.get("noop_with_empty_axes"):
+        return inputs[0]  # type: ignore[no-any-return]
+    sign = 1.0 if op.kind == "ReduceMax" else -1.0
+    keepdims = bool(op.attributes.get("keepdims", 1))
+    return convolutions.extreme(graph, op.origin, computed(inputs[0]), axes or None, sign, keepdims=keepdims)
+
+
 #: ONNX's operator for each function that may stay outside at the end.
 TAIL_OPERATORS = {"softmax": "Softmax", "log_softmax": "LogSoftmax", "sigmoid": "Sigmoid", "tanh": "Tanh"}
 
@@ -428,11 +488,14 @@ Lowering = Callable[[Graph, Op, list[Any]], "Tensor | list[Any]"]
 LOWERINGS: dict[str, Lowering] = {
     "Abs": _absolute,
     "Add": _add,
+    "AveragePool": _pool,
     "BatchNormalization": _batch_norm,
     "Cast": _cast,
     "CastLike": _cast_like,
     "Clip": _clip,
     "Concat": _concat,
+    "Conv": _conv,
+    "ConvTranspose": _conv,
     "DepthToSpace": _blocks,
     "Div": _div,
     "Dropout": _dropout,
@@ -442,12 +505,15 @@ LOWERINGS: dict[str, Lowering] = {
     "GatherElements": _gather_elements,
     "GatherND": _gather_nd,
     "Gemm": _gemm,
+    "GlobalAveragePool": _global_pool,
+    "GlobalMaxPool": _global_pool,
     "HardSigmoid": _hard_sigmoid,
     "Identity": _identity,
     "LeakyRelu": _relu,
     "LogSoftmax": _tail,
     "MatMul": _matmul,
     "Max": _maximum,
+    "MaxPool": _pool,
     "Mean": _sum,
     "Min": _maximum,
     "Mul": _mul,
@@ -456,7 +522,9 @@ LOWERINGS: dict[str, Lowering] = {
     "Pad": _pad,
     "Pow": _power,
     "ReduceL1": _reduce,
+    "ReduceMax": _extreme,
     "ReduceMean": _reduce,
+    "ReduceMin": _extreme,
     "ReduceSum": _reduce,
     "Relu": _relu,
     "Reshape": _reshape,

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 #: They have an affine + ReLU form that LEO does not read yet.
 _NOT_YET = {
-    **dict.fromkeys(("Conv", "ConvTranspose"), "convolutions are not read yet"),
-    **dict.fromkeys(("AveragePool", "GlobalAveragePool"), "average pooling is not read yet"),
-    **dict.fromkeys(("MaxPool", "GlobalMaxPool"), "max pooling is not read yet"),
-    **dict.fromkeys(("ReduceMax", "ReduceMin"), "the extreme of many is not read yet; Max and Min of two are"),
     **dict.fromkeys(("Resize", "Upsample"), "resizing is not read yet"),
     **dict.fromkeys(("If", "Loop", "Scan"), "it has a graph of its own, which is not read; export without branches"),
     "CumSum": "it is not read; multiply by a triangular matrix of ones instead",

@@ -1,0 +1,223 @@
+"""Convolutions and poolings, whichever framework has them: tensors are (batch, channels, *positions) here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leo_core.linear import Conv, ConvTranspose, LinearMap
+from leo_core.network import Origin
+from leo_frontends import lowering
+from leo_frontends.graph import Array, Graph, Refused, Split, Value, is_identity
+from leo_frontends.lowering import computed
+
+
+@final
+@dataclass(frozen=True)
+class Windows:
+    """Where windows lie, one number for each spatial axis in each field.
+
+    Attributes
+    ----------
+    low, high:
+        Pads before and behind; ``high`` may be negative, where the last values are in no window.
+    """
+
+    taps: tuple[int, ...]
+    strides: tuple[int, ...]
+    low: tuple[int, ...]
+    high: tuple[int, ...]
+    dilations: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len({len(part) for part in (self.taps, self.strides, self.low, self.high, self.dilations)}) > 1:
+            raise Refused("its strides, pads and dilations are not of as many axes as its kernel")
+        if min(self.taps, default=1) < 1 or min(self.strides, default=1) < 1 or min(self.dilations, default=1) < 1:
+            raise Refused("its kernel, strides and dilations must be at least 1")
+
+    @staticmethod
+    def of(
+        taps: Sequence[int],
+        strides: Sequence[int] | None = None,
+        pads: Sequence[int] | None = None,
+        dilations: Sequence[int] | None = None,
+    ) -> Windows:
+        """``pads`` are all those before, then all those behind, as ONNX has them; what is left out is 1, or no pad."""
+        ones, rank = (1,) * len(taps), len(taps)
+        around = tuple(pads or (0,) * (2 * rank))
+        return Windows(tuple(taps), tuple(strides or ones), around[:rank], around[rank:], tuple(dilations or ones))
+
+    @property
+    def spans(self) -> tuple[int, ...]:
+        """How many positions a window reaches over."""
+        return tuple((taps - 1) * dilation + 1 for taps, dilation in zip(self.taps, self.dilations, strict=True))
+
+    def same(self, sizes: Sequence[int], *, lower: bool) -> Windows:
+        """With pads for an output of ⌈size / stride⌉; what cannot be halved goes behind, or before if ``lower``."""
+        before, behind = [], []
+        for size, stride, span in zip(sizes, self.strides, self.spans, strict=True):
+            total = max(0, (-(-size // stride) - 1) * stride + span - size)
+            half = total // 2
+            before.append(total - half if lower else half)
+            behind.append(half if lower else total - half)
+        return Windows(self.taps, self.strides, tuple(before), tuple(behind), self.dilations)
+
+    def rounded_up(self, sizes: Sequence[int]) -> Windows:
+        """With pads behind that make room for a last window that does not quite fit, if it begins before the pads."""
+        high = []
+        for size, stride, span, low, old in zip(sizes, self.strides, self.spans, self.low, self.high, strict=True):
+            count = -(-(size + low + old - span) // stride) + 1
+            if (count - 1) * stride >= size + low:
+                count -= 1
+            high.append(max(old, (count - 1) * stride + span - size - low))
+        return Windows(self.taps, self.strides, self.low, tuple(high), self.dilations)
+
+    def reads(self, axis: int, size: int) -> NDArray[np.int64]:
+        """(outputs, taps): the positions that each window takes along an axis; −1 for those in the pads."""
+        stride, span, low = self.strides[axis], self.spans[axis], self.low[axis]
+        count = (size + low + self.high[axis] - span) // stride + 1
+        if count < 1:
+            raise Refused(f"its windows, {span} long, do not fit {size} values with pads {low} and {self.high[axis]}")
+        starts = np.arange(count)[:, None] * stride - low
+        at = starts + np.arange(self.taps[axis]) * self.dilations[axis]
+        return np.where((at >= 0) & (at < size), at, -1)
+
+
+def convolve(
+    graph: Graph, origin: Origin, value: Value, kernel: Array, bias: Array | None, windows: Windows, groups: int = 1
+) -> Value:
+    """A convolution by a kernel (out, in/groups, *taps); the bias has one number for each output channel."""
+    sizes = _sizes(value, len(windows.taps))
+    if kernel.shape[1] * groups != value.index.shape[1] or kernel.shape[0] % groups:
+        raise Refused(
+            f"its kernel is for {kernel.shape[1] * groups} channels in {groups} group(s), its input has "
+            f"{value.index.shape[1]}"
+        )
+    if min(windows.low + windows.high) < 0:
+        raise Refused("negative pads are not read")
+    linear = Conv.of(
+        kernel, sizes, strides=windows.strides, low=windows.low, high=windows.high, dilations=windows.dilations,
+        groups=groups,
+    )  # fmt: skip
+    return mapped(graph, origin, value, linear, bias, (linear.out_channels, *linear.geometry.output))
+
+
+def convolve_transposed(
+    graph: Graph,
+    origin: Origin,
+    value: Value,
+    kernel: Array,
+    bias: Array | None,
+    windows: Windows,
+    groups: int,
+    output_padding: Sequence[int],
+) -> Value:
+    """A transposed convolution by a kernel (in, out/groups, *taps)."""
+    sizes = _sizes(value, len(windows.taps))
+    if kernel.shape[0] != value.index.shape[1]:
+        raise Refused(f"its kernel is for {kernel.shape[0]} channels, its input has {value.index.shape[1]}")
+    try:
+        linear = ConvTranspose.of(
+            kernel, sizes, strides=windows.strides, low=windows.low, high=windows.high, dilations=windows.dilations,
+            groups=groups, output_padding=tuple(output_padding),
+        )  # fmt: skip
+    except ValueError as error:
+        raise Refused(str(error)) from None
+    geometry = linear.conv.geometry
+    return mapped(graph, origin, value, linear, bias, (linear.conv.in_channels, *geometry.input))
+
+
+def mapped(
+    graph: Graph, origin: Origin, value: Value, linear: LinearMap, bias: Array | None, shape: tuple[int, ...]
+) -> Value:
+    """A linear map of whole examples, (channels, *positions) each, to others of such a ``shape``."""
+    batch = value.index.shape[0]
+    columns = value.index.reshape(batch, -1)
+    examples = graph.split(value, columns)
+    if len(examples.reads) != 1:
+        raise Refused("it works on several images of one example at once, which is not read")
+    if not is_identity(examples.reads[0], graph.size(value.node)):
+        value = graph.pick(origin, Value(value.node, columns))
+    spread = np.zeros(linear.rows, linear.dtype)
+    if bias is not None:
+        spread = np.repeat(bias, linear.rows // shape[0])
+    order = examples.order * linear.rows + np.arange(linear.rows)
+    split = Split(order, np.arange(linear.rows)[:, None])
+    return graph.affine(origin, [value.node], [linear], spread, split, (batch, *shape))
+
+
+def max_pool(graph: Graph, origin: Origin, value: Value, windows: Windows) -> Value:
+    """The largest of each window, one axis after the other: max(a, b) = b + relu(a − b). Pads are never the largest."""
+    for axis, size in enumerate(_sizes(value, len(windows.taps))):
+        reads = windows.reads(axis, size)
+        if (reads < 0).all(axis=1).any():
+            raise Refused("one of its windows lies in the pads altogether")
+        first = np.take_along_axis(reads, (reads >= 0).argmax(axis=1)[:, None], axis=1)
+        reads = np.where(reads < 0, first, reads)  # one more time the same value changes no maximum
+        taken = [Value(value.node, np.take(value.index, at, axis + 2)) for at in reads.T]
+        value = taken[0]
+        for other in taken[1:]:
+            value = computed(lowering.maximum(graph, origin, value, other))
+    return value
+
+
+def extreme(
+    graph: Graph, origin: Origin, value: Value, axes: Sequence[int] | None, sign: float, *, keepdims: bool
+) -> Value:
+    """The largest (``sign`` 1) or smallest (−1) value over some axes, or over all."""
+    shape, ndim = value.index.shape, value.index.ndim
+    over = sorted({axis % ndim for axis in (range(ndim) if axes is None else axes)})
+    rest = [axis for axis in range(ndim) if axis not in over]
+    kept = tuple(1 if axis in over else length for axis, length in enumerate(shape) if keepdims or axis not in over)
+    flat = value.index.transpose(*rest, *over).reshape(*(shape[axis] for axis in rest), -1)
+    if not flat.shape[-1]:
+        raise Refused("it takes the extreme of no values")
+    best, left = Value(value.node, flat), list[Value]()
+    while (count := best.index.shape[-1]) > 1:
+        half = count // 2
+        parts = (best.index[..., :half], best.index[..., half : 2 * half], best.index[..., 2 * half :])
+        one, other, odd = (Value(best.node, part) for part in parts)
+        if odd.index.size:
+            left.append(odd)
+        best = computed(lowering.maximum(graph, origin, one, other, sign))
+    for odd in left:
+        best = computed(lowering.maximum(graph, origin, best, odd, sign))
+    return Value(best.node, best.index.reshape(kept))
+
+
+def average_pool(graph: Graph, origin: Origin, value: Value, windows: Windows, counts: Array) -> Value:
+    """The sum of each window divided by ``counts``, which has one number for each position or one for all."""
+    channels = value.index.shape[1]
+    ones = np.ones((channels, 1, *windows.taps), np.float32)
+    summed = convolve(graph, origin, value, ones, None, windows, channels)
+    return computed(lowering.divide(graph, origin, summed, counts.astype(graph.dtype)))
+
+
+def counted(value: Value, windows: Windows) -> Array:
+    """(positions): how many values of each window are no pads."""
+    sizes = _sizes(value, len(windows.taps))
+    counts = np.ones((), np.int64)
+    for axis, size in enumerate(sizes):
+        counts = np.multiply.outer(counts, (windows.reads(axis, size) >= 0).sum(axis=1))
+    return counts
+
+
+def _sizes(value: Value, axes: int) -> tuple[int, ...]:
+    if value.index.ndim != axes + 2:
+        raise Refused(f"its input has {value.index.ndim} axes, its kernel is for {axes + 2}")
+    if axes not in (1, 2):
+        raise Refused(f"it has {axes} spatial axes; convolutions over one or two are read")
+    return tuple(value.index.shape[2:])
+
+
+def taken_again(value: Value, wanted: Sequence[int], at: Callable[[int, int, int], NDArray[np.int64]]) -> Value:
+    """Positions taken again, or left out: ``at(axis, old, new)`` says which old one each new one is."""
+    index = value.index
+    for axis, size in enumerate(wanted):
+        if size != index.shape[axis]:
+            index = np.take(index, at(axis, index.shape[axis], size), axis)
+    return Value(value.node, index)
