@@ -1,6 +1,8 @@
 """Outward-rounded interval bounds of one affine node, with an exact answer where the sign is close.
 
-Centre c and radius r of each source give A c + b ± |A| r (rounding: ``arithmetic``). A bound that
+Of one region, entries are taken by their sign: A⁺ u − A⁻ l + b is the largest value for sources in [l, u]. Nothing cancels
+there that need not, so that a unit whose inputs may be huge, but only push it down, is seen to be inactive. Of a stack of
+regions, centre c and radius r give A c + b ± |A| r, which takes fewer products. Rounding: ``arithmetic``. A bound that
 rounding alone keeps from settling a unit's sign is recomputed over the rationals, so that a unit
 whose maximum is exactly 0 is seen to be inactive.
 """
@@ -22,22 +24,43 @@ Array = NDArray[np.float64]
 
 def bound_affine(network: Network, node: Affine, region: Region) -> Interval:
     """(lower, upper) of a node, each of shape (units,), from one region's bounds of its sources."""
-    lower, upper, error = _rounded(network, node, region)
-    for unit in np.flatnonzero((lower < 0) & (lower + 4 * error >= 0)):
+    (lower, error_below), (upper, error_above) = _by_sign(network, node, region)
+    for unit in np.flatnonzero((lower < 0) & (lower + 4 * error_below >= 0)):
         lower[unit] = max(lower[unit], float_down(_exact_extreme(network, node, region, int(unit), -1)))
-    for unit in np.flatnonzero((upper > 0) & (upper - 4 * error <= 0)):
+    for unit in np.flatnonzero((upper > 0) & (upper - 4 * error_above <= 0)):
         upper[unit] = min(upper[unit], float_up(_exact_extreme(network, node, region, int(unit), +1)))
     return lower, upper
 
 
 def bound_affine_stack(network: Network, node: Affine, region: Region) -> Interval:
     """The same for a stack of regions, each of shape (regions, units), without the exact answers."""
-    lower, upper, _ = _rounded(network, node, region)
-    return lower, upper
+    return _by_centre(network, node, region)
 
 
-def _rounded(network: Network, node: Affine, region: Region) -> tuple[Array, Array, Array]:
-    """Outward-rounded (lower, upper), and the rounding that is in them."""
+def _by_sign(network: Network, node: Affine, region: Region) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """(lower, the rounding that is in it), (upper, …), by the signs of entries."""
+    bias = node.bias.astype(np.float64)
+    low_sum, high_sum, low_size, high_size, terms = bias, bias, np.abs(bias), np.abs(bias), 2
+    with np.errstate(invalid="ignore", over="ignore"):
+        for source, linear in node.reads:
+            above, below = linear.sides()
+            low, high = region.value(network, source)
+            of_low, of_high = (above.apply(low), below.apply(low)), (above.apply(high), below.apply(high))
+            low_sum, high_sum = low_sum + (of_low[0] - of_high[1]), high_sum + (of_high[0] - of_low[1])
+            if (low < 0).any():
+                of_low = above.apply(np.abs(low)), below.apply(np.abs(low))
+            if (high < 0).any():
+                of_high = above.apply(np.abs(high)), below.apply(np.abs(high))
+            low_size, high_size = low_size + of_low[0] + of_high[1], high_size + of_high[0] + of_low[1]
+            terms += linear.terms + 2
+        errors = product_error(low_size, terms), product_error(high_size, terms)
+        lower, upper = round_down(low_sum - errors[0]), round_up(high_sum + errors[1])
+    lower, upper = np.where(np.isnan(lower), -np.inf, lower), np.where(np.isnan(upper), np.inf, upper)
+    return (lower, errors[0]), (upper, errors[1])
+
+
+def _by_centre(network: Network, node: Affine, region: Region) -> Interval:
+    """Outward-rounded (lower, upper), by centres and radii."""
     centre_sum = node.bias.astype(np.float64)
     radius_sum = np.zeros(node.size)
     magnitude = np.abs(centre_sum)
@@ -59,7 +82,7 @@ def _rounded(network: Network, node: Affine, region: Region) -> tuple[Array, Arr
         upper = round_up(centre_sum + radius_sum + error)
     lower = np.where(np.isnan(lower), -np.inf, lower)
     upper = np.where(np.isnan(upper), np.inf, upper)
-    return lower, upper, error
+    return lower, upper
 
 
 def bound_network(network: Network, box: Box) -> Region:

@@ -75,6 +75,13 @@ class LinearMap(ABC):
         """The map with the absolute value of every entry."""
 
     @abstractmethod
+    def sides(self) -> tuple[LinearMap, LinearMap]:
+        """(above, below): the map with only its positive entries, and with only its negative ones, their sign turned.
+
+        In float64. What is multiplied by bounds of its own sign loses nothing by cancelling.
+        """
+
+    @abstractmethod
     def support(self) -> LinearMap:
         """The map with 1 for every entry that is not zero, in float32: it counts the terms of each row."""
 

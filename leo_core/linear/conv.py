@@ -151,6 +151,15 @@ class Conv(LinearMap):
     def absolute(self) -> Conv:
         return self._absolute
 
+    @cached_property
+    @own_thread()
+    def _sides(self) -> tuple[Conv, Conv]:
+        kernel = self._double
+        return Conv(np.maximum(kernel, 0.0), self._array), Conv(np.maximum(-kernel, 0.0), self._array)
+
+    def sides(self) -> tuple[Conv, Conv]:
+        return self._sides
+
     def support(self) -> Conv:
         return Conv((self._kernel != 0).astype(np.float32), self._array)
 

@@ -91,6 +91,14 @@ class ConvTranspose(LinearMap):
     def absolute(self) -> ConvTranspose:
         return self._absolute
 
+    @cached_property
+    def _sides(self) -> tuple[ConvTranspose, ConvTranspose]:
+        above, below = self.conv.sides()
+        return ConvTranspose(**above.arrays()), ConvTranspose(**below.arrays())
+
+    def sides(self) -> tuple[ConvTranspose, ConvTranspose]:
+        return self._sides
+
     def support(self) -> ConvTranspose:
         return ConvTranspose(**self.conv.support().arrays())
 

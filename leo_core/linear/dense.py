@@ -77,6 +77,14 @@ class Dense(LinearMap):
     def absolute(self) -> Dense:
         return self._absolute
 
+    @cached_property
+    @own_thread()
+    def _sides(self) -> tuple[Dense, Dense]:
+        return Dense(np.maximum(self._double, 0.0)), Dense(np.maximum(-self._double, 0.0))
+
+    def sides(self) -> tuple[Dense, Dense]:
+        return self._sides
+
     def support(self) -> Dense:
         return Dense((self._matrix != 0).astype(np.float32))
 

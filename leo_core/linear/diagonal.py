@@ -53,6 +53,10 @@ class Diagonal(LinearMap):
     def absolute(self) -> Diagonal:
         return Diagonal(np.abs(self._diagonal))
 
+    def sides(self) -> tuple[Diagonal, Diagonal]:
+        factors = self._diagonal.astype(np.float64)
+        return Diagonal(np.maximum(factors, 0.0)), Diagonal(np.maximum(-factors, 0.0))
+
     def support(self) -> Diagonal:
         return Diagonal((self._diagonal != 0).astype(np.float32))
 

@@ -85,6 +85,9 @@ class Select(LinearMap):
     def absolute(self) -> Select:
         return self
 
+    def sides(self) -> tuple[Select, LinearMap]:
+        return self, Sparse.zero(self.rows, self.columns)
+
     def support(self) -> Select:
         return self
 

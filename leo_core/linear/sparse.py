@@ -102,6 +102,18 @@ class Sparse(LinearMap):
     def absolute(self) -> Sparse:
         return self._absolute
 
+    @cached_property
+    @own_thread()
+    def _sides(self) -> tuple[Sparse, Sparse]:
+        data = self._data.astype(np.float64)
+        above, below = (
+            Sparse(np.maximum(side, 0.0), self._indices, self._indptr, columns=self.columns) for side in (data, -data)
+        )
+        return above, below
+
+    def sides(self) -> tuple[Sparse, Sparse]:
+        return self._sides
+
     def support(self) -> Sparse:
         return Sparse((self._data != 0).astype(np.float32), self._indices, self._indptr, columns=self.columns)
 
