@@ -324,8 +324,8 @@ class Network:
     @property
     def nonzeros(self) -> int:
         """How many of the stored weights are not zero."""
-        maps = (m for node in self.nodes if isinstance(node, Affine) for m in node.maps)
-        return sum(m.nonzeros for m in maps if m.weights)  # an entry that is merely picked stores nothing
+        affine = (node for node in self.nodes if isinstance(node, Affine))
+        return sum(int(np.count_nonzero(array)) for node in affine for array in node.weights[:-1])
 
     @property
     def operations(self) -> int:

@@ -158,6 +158,9 @@ class LinearMap(ABC):
             raise MemoryError(f"a {type(self).__name__} map of {self.rows} × {self.columns} is too large to write out")
         return self._entries()
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.rows} × {self.columns})"
+
     def __reduce__(self) -> tuple[Any, ...]:
         """numpy loses the read-only flag in pickle and deepcopy, so both go through the constructor."""
         return _rebuild, (type(self), self.arrays(), getattr(self, "_size", None))

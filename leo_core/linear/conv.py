@@ -208,7 +208,7 @@ class Conv(LinearMap):
             columns, inside = columns[..., None] * size + at, inside[..., None] & (at >= 0)
         data = kernel[channel]
         kept = inside & (data != 0)
-        ends = np.cumsum([0, *kept.sum(axis=tuple(range(1, kept.ndim)))])
+        ends = np.concatenate([[0], np.cumsum(kept.sum(axis=tuple(range(1, kept.ndim))))])
         return Sparse(data[kept], columns[kept], ends, columns=self.geometry.groups * reads * math.prod(read))
 
     def _entries(self) -> FloatArray:

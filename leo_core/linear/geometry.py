@@ -24,7 +24,9 @@ from leo_core.linear.base import Units
 #: What picks parts of an array by slices, one for each axis.
 Index: TypeAlias = tuple[Any, ...]
 
-#: Numbers in the windows that are written out at once, as far as one row of outputs allows: they stay in the cache.
+#: Sizes of this much can be added and multiplied in int64.
+_MOST = 1 << 30
+#: Numbers in the windows that are written out at once, as far as one line of outputs allows: they stay in the cache.
 _WINDOWS = 1 << 18
 
 
@@ -76,6 +78,8 @@ class Geometry:
         ):
             if min(values) < least:
                 raise ValueError(f"a convolution's {what} must be at least {least}, not {min(values)}")
+            if max(values) > _MOST:
+                raise ValueError(f"a convolution's {what} must be at most {_MOST}, not {max(values)}")
         if min(self.output) < 1:
             raise ValueError(
                 f"a kernel of {_times(self.taps)} taps, {_times(self.dilations)} apart, does not fit an input of "
@@ -84,7 +88,7 @@ class Geometry:
 
     @staticmethod
     def of(array: NDArray[np.int64], taps: tuple[int, ...]) -> Geometry:
-        """From the array of :attr:`array`, for a kernel of so many taps."""
+        """From an array as :class:`~leo_core.linear.conv.Conv` has it, for a kernel of so many taps."""
         rank = len(taps)
         if array.shape != (5 * rank + 1,):
             raise ValueError(
@@ -94,11 +98,6 @@ class Geometry:
         lists: list[list[int]] = array[:-1].reshape(5, rank).tolist()
         sizes, strides, low, high, dilations = map(tuple, lists)
         return Geometry(sizes, strides, low, high, dilations, int(array[-1]), taps)
-
-    @property
-    def array(self) -> NDArray[np.int64]:
-        """(5 · axes + 1,): input sizes, strides, low pads, high pads, dilations; then the number of groups."""
-        return np.array([*self.input, *self.strides, *self.low, *self.high, *self.dilations, self.groups], np.int64)
 
     @cached_property
     def output(self) -> tuple[int, ...]:

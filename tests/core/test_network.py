@@ -63,7 +63,8 @@ def test_convolutions_evaluate_like_their_matrices():
     assert np.allclose(network.evaluate(x), matrices.evaluate(x))
     exact, wanted = network.evaluate_exact(x[0]), matrices.evaluate_exact(x[0])
     assert exact["up"].fractions() == wanted["up"].fractions()
-    assert network.connections == 54 + 12 + 6
+    kernels = [network.affine(name).maps[0].arrays()["kernel"] for name in ("conv", "depthwise", "up")]
+    assert network.nonzeros == sum(map(np.count_nonzero, kernels))
     assert network.operations == 54 * 16 + 12 * 4 + 6 * 4
 
 

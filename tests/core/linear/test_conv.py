@@ -175,6 +175,7 @@ def test_single_rows_are_had_without_the_others():
         (lambda: Conv.of(np.ones((1, 1, 1)), (3,), dilations=-1), "dilations must be at least 1, not -1"),
         (lambda: Conv.of(np.ones((1, 1, 1)), (3,), groups=0), "groups must be at least 1, not 0"),
         (lambda: Conv.of(np.ones((1, 1, 2)), (3,), high=-1), "pads must be at least 0, not -1"),
+        (lambda: Conv.of(np.ones((1, 1, 1)), (3,), high=1 << 40), "pads must be at most 1073741824, not 1099511627776"),
         (lambda: Conv.of(np.ones((1, 1, 3, 2)), (3, 1), dilations=2), "3 × 2 taps, 2 × 2 apart.*input of 3 × 1"),
     ],
 )
@@ -184,5 +185,6 @@ def test_what_is_no_convolution_is_refused(build, said):
 
 
 def test_kernels_keep_their_type():
+    assert repr(Conv.of(np.ones((2, 1, 2)), (3,))) == "Conv(4 × 3)"
     assert Conv.of(np.ones((1, 1, 1), np.float32), (2,)).dtype == np.float32
     assert Conv.of(np.ones((1, 1, 1), np.float16), (2,)).dtype == np.float64
