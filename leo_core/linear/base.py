@@ -137,6 +137,11 @@ class LinearMap(ABC):
         """The matrix written out, read-only, in the stored dtype."""
 
     @property
+    def picks(self) -> bool:
+        """Whether each output is an input as it is, so that nothing is rounded."""
+        return False
+
+    @property
     def is_full(self) -> bool:
         """Whether all entries are stored, zeros too: what replaces it is stored so again."""
         return False

@@ -85,6 +85,13 @@ class Select(LinearMap):
     def absolute(self) -> Select:
         return self
 
+    @property
+    def picks(self) -> bool:
+        return True
+
+    def row(self, unit: int) -> tuple[Units, FloatArray]:
+        return self._indices[unit : unit + 1], np.ones(1, self.dtype)
+
     def sides(self) -> tuple[Select, LinearMap]:
         return self, Sparse.zero(self.rows, self.columns)
 
