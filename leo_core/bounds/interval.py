@@ -2,9 +2,9 @@
 
 Of one region, entries are taken by their sign: A⁺ u − A⁻ l + b is the largest value for sources in [l, u]. Nothing
 cancels there that need not, so that a unit is seen to be inactive whose inputs may be huge, but only push it down. Of a
-stack of regions, centre c and radius r give A c + b ± |A| r, which takes fewer products. Rounding: ``arithmetic``. A bound
-that rounding alone keeps from settling a unit's sign is recomputed over the rationals, so that a unit whose maximum is
-exactly 0 is seen to be inactive.
+stack of regions, centre c and radius r give A c + b ± |A| r, which takes fewer products. Rounding: ``arithmetic``. A
+bound that rounding alone keeps from settling a unit's sign is recomputed over the rationals, so that a unit whose
+maximum is exactly 0 is seen to be inactive.
 """
 
 from __future__ import annotations
