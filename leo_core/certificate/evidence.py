@@ -13,19 +13,20 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from leo_core import checker
 from leo_core.bounds.region import Region
 from leo_core.bounds.slopes import improved
 from leo_core.bounds.upto import upto
-from leo_core.certificate import check
-from leo_core.certificate.check import bounds, networks, trees
+from leo_core.checker import bounds, networks, trees
 from leo_core.errors import EncodingError
 from leo_core.execution.budget import Budget
 from leo_core.execution.events import Listener, Note
 from leo_core.milp.solver import Solver
-from leo_core.network import INPUT, Network, Relu, sources_of
+from leo_core.network import INPUT, Network, sources_of
 from leo_core.stability.evidence import Bisection, Flat, Tree
 from leo_core.stability.prover import Prover
 from leo_core.stability.verdict import Claim, LayerStability, Method, StabilityMap, State
+from leo_core.storage import as_checked
 
 Array = NDArray[np.float64]
 
@@ -53,19 +54,6 @@ class Evidence:
     layers: Mapping[str, LayerEvidence]
     region: bounds.Region
     stability: StabilityMap
-
-
-def as_checked(network: Network) -> networks.Net:
-    """A network as the checker reads it from a file."""
-    nodes = []
-    for node in network.nodes:
-        if isinstance(node, Relu):
-            nodes.append(networks.Node(node.name, (node.source,), (), node.slope, node.slope, True))
-        else:
-            matrices = tuple(linear.dense().astype(np.float64) for linear in node.maps)
-            bias = node.bias.astype(np.float64)
-            nodes.append(networks.Node(node.name, node.sources, matrices, bias, bias, False))
-    return networks.Net(network.input_size, tuple(nodes), network.output, network.digest, network.signature.tail)
 
 
 def gather(
@@ -105,7 +93,7 @@ def gather(
             found = work.evidence()
             layers[node.name] = found
             layer = found.stability
-            believed = check.believed(layer.lower, layer.upper, layer.state, layer.method)
+            believed = checker.believed(layer.lower, layer.upper, layer.state, layer.method)
             region = {**work.region, node.name: believed}
             verdicts |= {relu: replace(found.stability, relu=relu) for relu in relus}
     order = {relu.name: verdicts[relu.name] for relu in network.relus}
@@ -218,7 +206,7 @@ class _Layer:
 
     def _add(self, tree: trees.Tree, found: Array) -> None:
         self._trees.append(tree)
-        self.region = {**self.region, self._target: check.sharpened(self.region[self._target], tree, found)}
+        self.region = {**self.region, self._target: checker.sharpened(self.region[self._target], tree, found)}
 
     def _engine_region(self) -> Region:
         """The checker's bounds as the engine takes them."""

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.environment import own_thread, settle
+from leo_core.checker.environment import own_thread, settle
 from leo_core.errors import SolverError
 from leo_core.milp.problem import MilpProblem
 from leo_core.milp.result import SolverResult, Stop

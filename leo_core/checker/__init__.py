@@ -1,6 +1,6 @@
 """Re-checks a certificate: numpy alone, no solver, none of the engine (docs/reference/certificate.md).
 
-    python -m leo_core.certificate.check CERTIFICATE ORIGINAL.leo COMPRESSED.leo
+    python -m leo_core.checker CERTIFICATE ORIGINAL.leo COMPRESSED.leo
 
 A wrong number in a certificate can only make a bound weaker (:mod:`.bounds`, :mod:`.difference`).
 """
@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from leo_core.certificate.check.bounds import Region, bounded, limited
-from leo_core.certificate.check.difference import Difference, Roles
-from leo_core.certificate.check.networks import Net, OfAnother, Refused, open_archive, read_network
-from leo_core.certificate.check.trees import BATCH, Tree, proved_bounds, signs_at
-from leo_core.environment import ieee
-from leo_core.errors import MachineError
+from .bounds import Region, bounded, limited
+from .difference import Difference, Roles
+from .environment import ieee
+from .errors import MachineError, OfAnother, Refused
+from .networks import Net, open_archive, read_network
+from .trees import BATCH, Tree, proved_bounds, signs_at
 
 Array = Any
 Note = Callable[[str], None]

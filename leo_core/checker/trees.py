@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from leo_core.certificate.check.bounds import Region, chunk, interval, one_hot, tightened, upper_bound
-from leo_core.certificate.check.networks import Net, Node, Refused
-from leo_core.certificate.check.numbers import rational, times, upwards
+from .bounds import Region, chunk, interval, one_hot, tightened, upper_bound
+from .errors import Refused
+from .networks import Net, Node
+from .numbers import rational, times, upwards
 
 Array = Any
 
