@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from leo_core import checker
 from leo_core.certificate.evidence import Evidence
-from leo_core.checker import networks, trees
+from leo_core.checker import networks
 from leo_core.checker.bounds import limited
 from leo_core.checker.difference import Difference, Roles
+from leo_core.checker.trees import describe
 from leo_core.errors import OutputError
 from leo_core.network import Network
 from leo_core.rewrite import Rewritten
@@ -115,7 +116,7 @@ def write(path: Path, certificate: Certificate, told: Mapping[str, Any]) -> None
         found = layer.stability
         pairs = [[number(point) for point in found.witnesses[unit]] for unit in sorted(found.witnesses)]
         layers[name] = {
-            "trees": [_described(tree, keep) for tree in layer.trees],
+            "trees": [describe(tree, arrays) for tree in layer.trees],
             **{what: keep(getattr(found, what)) for what in ("lower", "upper", "state", "method")},
             "witnesses": keep(np.array(pairs, dtype=np.int64).reshape(-1, 2)),
         }
@@ -139,18 +140,3 @@ def write(path: Path, certificate: Certificate, told: Mapping[str, Any]) -> None
         "content": content,
     }
     write_archive(path, header, arrays, zipfile.ZIP_DEFLATED)
-
-
-def _described(tree: trees.Tree, keep: Any) -> dict[str, Any]:
-    tilts = [
-        [closing, node, *map(keep, tilt)] for closing, of_node in tree.tilts.items() for node, tilt in of_node.items()
-    ]
-    return {
-        "claims": keep(np.stack([tree.units, tree.signs], axis=1)),
-        "where": keep(tree.where.astype(np.int16)),
-        "unit": keep(tree.unit.astype(np.int32)),
-        "closed": keep(tree.closed.astype(np.int32)),
-        "row": keep(tree.row.astype(np.int32)),
-        "y": {node: keep(values) for node, values in tree.y.items()},
-        "tilts": tilts,
-    }

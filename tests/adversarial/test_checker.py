@@ -11,7 +11,7 @@ import pytest
 from truth import extremes, largest_difference
 
 from leo_core import api, checker, storage
-from leo_core.checker import bounds, trees
+from leo_core.checker import bounds, proofs, trees
 from leo_core.checker.difference import Difference, Roles
 from leo_core.checker.errors import Refused
 from leo_core.checker.networks import checksum, open_archive, read_network
@@ -80,7 +80,7 @@ def test_a_claim_of_sign_zero_bounds_nothing(how):
     """0 · unit ≤ 0 was taken for a lower bound of the unit."""
     tree = trees.Tree(np.array([0]), np.array([0]), closed=np.array([[0, 0, how]]), row=np.array([-1]))
     with pytest.raises(Refused):
-        trees.proved_bounds(as_checked(HAT), "z2", region_of(HAT, Box.uniform(1, 3, 1)), tree)
+        proofs.proved_bounds(as_checked(HAT), "z2", region_of(HAT, Box.uniform(1, 3, 1)), tree)
 
 
 def test_multipliers_come_in_rows():
@@ -90,7 +90,7 @@ def test_multipliers_come_in_rows():
         np.array([0]), np.array([1]), closed=np.array([[0, 0, trees.EXACT]]), row=np.array([0]), y=y
     )  # fmt: skip
     with pytest.raises(Refused):
-        trees.proved_bounds(as_checked(HAT), "z2", region_of(HAT, Box.uniform(1, 2, 1)), tree)
+        proofs.proved_bounds(as_checked(HAT), "z2", region_of(HAT, Box.uniform(1, 2, 1)), tree)
 
 
 @pytest.mark.parametrize("copy", [(-1, 1, 0.0), (1, -1, 0.0), (1, -1, 1e-9)])
@@ -339,7 +339,7 @@ def test_no_tree_proves_a_bound_that_is_exceeded(part):
                 assert not exceeds(-low, -region[node.name][0][0, unit]), f"seed {seed}"
             tree = random_tree(rng, net, node.name)
             try:
-                found = trees.proved_bounds(net, node.name, region, tree)
+                found = proofs.proved_bounds(net, node.name, region, tree)
             except (Refused, OverflowError, ValueError):  # a sum that no float holds, in exact arithmetic
                 continue
             for unit, sign, bound in zip(tree.units.tolist(), tree.signs.tolist(), found, strict=True):

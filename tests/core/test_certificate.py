@@ -345,6 +345,14 @@ def test_damage_is_noticed(samples, tmp_path):
         assert archives.checksum(content, arrays) == archives.checksum(*checker.open_certificate(files.path))
 
 
+def test_another_version_is_refused_by_number(samples, tmp_path):
+    files = samples[0][0]
+    header, arrays = archives.open_archive(files.path)
+    storage.write_archive(tmp_path / "c.cert", {**header, "version": 0}, arrays)
+    with pytest.raises(checker.Refused, match="certificate of version 0, but this release reads version 1"):
+        checker.check(tmp_path / "c.cert", files.original, files.compressed)
+
+
 # --- Where only numpy is
 
 
