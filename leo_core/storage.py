@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.checker import networks
-from leo_core.checker.networks import checksum, keep
+from leo_core.checker.networks import Net, checksum, keep
+from leo_core.checker.networks import Node as CheckedNode
 from leo_core.errors import FormatError, LeoError, OutputError
 from leo_core.linear import KINDS, LinearMap, kind_of
 from leo_core.network import Affine, Network, Node, Origin, Relu, Signature
@@ -101,17 +101,17 @@ def load(path: str | Path) -> Network:
         ) from error
 
 
-def as_checked(network: Network) -> networks.Net:
+def as_checked(network: Network) -> Net:
     """A network as the checker reads it from the file that :func:`save` writes."""
     nodes = []
     for node in network.nodes:
         if isinstance(node, Relu):
-            nodes.append(networks.Node(node.name, (node.source,), (), node.slope, node.slope, True))
+            nodes.append(CheckedNode(node.name, (node.source,), (), node.slope, node.slope, True))
         else:
             matrices = tuple(linear.dense().astype(np.float64) for linear in node.maps)
             bias = node.bias.astype(np.float64)
-            nodes.append(networks.Node(node.name, node.sources, matrices, bias, bias, False))
-    return networks.Net(network.input_size, tuple(nodes), network.output, network.digest, network.signature.tail)
+            nodes.append(CheckedNode(node.name, node.sources, matrices, bias, bias, False))
+    return Net(network.input_size, tuple(nodes), network.output, network.digest, network.signature.tail)
 
 
 def _require_bounded(archive: zipfile.ZipFile, file_size: int) -> None:

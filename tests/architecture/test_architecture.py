@@ -102,8 +102,8 @@ def test_the_engine_decides_by_its_own_bounds(path):
         return
     for target in imports(path):
         if room_of(target) == "checker":
-            shared = ("trees", "networks", "environment", "errors")
-            assert target == "leo_core.checker" or target.split(".")[2] in shared, f"{module_of(path)} imports {target}"
+            shared = [f"leo_core.checker.{name}" for name in ("trees", "networks", "environment", "errors")]
+            assert target in shared, f"{module_of(path)} imports {target}"
 
 
 @pytest.mark.parametrize("path", [p for p in SOURCES if p.parts[-2] != "leo_core"], ids=module_of)
