@@ -106,7 +106,7 @@ def measured(name: str, network: Network, box: Box, python: Path, folder: Path, 
 def checked(python: Path, paths: list[Path]) -> bool:
     """Whether the checker, numpy alone, accepts a certificate."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [python, "-m", "leo_core.certificate.check", *paths]
+    command = [python, "-m", "leo_core.checker", *paths]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 1):
         raise RuntimeError(done.stderr)

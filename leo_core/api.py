@@ -18,19 +18,18 @@ from typing import Any, TypeVar
 import numpy as np
 
 import leo_core
-from leo_core import storage
+from leo_core import checker, storage
 from leo_core.arithmetic import round_down, round_up
 from leo_core.bounds.imported import import_deviation
 from leo_core.bounds.interval import bound_network
 from leo_core.bounds.noise import float_noise
 from leo_core.bounds.running import running_error
-from leo_core.certificate import check as certificate_check
-from leo_core.certificate.check import Report
 from leo_core.certificate.evidence import gather
 from leo_core.certificate.write import Account
+from leo_core.checker import Report
+from leo_core.checker.environment import ieee, settle
 from leo_core.compare import Comparison, compare
 from leo_core.domain import Box
-from leo_core.environment import ieee, settle
 from leo_core.errors import CertificateError, UsageError
 from leo_core.execution.budget import Budget
 from leo_core.execution.checkpoint import Checkpoint
@@ -279,16 +278,14 @@ def check(
         for network, path in zip(networks, paths, strict=True):
             storage.save(network, path)
         try:
-            report = certificate_check.check(
-                Path(certificate), *paths, note=lambda text: listener(Note(text, passing=True))
-            )
+            report = checker.check(Path(certificate), *paths, note=lambda text: listener(Note(text, passing=True)))
         except FileNotFoundError:
             raise CertificateError(f"{certificate}: there is no such file") from None
         except OSError as error:
             raise CertificateError(f"{certificate}: cannot be read ({error.strerror or error})") from None
-        except certificate_check.Refused as refusal:
+        except checker.Refused as refusal:
             # a file may read back under other names: the same function, but another digest
-            renamed = isinstance(refusal, certificate_check.OfAnother) and refusal.which == "compressed"
+            renamed = isinstance(refusal, checker.OfAnother) and refusal.which == "compressed"
             hint = "; certify(path, compressed) makes it about the exported file" if renamed else ""
             raise CertificateError(f"{certificate}: {refusal}{hint}") from None
     if domain is not None:

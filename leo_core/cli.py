@@ -344,10 +344,10 @@ def check(certificate: str, original: str, compressed: str, domain: str | None, 
     """Re-check a certificate without any solver; exit 0 only if all of it holds.
 
     Where only numpy is installed, and both networks are .leo files:
-    python -m leo_core.certificate.check CERT ORIGINAL COMPRESSED
+    python -m leo_core.checker CERT ORIGINAL COMPRESSED
     """
     from leo_core import api
-    from leo_core.certificate.check import lines
+    from leo_core.checker import lines
 
     with progress(quiet, as_json) as listener:
         report = api.check(certificate, original, compressed, domain, listener=listener)

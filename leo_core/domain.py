@@ -12,7 +12,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.environment import own_thread
+from leo_core.checker.environment import own_thread
 from leo_core.errors import DomainError
 from leo_core.vnnlib import read_input_boxes
 

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-
-class LeoError(Exception):
-    """Base of all errors a user may meet; the command prints its message, never a traceback."""
+from leo_core.checker.errors import LeoError as LeoError
+from leo_core.checker.errors import MachineError as MachineError
 
 
 class UsageError(LeoError):
@@ -83,10 +82,6 @@ class MissingExtraError(LeoError):
 
 class SolverError(LeoError):
     """A solver broke its contract or failed; LEO never takes a verdict from such an answer."""
-
-
-class MachineError(LeoError):
-    """The processor computes otherwise than proofs take for granted, and that cannot be set right from here."""
 
 
 class CertificateError(LeoError):

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, final
 
 from leo_core import door
+from leo_core.checker.environment import ieee, undisturbed
 from leo_core.domain import Box, input_shape
 from leo_core.door import Array, Reading
-from leo_core.environment import ieee, undisturbed
 from leo_core.errors import DomainError, DoorError, FormatError, LeoError, OutputError, PluginError
 from leo_core.execution.events import Listener, Note, silent
 from leo_core.network import Network

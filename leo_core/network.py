@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from leo_core import tails
 from leo_core.arithmetic import ExactVector, add_exact
-from leo_core.environment import own_thread
+from leo_core.checker.environment import own_thread
 from leo_core.errors import NetworkError
 from leo_core.linear import FloatArray, LinearMap, frozen_array, kind_of
 

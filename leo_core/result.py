@@ -13,8 +13,8 @@ import numpy as np
 from leo_core.bounds.running import certain_class
 from leo_core.certificate.write import Account
 from leo_core.certificate.write import write as write_certificate
+from leo_core.checker.environment import ieee, undisturbed
 from leo_core.door import Array, inputs_at
-from leo_core.environment import ieee, undisturbed
 from leo_core.errors import OutputError, PluginError, UsageError
 from leo_core.files import Source, Written, live, read, replacing, write
 from leo_core.inputs import inputs_of

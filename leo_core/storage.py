@@ -7,7 +7,6 @@ arrays, so damage is noticed. Equal networks give equal files, byte for byte.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import zipfile
@@ -18,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from leo_core.checker.networks import Net, checksum, keep
+from leo_core.checker.networks import Node as CheckedNode
 from leo_core.errors import FormatError, LeoError, OutputError
 from leo_core.linear import KINDS, LinearMap, kind_of
 from leo_core.network import Affine, Network, Node, Origin, Relu, Signature
@@ -48,7 +49,7 @@ def save(network: Network, path: str | Path) -> None:
         },
         "nodes": [_describe(node, arrays) for node in network.nodes],
     }
-    header = {"format": "leo", "version": VERSION, "sha256": _checksum(content, arrays), "content": content}
+    header = {"format": "leo", "version": VERSION, "sha256": checksum(content, arrays), "content": content}
     try:
         write_archive(path, header, arrays)
     except OSError as error:
@@ -85,7 +86,7 @@ def load(path: str | Path) -> Network:
                 if name.endswith(".npy")
             }
         content = header["content"]
-        if _checksum(content, arrays) != header["sha256"]:
+        if checksum(content, arrays) != header["sha256"]:
             raise FormatError("the checksum does not fit: the file is damaged; write or copy it again")
         return _network(content, arrays)
     except FileNotFoundError:
@@ -98,6 +99,19 @@ def load(path: str | Path) -> Network:
         raise FormatError(
             f"{path}: not a LEO file, or damaged ({type(error).__name__}: {error}); write or copy it again"
         ) from error
+
+
+def as_checked(network: Network) -> Net:
+    """A network as the checker reads it from the file that :func:`save` writes."""
+    nodes = []
+    for node in network.nodes:
+        if isinstance(node, Relu):
+            nodes.append(CheckedNode(node.name, (node.source,), (), node.slope, node.slope, True))
+        else:
+            matrices = tuple(linear.dense().astype(np.float64) for linear in node.maps)
+            bias = node.bias.astype(np.float64)
+            nodes.append(CheckedNode(node.name, node.sources, matrices, bias, bias, False))
+    return Net(network.input_size, tuple(nodes), network.output, network.digest, network.signature.tail)
 
 
 def _require_bounded(archive: zipfile.ZipFile, file_size: int) -> None:
@@ -129,33 +143,19 @@ def _array(data: bytes) -> NDArray[Any]:
     return np.frombuffer(data, dtype=dtype, offset=buffer.tell()).reshape(shape)
 
 
-def _checksum(content: Mapping[str, Any], arrays: _Arrays) -> str:
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode())
-    for name, array in sorted(arrays.items()):
-        digest.update(json.dumps([name, array.dtype.str, array.shape]).encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
-
-
-def _keep(array: NDArray[Any], arrays: _Arrays) -> str:
-    name = f"array{len(arrays)}"
-    arrays[name] = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
-    return name
-
-
 def _describe(node: Node, arrays: _Arrays) -> dict[str, Any]:
     described: dict[str, Any] = {"name": node.name, "origin": [node.origin.layer, node.origin.kind]}
     if isinstance(node, Relu):
-        return described | {"kind": "relu", "source": node.source, "slope": _keep(node.slope, arrays)}
+        return described | {"kind": "relu", "source": node.source, "slope": keep(node.slope, arrays)}
     maps = [
         {
             "kind": kind_of(linear),
             "columns": linear.columns,
-            "arrays": {argument: _keep(array, arrays) for argument, array in linear.arrays().items()},
+            "arrays": {argument: keep(array, arrays) for argument, array in linear.arrays().items()},
         }
         for linear in node.maps
     ]
-    described |= {"kind": "affine", "sources": list(node.sources), "maps": maps, "bias": _keep(node.bias, arrays)}
+    described |= {"kind": "affine", "sources": list(node.sources), "maps": maps, "bias": keep(node.bias, arrays)}
     return described | ({"shape": list(node.shape)} if node.shape else {})
 
 

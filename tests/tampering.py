@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from leo_core.certificate import check
-from leo_core.certificate.check import networks as archives
+from leo_core import checker
+from leo_core.checker import networks as archives
 from leo_core.storage import write_archive
 
 
 def mutated(path, change):
     """The certificate at ``path``, changed by someone who mends the checksum."""
-    content, arrays = check.open_certificate(path)
+    content, arrays = checker.open_certificate(path)
     arrays = {name: array.copy() for name, array in arrays.items()}
     change(content, arrays)
     header = {"format": "leo certificate", "version": 1, "sha256": archives.checksum(content, arrays)}

@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 from leo_core.arithmetic import TINY, ExactVector, gamma, round_up
 from leo_core.bounds.region import Region
 from leo_core.bounds.upto import upto
+from leo_core.checker.trees import Tilt
 from leo_core.network import INPUT, Affine, Network, Relu
 
 Array = NDArray[np.float64]
@@ -45,17 +46,6 @@ Array = NDArray[np.float64]
 Multipliers: TypeAlias = Mapping[str, Array]
 #: From a node's name, Λ_p (objectives × units) and its interval, the y to use.
 Policy: TypeAlias = Callable[[str, Array, Array, Array], Array]
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Tilt:
-    """For some units of one affine node: ``share`` s ≥ 0 (units,) and ``slope`` t (units, columns of its maps)."""
-
-    units: NDArray[np.int64]
-    share: Array
-    slope: Array
-
 
 Tilts: TypeAlias = Mapping[str, Tilt]
 NO_TILTS: Tilts = {}

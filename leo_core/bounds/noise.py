@@ -9,8 +9,8 @@ import numpy as np
 
 from leo_core.arithmetic import Array, ExactVector, float_down
 from leo_core.bounds.interval import bound_network
+from leo_core.checker.environment import ieee
 from leo_core.domain import Box
-from leo_core.environment import ieee
 from leo_core.network import Network
 
 #: Points run, at most and at least, then again around the worst of them in so many rounds; and how many products of

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from leo_core.arithmetic import TINY, gamma, round_down, round_up
 from leo_core.bounds.interval import bound_affine_stack
 from leo_core.bounds.region import Region
-from leo_core.environment import ieee
+from leo_core.checker.environment import ieee
 from leo_core.network import INPUT, Affine, Network, Relu, Rounding
 
 Array = NDArray[np.float64]

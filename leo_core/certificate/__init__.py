@@ -1,1 +1,1 @@
-"""Evidence that anyone can re-check: what is written (``write``), and by whom it is believed (``check``)."""
+"""Evidence that anyone can re-check with :mod:`leo_core.checker`: what holds there (``evidence``), and ``write``."""

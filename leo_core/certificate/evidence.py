@@ -6,26 +6,29 @@ that does not hold there is looked for anew, and a verdict without any is given 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, final
+from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from leo_core import checker
 from leo_core.bounds.region import Region
 from leo_core.bounds.slopes import improved
 from leo_core.bounds.upto import upto
-from leo_core.certificate import check
-from leo_core.certificate.check import bounds, networks, trees
+from leo_core.checker import bounds, networks
+from leo_core.checker.proofs import proved_bounds
+from leo_core.checker.trees import EXACT, Tilt, Tree
 from leo_core.errors import EncodingError
 from leo_core.execution.budget import Budget
 from leo_core.execution.events import Listener, Note
 from leo_core.milp.solver import Solver
-from leo_core.network import INPUT, Network, Relu, sources_of
-from leo_core.stability.evidence import Bisection, Flat, Tree
+from leo_core.network import INPUT, Network, sources_of
+from leo_core.stability.evidence import uncut
 from leo_core.stability.prover import Prover
 from leo_core.stability.verdict import Claim, LayerStability, Method, StabilityMap, State
+from leo_core.storage import as_checked
 
 Array = NDArray[np.float64]
 
@@ -41,7 +44,7 @@ _SPARE = 2.0**-36
 class LayerEvidence:
     """What is written of one affine node that ReLUs read: trees, and the verdicts with bounds that they support."""
 
-    trees: tuple[trees.Tree, ...]
+    trees: tuple[Tree, ...]
     stability: LayerStability
 
 
@@ -53,19 +56,6 @@ class Evidence:
     layers: Mapping[str, LayerEvidence]
     region: bounds.Region
     stability: StabilityMap
-
-
-def as_checked(network: Network) -> networks.Net:
-    """A network as the checker reads it from a file."""
-    nodes = []
-    for node in network.nodes:
-        if isinstance(node, Relu):
-            nodes.append(networks.Node(node.name, (node.source,), (), node.slope, node.slope, True))
-        else:
-            matrices = tuple(linear.dense().astype(np.float64) for linear in node.maps)
-            bias = node.bias.astype(np.float64)
-            nodes.append(networks.Node(node.name, node.sources, matrices, bias, bias, False))
-    return networks.Net(network.input_size, tuple(nodes), network.output, network.digest, network.signature.tail)
 
 
 def gather(
@@ -105,7 +95,7 @@ def gather(
             found = work.evidence()
             layers[node.name] = found
             layer = found.stability
-            believed = check.believed(layer.lower, layer.upper, layer.state, layer.method)
+            believed = checker.believed(layer.lower, layer.upper, layer.state, layer.method)
             region = {**work.region, node.name: believed}
             verdicts |= {relu: replace(found.stability, relu=relu) for relu in relus}
     order = {relu.name: verdicts[relu.name] for relu in network.relus}
@@ -124,8 +114,7 @@ class _Layer:
         self.region = region
         self._state = known.state.copy()
         self._method = known.method.copy()
-        self._trees: list[trees.Tree] = []
-        self._affine = [node.name for node in net.before([target]) if not node.relu]
+        self._trees: list[Tree] = []
 
     def tighten(self) -> None:
         """Bounds by optimised slopes, where they gain enough: later layers rest on them."""
@@ -148,21 +137,17 @@ class _Layer:
             better = np.flatnonzero(found.upper < now - _GAIN * width)
             if len(better):
                 y = {name: values[better].astype(np.float32) for name, values in found.multipliers.items()}
-                tree = _root([part[row] for row in better], y)
-                self._add(tree, trees.proved_bounds(self._net, self._target, self.region, tree))
+                tree = uncut([part[row] for row in better], y)
+                self._add(tree, proved_bounds(self._net, self._target, self.region, tree))
 
     def prove(self) -> None:
         """Evidence for every stable verdict: what was found when deciding, or what is found on these bounds."""
-        bisections: list[tuple[Claim, Bisection]] = []
-        for claim in self._open():
-            tree = self._known.trees.get(claim[0])
-            if isinstance(tree, Bisection):
-                bisections.append((claim, tree))
-            elif tree is not None and not self._budget.expired:
-                self._take_splits(claim, tree)
-        for group in _together(bisections):
-            if not self._budget.expired:
-                self._take(_joint(group))
+        tried = set[Tree]()
+        for unit, _ in self._open():
+            tree = self._known.trees.get(unit)
+            if tree is not None and tree not in tried and not self._budget.expired:
+                tried.add(tree)
+                self._take(tree)
         missing = self._open()
         if not missing or self._budget.expired:
             return
@@ -171,7 +156,7 @@ class _Layer:
             for claim in missing:
                 tree = prover.never_positive(*claim, self._budget).tree
                 if tree is not None:
-                    self._take_splits(claim, tree)
+                    self._take(tree)
         except EncodingError:  # its LP cannot be written: without evidence, what is missing is undecided
             return
         finally:
@@ -203,99 +188,38 @@ class _Layer:
         on = np.flatnonzero(proved & (self._state == State.ACTIVE) & ~(low >= 0)).tolist()
         return [(unit, 1) for unit in off] + [(unit, -1) for unit in on]
 
-    def _take_splits(self, claim: Claim, tree: Tree) -> None:
-        """With short multipliers where they do, else with long ones."""
-        for dtype in (np.float32, np.float64):
-            if self._take(_split_tree(claim, tree, self._affine, dtype)):
+    def _take(self, tree: Tree) -> None:
+        """Keep a tree if it proves one of its claims, with short multipliers if they prove all."""
+        for form in dict.fromkeys([_short(tree), tree] if tree.y else [tree]):
+            found = proved_bounds(self._net, self._target, self.region, form)
+            if (found <= 0).any():
+                self._add(form, found)
+            if (found <= 0).all():
                 return
 
-    def _take(self, tree: trees.Tree) -> bool:
-        """Keep a tree if it proves one of its claims; whether it proves all."""
-        found = trees.proved_bounds(self._net, self._target, self.region, tree)
-        if (found <= 0).any():
-            self._add(tree, found)
-        return bool((found <= 0).all())
-
-    def _add(self, tree: trees.Tree, found: Array) -> None:
+    def _add(self, tree: Tree, found: Array) -> None:
         self._trees.append(tree)
-        self.region = {**self.region, self._target: check.sharpened(self.region[self._target], tree, found)}
+        self.region = {**self.region, self._target: checker.sharpened(self.region[self._target], tree, found)}
 
     def _engine_region(self) -> Region:
         """The checker's bounds as the engine takes them."""
-        intervals = {name: (self.region[name][0][0], self.region[name][1][0]) for name in self._affine}
+        way = upto(self._network, self._target).positions
+        intervals = {name: (self.region[name][0][0], self.region[name][1][0]) for name in way}
         return Region(self.region["input"][0][0], self.region["input"][1][0], intervals)
 
 
-def _root(claims: Sequence[Claim], y: Mapping[str, NDArray[Any]]) -> trees.Tree:
-    """A tree without any cut, with a row of multipliers for each claim."""
-    units, signs = np.array(claims, dtype=np.int64).T
-    each = np.arange(len(claims))
-    closed = np.stack([0 * each, each, np.full(len(claims), trees.PLAIN)], axis=1)
-    return trees.Tree(units, signs, closed=closed, row=each, y=y)
-
-
-def _split_tree(claim: Claim, tree: Tree, affine: Sequence[str], dtype: Any) -> trees.Tree:
-    """A tree of splits on ReLU phases, for one claim."""
-    flat = Flat.of(tree)
-    index = np.array([trees.LEAF] + [affine.index(name) + 1 for name in flat.nodes])
-    number = np.flatnonzero(flat.where < 0)
-    how = np.where(flat.infeasible, trees.EMPTY, np.where(flat.exact, trees.EXACT, trees.PLAIN))
-    priced = np.zeros(len(number), dtype=bool)
-    for values in flat.multipliers.values():
-        priced |= ~np.isnan(values).all(axis=1)
-    kind = np.float64 if flat.exact.any() else dtype
-    return trees.Tree(
-        np.array([claim[0]]),
-        np.array([claim[1]]),
-        index[flat.where + 1],
-        flat.unit,
-        np.stack([number, 0 * number, how], axis=1),
-        np.where(priced, np.cumsum(priced) - 1, -1),
-        {name: values[priced].astype(kind) for name, values in flat.multipliers.items()},
-        {
-            leaf: {name: (tilt.units, tilt.share.astype(kind), tilt.slope.astype(kind)) for name, tilt in tilts.items()}
-            for leaf, tilts in flat.tilts.items()
+def _short(tree: Tree) -> Tree:
+    """With multipliers in float32, but for exact arithmetic."""
+    if (tree.closed[:, 2] == EXACT).any():
+        return tree
+    return replace(
+        tree,
+        y={name: values.astype(np.float32) for name, values in tree.y.items()},
+        tilts={
+            leaf: {
+                name: Tilt(units, *(part.astype(np.float32) for part in prices))
+                for name, (units, *prices) in tilts.items()
+            }
+            for leaf, tilts in tree.tilts.items()
         },
     )
-
-
-def _together(bisections: Sequence[tuple[Claim, Bisection]]) -> list[list[tuple[Claim, Bisection]]]:
-    """Claims whose bisections of the box agree wherever they cut the same part, so that one tree serves them all."""
-    groups: list[tuple[dict[int, int], list[tuple[Claim, Bisection]]]] = []
-    for claim, bisection in bisections:
-        cuts = _cuts(bisection)
-        for known, group in groups:
-            if all(known.get(path, axis) == axis for path, axis in cuts.items()):
-                known |= cuts
-                group.append((claim, bisection))
-                break
-        else:
-            groups.append((cuts, [(claim, bisection)]))
-    return [group for _, group in groups]
-
-
-def _cuts(bisection: Bisection) -> dict[int, int]:
-    """The input cut at each part of the box, by the number of the part in the tree that has all parts (root 1)."""
-    number = {0: 1}
-    found = {}
-    for k in np.flatnonzero(bisection.axis >= 0).tolist():
-        found[number[k]] = int(bisection.axis[k])
-        first = int(bisection.child[k])
-        number[first], number[first + 1] = 2 * number[k], 2 * number[k] + 1
-    return found
-
-
-def _joint(group: Sequence[tuple[Claim, Bisection]]) -> trees.Tree:
-    """One tree for several claims, each closed where its own bisection ends."""
-    where, unit, closed = [], [], list[tuple[int, int, int]]()
-    level = [dict.fromkeys(range(len(group)), 0)]
-    for number, at in enumerate(level):  # it grows on the way
-        cut = {k: node for k, node in at.items() if group[k][1].axis[node] >= 0}
-        closed += [(number, k, trees.PLAIN) for k in at if k not in cut]
-        where.append(0 if cut else trees.LEAF)
-        first = next(iter(cut), None)
-        unit.append(0 if first is None else int(group[first][1].axis[cut[first]]))
-        for half in (0, 1) if cut else ():
-            level.append({k: int(group[k][1].child[node]) + half for k, node in cut.items()})
-    units, signs = np.array([claim for claim, _ in group], dtype=np.int64).T
-    return trees.Tree(units, signs, np.array(where), np.array(unit), np.array(closed), np.full(len(closed), -1))

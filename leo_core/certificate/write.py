@@ -7,21 +7,23 @@ import math
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.certificate import check
-from leo_core.certificate.check import networks, trees
-from leo_core.certificate.check.bounds import limited
-from leo_core.certificate.check.difference import Difference, Roles
-from leo_core.certificate.evidence import Evidence, as_checked
+from leo_core import checker
+from leo_core.certificate.evidence import Evidence
+from leo_core.checker import networks
+from leo_core.checker.bounds import limited
+from leo_core.checker.difference import Difference, Roles
+from leo_core.checker.trees import describe
 from leo_core.errors import OutputError
 from leo_core.network import Network
 from leo_core.rewrite import Rewritten
-from leo_core.storage import write_archive
+from leo_core.storage import as_checked, write_archive
 from leo_core.tails import named
 
 #: A claimed deviation is this much larger than proved: another machine rounds differently.
@@ -97,12 +99,7 @@ def write(path: Path, certificate: Certificate, told: Mapping[str, Any]) -> None
     """Write the certificate; the caller renames a temporary file into place. ``told`` is for readers, not checked."""
     evidence, known = certificate.evidence, certificate.roles
     arrays: dict[str, NDArray[Any]] = {}
-
-    def keep(array: Any) -> str:
-        values = np.ascontiguousarray(array)
-        name = f"array{len(arrays)}"
-        arrays[name] = values.astype(values.dtype.newbyteorder("<"), copy=False)
-        return name
+    keep = partial(networks.keep, arrays=arrays)
 
     box = evidence.stability.box
     points: dict[bytes, int] = {}
@@ -119,7 +116,7 @@ def write(path: Path, certificate: Certificate, told: Mapping[str, Any]) -> None
         found = layer.stability
         pairs = [[number(point) for point in found.witnesses[unit]] for unit in sorted(found.witnesses)]
         layers[name] = {
-            "trees": [_described(tree, keep) for tree in layer.trees],
+            "trees": [describe(tree, arrays) for tree in layer.trees],
             **{what: keep(getattr(found, what)) for what in ("lower", "upper", "state", "method")},
             "witnesses": keep(np.array(pairs, dtype=np.int64).reshape(-1, 2)),
         }
@@ -138,23 +135,8 @@ def write(path: Path, certificate: Certificate, told: Mapping[str, Any]) -> None
     arrays |= {"lower": box.lower, "upper": box.upper, "points": np.array(rows).reshape(-1, box.size)}
     header = {
         "format": "leo certificate",
-        "version": check.VERSION,
+        "version": checker.VERSION,
         "sha256": networks.checksum(content, arrays),
         "content": content,
     }
     write_archive(path, header, arrays, zipfile.ZIP_DEFLATED)
-
-
-def _described(tree: trees.Tree, keep: Any) -> dict[str, Any]:
-    tilts = [
-        [closing, node, *map(keep, tilt)] for closing, of_node in tree.tilts.items() for node, tilt in of_node.items()
-    ]
-    return {
-        "claims": keep(np.stack([tree.units, tree.signs], axis=1)),
-        "where": keep(tree.where.astype(np.int16)),
-        "unit": keep(tree.unit.astype(np.int32)),
-        "closed": keep(tree.closed.astype(np.int32)),
-        "row": keep(tree.row.astype(np.int32)),
-        "y": {node: keep(values) for node, values in tree.y.items()},
-        "tilts": tilts,
-    }

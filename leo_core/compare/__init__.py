@@ -17,11 +17,11 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
+from leo_core.checker.environment import ieee
 from leo_core.compare.joint import DIFFERENCE, Seen, joint_region, side_by_side
 from leo_core.compare.narrow import narrowed
 from leo_core.compare.pairing import DUST, paired
 from leo_core.domain import Box
-from leo_core.environment import ieee
 from leo_core.errors import NetworkError
 from leo_core.execution.budget import Budget
 from leo_core.execution.events import Listener, Note, silent

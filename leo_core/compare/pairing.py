@@ -1,6 +1,6 @@
 """Units that both networks have, found by what they compute on a sample, and what that proves.
 
-A guess at who is whose: the bound is the certificate checker's (:mod:`leo_core.certificate.check.difference`), which
+A guess at who is whose: the bound is the certificate checker's (:mod:`leo_core.checker.difference`), which
 holds whatever is guessed. Tried with either network as the one whose units are known best.
 """
 
@@ -16,9 +16,8 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.certificate.check.bounds import limited
-from leo_core.certificate.check.difference import Difference, Roles
-from leo_core.certificate.evidence import as_checked
+from leo_core.checker.bounds import limited
+from leo_core.checker.difference import Difference, Roles
 from leo_core.compare.joint import Shared
 from leo_core.domain import Box
 from leo_core.execution.budget import Budget
@@ -28,6 +27,7 @@ from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.view import View
 from leo_core.stability import StabilityMap, decide
 from leo_core.stability.attack import scatter
+from leo_core.storage import as_checked
 
 Array = NDArray[np.float64]
 

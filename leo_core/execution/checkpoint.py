@@ -26,9 +26,10 @@ from leo_core.errors import CheckpointError
 
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 
-MAGIC = b"LEO checkpoint 1\n"
+_MAGIC, VERSION = b"LEO checkpoint ", 2
+MAGIC = b"%s%d\n" % (_MAGIC, VERSION)
 _HEAD = struct.Struct("<Q32s")
-_DTYPES = ("<f8", "<i8", "<i4", "|i1")
+_DTYPES = ("<f8", "<i8", "<i4", "<i2", "|i1")
 
 
 @final
@@ -110,7 +111,13 @@ class Checkpoint:
             self._append(new)
             return
         if not start.startswith(MAGIC):
-            raise CheckpointError(f"{path}: is not a checkpoint of this version of LEO; choose another file")
+            if not start.startswith(_MAGIC):
+                raise CheckpointError(f"{path}: is not a checkpoint; choose another file")
+            there = start[len(_MAGIC) :].split(b"\n")[0].decode(errors="replace")
+            raise CheckpointError(
+                f"{path}: is a checkpoint of version {there}, but this release reads version {VERSION}; "
+                "choose another file, or delete it"
+            )
         frames = self._frames(size)
         try:
             begin, length = next(frames)

@@ -23,7 +23,7 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar, final
 
 import numpy as np
 
-from leo_core.environment import ieee
+from leo_core.checker.environment import ieee
 from leo_core.execution.budget import Budget
 
 Task = TypeVar("Task", contravariant=True)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.arithmetic import ExactVector, to_integers
-from leo_core.environment import own_thread
+from leo_core.checker.environment import own_thread
 from leo_core.linear.base import FloatArray, LinearMap, Mask, Units, float_array, require_apart
 from leo_core.linear.sparse import Sparse
 

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from leo_core.arithmetic import ExactVector, to_integers
-from leo_core.environment import own_thread
+from leo_core.checker.environment import own_thread
 from leo_core.linear.base import FloatArray, LinearMap, Mask, Units, float_array, frozen_array, require_apart
 
 

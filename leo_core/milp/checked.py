@@ -18,7 +18,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.environment import own_thread, settle
+from leo_core.checker.environment import own_thread, settle
 from leo_core.errors import ProtocolError, SolverError
 from leo_core.milp.problem import MilpProblem
 from leo_core.milp.question import Lazy, LazyRow, Question

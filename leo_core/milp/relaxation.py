@@ -9,8 +9,8 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from leo_core.bounds.dual import Tilt
 from leo_core.bounds.region import Region
+from leo_core.checker.trees import Tilt
 from leo_core.milp.cuts import Cut, separate
 from leo_core.milp.encode import Encoding, encode
 from leo_core.milp.linprog import LinprogSolver

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias, final
 
 import pluggy
 
-from leo_core.environment import settle
+from leo_core.checker.environment import settle
 from leo_core.errors import FormatError, LeoError, MachineError, MissingExtraError, PluginError, first_line
 from leo_core.milp.solver import Solver
 from leo_core.plugins import hookspecs

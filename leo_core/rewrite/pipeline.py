@@ -17,7 +17,7 @@ from typing import final
 import numpy as np
 
 from leo_core.arithmetic import Array
-from leo_core.environment import ieee
+from leo_core.checker.environment import ieee
 from leo_core.execution.budget import Budget
 from leo_core.execution.events import Listener, Note, silent
 from leo_core.network import Network

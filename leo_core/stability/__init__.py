@@ -8,8 +8,8 @@ import time
 import numpy as np
 
 from leo_core.bounds.interval import bound_network
+from leo_core.checker.environment import ieee
 from leo_core.domain import Box
-from leo_core.environment import ieee
 from leo_core.execution.budget import Budget
 from leo_core.execution.checkpoint import Checkpoint
 from leo_core.execution.events import Listener, silent

@@ -19,9 +19,10 @@ from leo_core.bounds.descend import descend, parts_at_once
 from leo_core.bounds.dual import NO_TILTS, DualBound
 from leo_core.bounds.region import Region
 from leo_core.bounds.slopes import improved
+from leo_core.checker.trees import Tree
 from leo_core.execution.budget import Budget
 from leo_core.milp.relaxation import Relaxation
-from leo_core.stability.evidence import Leaf, Tree, grown
+from leo_core.stability.evidence import Grown, grown
 from leo_core.stability.goal import Goal, crossing
 
 Array = NDArray[np.float64]
@@ -62,7 +63,7 @@ class BatchTree:
         self.nodes = 0
         self.stuck = False
         self._share = 0.0
-        self._closed: dict[int, Leaf | tuple[str, int, int]] = {}
+        self._closed: dict[int, Grown] = {}
         self._count = 1
 
     def step(self, budget: Budget) -> None:
@@ -74,7 +75,7 @@ class BatchTree:
         empty = _empty(region)
         rows = np.flatnonzero(~empty)
         for row in np.flatnonzero(empty).tolist():
-            self._close(batch, row, Leaf({}, infeasible=True))
+            self._close(batch, row, self._goal.empty())
         if len(rows) == 0:
             return
         batch = batch.take(rows)
@@ -113,7 +114,7 @@ class BatchTree:
             nodes = nodes.take(np.arange(count, count + self._at_once))
         return nodes
 
-    def _close(self, batch: _Nodes, row: int, leaf: Leaf) -> None:
+    def _close(self, batch: _Nodes, row: int, leaf: Tree) -> None:
         self._closed[int(batch.number[row])] = leaf
         self._share += 0.5 ** int(batch.depth[row])
 
@@ -140,7 +141,7 @@ class BatchTree:
         numbers = self._count + 2 * np.arange(len(units))
         self._count += 2 * len(units)
         for row, (name, unit) in enumerate(zip(names, units.tolist(), strict=True)):
-            self._closed[int(batch.number[row])] = (name, unit, int(numbers[row]))
+            self._closed[int(batch.number[row])] = self._goal.cut(name, unit, int(numbers[row]))
             one = batch.region.one(row)
             for half, active in zip(halves, (True, False), strict=True):
                 half.append(one.split(name, unit, active=active))

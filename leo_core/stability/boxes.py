@@ -9,8 +9,8 @@ had made: they only say where to look, and every box is bounded again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
@@ -20,12 +20,13 @@ from leo_core.bounds.crown import Memo, bound_linearly
 from leo_core.bounds.descend import descend, leaning, parts_at_once
 from leo_core.bounds.region import Region
 from leo_core.bounds.upto import upto
+from leo_core.checker.trees import LEAF, PLAIN, Tree
 from leo_core.domain import Box
 from leo_core.execution.budget import Budget
 from leo_core.execution.pool import LOST, Pool
 from leo_core.network import Network
 from leo_core.stability.attack import ascend
-from leo_core.stability.evidence import WHOLE, Bisection
+from leo_core.stability.evidence import WHOLE, parts
 from leo_core.stability.verdict import Claim
 from leo_core.stability.witness import sign_at
 
@@ -55,14 +56,16 @@ NEARLY_ZERO = 1e-9
 @final
 @dataclass(frozen=True, eq=False)
 class Cut:
-    """What came of the claims since the last cut: evidence for some, a witness against others.
+    """What came of the claims since the last cut: some are ``proved``, and there is a witness against others.
 
-    ``tree`` holds the halvings that claims proved or open needed so far, ``stuck`` the claims that more would not help.
+    ``tree`` is the evidence for all that is proved so far (None: nothing new); ``halvings`` a tree without claims, of
+    what claims proved or open needed so far; ``stuck`` the claims that more would not help.
     """
 
-    proved: dict[Claim, Bisection]
+    proved: frozenset[Claim]
     refuted: dict[Claim, Array]
-    tree: Bisection
+    tree: Tree | None
+    halvings: Tree
     stuck: frozenset[Claim] = frozenset()
 
 
@@ -80,13 +83,14 @@ class _Boxes:
         return len(self.node)
 
     @staticmethod
-    def leaves(tree: Bisection, network: Network, target: str, region: Region, claims: int) -> _Boxes:
+    def leaves(tree: Tree, network: Network, target: str, region: Region, claims: int) -> _Boxes:
         """The leaves of a tree, with the intervals that all nodes before the target have on the whole box."""
         intervals = {name: region.intervals[name] for name in upto(network, target).positions}
-        node = np.flatnonzero(tree.axis < 0)
-        lower, upper = tree.boxes(region.lower, region.upper)
-        start = Region(lower, upper, Region(region.lower, region.upper, intervals).take(node).intervals)
-        return _Boxes(start, np.ones((len(node), claims), dtype=bool), node, tree.depths()[node])
+        node = np.flatnonzero(tree.where == LEAF)
+        lower, upper, depth = parts(tree, region.lower, region.upper)
+        known = Region(region.lower, region.upper, intervals).take(node).intervals
+        start = Region(lower[node], upper[node], known)
+        return _Boxes(start, np.ones((len(node), claims), dtype=bool), node, depth[node])
 
     def take(self, rows: NDArray[np.int64]) -> _Boxes:
         return _Boxes(self.region.take(rows), self.open[rows], self.node[rows], self.depth[rows])
@@ -104,15 +108,15 @@ def split_box(
     box: Box,
     budget: Budget,
     pool: Pool,
-    start: Bisection = WHOLE,
+    start: Tree = WHOLE,
 ) -> Iterator[Cut]:
     """Prove or refute claims about the units of one affine node, whose region holds intervals up to it.
 
     What is found comes out now and then, and at the end. The pool's workers share the boxes that are left when the
-    search stops going broad. ``start`` is the tree of an earlier cut, to go on from.
+    search stops going broad. ``start`` are the halvings of an earlier cut, to go on from.
     """
     leaves = _Boxes.leaves(start, network, target, region, len(claims))
-    search = _Search(network, target, claims, box, leaves, _Tree.of(start))
+    search = _Search(network, target, claims, box, leaves, _Halvings.of(start))
     while search.pending and search.broad and not budget.expired:
         search.step()
         if search.grown:
@@ -133,7 +137,7 @@ class _Found:
     """What came of some boxes: the tree below them, per claim the nodes that close it, the boxes ``left`` and whether
     it is worth more work; the boxes pending; and what all that took."""
 
-    tree: _Tree
+    tree: _Halvings
     closed: list[list[Indices]]
     left: Indices
     alive: NDArray[np.bool_]
@@ -150,7 +154,7 @@ class _Part:
         self._arguments = (network, target, claims, box)
 
     def __call__(self, part: _Boxes, budget: Budget) -> _Found:
-        search = _Search(*self._arguments, part.rooted(), _Tree(len(part)), broad=0)
+        search = _Search(*self._arguments, part.rooted(), _Halvings(len(part)), broad=0)
         for _ in range(STEPS):
             if not search.pending or budget.expired:
                 break
@@ -171,7 +175,7 @@ class _Search:
         claims: list[Claim],
         box: Box,
         start: _Boxes,
-        tree: _Tree,
+        tree: _Halvings,
         broad: int = BROAD,
     ) -> None:
         self._network, self._target, self._claims, self._box = network, target, claims, box
@@ -258,20 +262,23 @@ class _Search:
         """What was found since the last cut."""
         self._due = GROWTH * self._tree.count
         refuted = {claim: point for claim, point in self._refuted.items() if claim not in self._told}
-        proved, stuck, needed = {}, set(), []
+        proved, stuck, needed = list[int](), set(), []
         for boxes in self.pending:
             needed.append(boxes.node[(boxes.open & self._alive).any(axis=1)])
         for column, claim in enumerate(self._claims):
             if claim in self._refuted:
                 continue
-            if self._left[column] == 0 and claim not in self._told:
-                proved[claim] = self._tree.pruned(self._closed[column])
+            if self._left[column] == 0:
+                proved.append(column)
             if self._left[column] and not self._alive[column] and not self._lost[column]:
                 stuck.add(claim)
             else:
                 needed += self._closed[column]
-        self._told |= refuted.keys() | proved.keys()
-        return Cut(proved, refuted, self._tree.pruned(needed), frozenset(stuck))
+        claims = [self._claims[column] for column in proved]
+        new = frozenset(claims) - self._told
+        tree = self._tree.tree([np.concatenate(self._closed[column]) for column in proved], claims) if new else None
+        self._told |= refuted.keys() | new
+        return Cut(new, refuted, tree, self._tree.tree(needed), frozenset(stuck))
 
     def part(self) -> _Boxes | None:
         """A batch of the boxes pending, with the claims that are worth more work; None without any."""
@@ -345,7 +352,7 @@ class _Search:
             return
         self._left += boxes.open.sum(axis=0)
         at = middle[each, axis]
-        children = self._tree.split(boxes.node, axis, at)
+        children = self._tree.split(boxes.node, axis)
         twice = np.repeat(each, 2)
         region = boxes.region.take(twice)
         lower, upper = region.lower.copy(), region.upper.copy()
@@ -360,65 +367,72 @@ class _Search:
         )
 
 
-class _Tree:
+class _Halvings:
     """The halvings so far, in flat lists of arrays; node k's halves are ``child[k]`` and ``child[k] + 1``."""
 
     def __init__(self, roots: int) -> None:
         self.count = self._roots = roots
         self._node: list[Indices] = []
         self._axis: list[Indices] = []
-        self._at: list[Array] = []
         self._child: list[Indices] = []
 
     @staticmethod
-    def of(known: Bisection) -> _Tree:
-        """A tree to go on with."""
-        tree = _Tree(1)
-        inner = np.flatnonzero(known.axis >= 0)
-        if len(inner):
-            tree.count = len(known.axis)
-            tree._node, tree._axis = [inner], [known.axis[inner].astype(np.int64)]
-            tree._at, tree._child = [known.at[inner]], [known.child[inner]]
-        return tree
+    def of(tree: Tree) -> _Halvings:
+        """Those of a tree, to go on with."""
+        halvings, cut = _Halvings(1), np.flatnonzero(tree.where != LEAF)
+        halvings.count = len(tree.where)
+        halvings._node, halvings._axis, halvings._child = [cut], [tree.unit[cut]], [tree.first[cut]]
+        return halvings
 
-    def split(self, node: Indices, axis: Indices, at: Array) -> Indices:
+    def split(self, node: Indices, axis: Indices) -> Indices:
         """Halve nodes; the first child of each."""
         child = self.count + 2 * np.arange(len(node))
         self.count += 2 * len(node)
-        for kept, new in ((self._node, node), (self._axis, axis), (self._at, at), (self._child, child)):
-            kept.append(np.asarray(new))
+        for kept, new in ((self._node, node), (self._axis, axis), (self._child, child)):
+            kept.append(new)
         return child
 
-    def graft(self, leaves: Indices, other: _Tree) -> Indices:
-        """Hang another tree's roots on leaves of this one; the new number of each of its nodes."""
+    def graft(self, leaves: Indices, other: _Halvings) -> Indices:
+        """Hang another's roots on leaves of this one; the new number of each of its nodes."""
         known = np.concatenate([leaves, self.count + np.arange(other.count - other._roots)])
         self.count += other.count - other._roots
         self._node += [known[node] for node in other._node]
         self._axis += other._axis
-        self._at += other._at
         self._child += [known[child] for child in other._child]
         return known
 
-    def pruned(self, nodes: list[Indices]) -> Bisection:
-        """The part of the tree that has no more than the given nodes, and what they and their siblings hang on."""
-        axis, at = np.full(self.count, -1, dtype=np.int64), np.zeros(self.count)
-        child, parent = np.zeros(self.count, dtype=np.int64), np.full(self.count, -1, dtype=np.int64)
+    def tree(self, ends: Sequence[Indices], claims: Sequence[Claim] = ()) -> Tree:
+        """The tree of no more than the given nodes and what they and their siblings hang on.
+
+        Each claim is closed at the nodes that ``ends`` has for it; without claims these only say how far it goes.
+        """
+        axis, child, parent = np.full((3, self.count), -1, dtype=np.int64)
         if self._node:
             node, first = np.concatenate(self._node), np.concatenate(self._child)
-            axis[node], at[node], child[node] = np.concatenate(self._axis), np.concatenate(self._at), first
+            axis[node], child[node] = np.concatenate(self._axis), first
             parent[first] = parent[first + 1] = node
         halved = np.zeros(self.count, dtype=bool)
-        level = np.unique(np.concatenate([*nodes, np.zeros(0, dtype=np.int64)]))
+        nodes = np.concatenate([*ends, np.zeros(0, dtype=np.int64)])
+        level = np.unique(nodes)
         while len(level):
             level = np.unique(parent[level])
             level = level[level >= 0]
             level = level[~halved[level]]
             halved[level] = True
-        axis[~halved] = -1
-        kept = np.unique(np.concatenate([[0], child[halved], child[halved] + 1]))
-        inner = axis[kept] >= 0
-        children = np.where(inner, np.searchsorted(kept, child[kept]), 0)
-        return Bisection(axis[kept].astype(np.int32), np.where(inner, at[kept], 0.0), children)
+        levels = [np.zeros(1, dtype=np.int64)]
+        while len(levels[-1]):
+            first = child[levels[-1][halved[levels[-1]]]]
+            levels.append(np.stack([first, first + 1], axis=1).ravel())
+        order = np.concatenate(levels)
+        place = np.zeros(self.count, dtype=np.int64)
+        place[order] = np.arange(len(order))
+        where, unit = np.where(halved[order], 0, LEAF), np.where(halved[order], axis[order], 0)
+        if not claims:
+            return replace(WHOLE, where=where, unit=unit)
+        units, signs = np.array(claims, dtype=np.int64).T
+        claim = np.repeat(np.arange(len(claims)), [len(of_claim) for of_claim in ends])
+        closed = np.stack([place[nodes], claim, np.full(len(claim), PLAIN)], axis=1)
+        return Tree(units, signs, where, unit, closed, np.full(len(closed), -1))
 
 
 def _joined(stacks: list[_Boxes]) -> _Boxes:

@@ -21,7 +21,7 @@ from leo_core.execution.pool import LOST
 from leo_core.network import Affine
 from leo_core.stability.attack import ascend, scatter
 from leo_core.stability.boxes import split_box
-from leo_core.stability.evidence import Leaf
+from leo_core.stability.evidence import uncut
 from leo_core.stability.prover import NODES
 from leo_core.stability.recall import Recall
 from leo_core.stability.settle import Attempt, Finding, Settler
@@ -176,8 +176,8 @@ class _Layer:
             low[units[~up]] = np.maximum(low[units[~up]], -bound.upper[~up])
             corners[chunk] = np.where(bound.slope_at_input > 0, self._box.upper, self._box.lower)
             for row in np.flatnonzero(bound.upper <= 0):
-                leaf = Leaf({name: y[row] for name, y in bound.multipliers.items()})
-                self._tally.prove(self._target, int(units[row]), int(signs[row]), leaf)
+                claim, y = (int(units[row]), int(signs[row])), bound.multipliers
+                self._tally.prove(self._target, uncut([claim], {name: rows[row, None] for name, rows in y.items()}))
         self._tighten(low, high)
         still = self._claims()
         rows = np.array([row for row, claim in enumerate(claims) if claim in set(still)], dtype=np.int64)
@@ -190,7 +190,7 @@ class _Layer:
             if (point := self._recall.witness((unit, sign))) is not None:
                 self._tally.refute(self._target, unit, sign, point)
             elif (tree := self._recall.proof((unit, sign), self.region)) is not None:
-                self._tally.prove(self._target, unit, sign, tree)
+                self._tally.prove(self._target, tree)
             elif self._recall.claimed((unit, sign)):
                 self._tally.trust(self._target, unit, sign)
 
@@ -204,11 +204,11 @@ class _Layer:
             for claim, point in cut.refuted.items():
                 self._tally.refute(self._target, *claim, point)
                 self._recall.keep(claim, None, point)
-            for claim, tree in cut.proved.items():
-                self._tally.prove(self._target, *claim, tree)
+            if cut.tree is not None:
+                self._tally.prove(self._target, cut.tree)
             for claim in cut.stuck:
                 self._recall.keep_tried(self.region, "boxes", *claim)
-            self._recall.keep_halvings(cut.tree)
+            self._recall.keep_halvings(cut.halvings)
 
     def _attempt(self, nodes: int, spent: dict[int, float], *, ask: bool) -> None:
         """Each claim by itself; ``spent`` holds the seconds that a unit took so far."""
@@ -245,7 +245,7 @@ class _Layer:
         if finding.witness is not None:
             self._tally.refute(self._target, *claim, finding.witness)
         elif finding.tree is not None:
-            self._tally.prove(self._target, *claim, finding.tree)
+            self._tally.prove(self._target, finding.tree)
         elif finding.claimed:
             self._tally.trust(self._target, *claim)
             self._recall.keep_claimed(claim)

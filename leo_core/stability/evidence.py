@@ -1,199 +1,137 @@
-"""Evidence of a stable verdict: a tree of splits, on ReLU phases or of the input box.
+"""Trees of evidence (:class:`leo_core.checker.trees.Tree`): how searches put them together, and how they are re-proved.
 
-It can be re-checked without the engine. On the way down, whatever was split, bound the layers behind the split again
-by intervals and backward linear bounds with adaptive slopes, and keep what the part around it had where that is
-better (:func:`leo_core.bounds.descend.descend`). A leaf below ReLU splits holds multipliers: put them into the safe
-dual bound (:mod:`leo_core.bounds.dual`) there, and see that it is not positive; without any, the bounds themselves
-show the part empty. A bisection of the box holds none: see that no leaf's own bound is positive.
+On the way down, whatever is cut, the layers behind the cut are bounded again by intervals and backward linear bounds
+with adaptive slopes, and what the part around it had is kept where that is better
+(:func:`leo_core.bounds.descend.descend`). A leaf below cuts by sign holds multipliers: in the safe dual bound
+(:mod:`leo_core.bounds.dual`) they give one there that is not positive; without any, the bounds themselves show the part
+empty. Below halvings of the box it holds none: its own bound is not positive.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TypeAlias, final
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.bounds.dual import Tilts
+from leo_core.bounds.descend import descend, parts_at_once
+from leo_core.bounds.dual import NO_TILTS, Multipliers, Tilts, bound_above, bound_above_exact, given
+from leo_core.bounds.region import Region
+from leo_core.bounds.upto import upto
+from leo_core.checker.trees import EMPTY, LEAF, PLAIN, Tree
+from leo_core.execution.budget import Budget
+from leo_core.network import Network
+from leo_core.stability.verdict import Claim
+
+Array = NDArray[np.float64]
+#: A node of a search: a tree without cuts, or where and at which unit it is cut, and the number of its first half.
+Grown: TypeAlias = "Tree | tuple[int, int, int]"
+
+#: Parts bounded at once, at most.
+BATCH = 32
+#: The box as it is, nothing claimed of it.
+WHOLE = Tree(np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
-@final
-@dataclass(frozen=True, eq=False)
-class Leaf:
-    """Multipliers y per affine node (NaN: the natural one) and tilts; ``exact`` if only exact arithmetic closes it.
-
-    ``infeasible`` says that they show the region empty, by a negative bound on the zero objective.
-    """
-
-    multipliers: Mapping[str, NDArray[np.float64]]
-    tilts: Tilts = field(default_factory=dict)
-    infeasible: bool = False
-    exact: bool = False
+def uncut(
+    claims: Sequence[Claim], y: Mapping[str, NDArray[np.floating]], tilts: Tilts = NO_TILTS, how: int = PLAIN
+) -> Tree:
+    """A tree without cuts: a row of y, (claims × units) by affine node, closes each claim; tilts are of the first."""
+    units, signs = np.array(claims, dtype=np.int64).T
+    each = np.arange(len(claims))
+    closed = np.stack([0 * each, each, np.full(len(claims), how)], axis=1)
+    return Tree(units, signs, closed=closed, row=each if y else each - 1, y=y, tilts={0: tilts} if tilts else {})
 
 
-@final
-@dataclass(frozen=True, eq=False)
-class Split:
-    """The unit ``unit`` of affine node ``node`` is taken on (a ≥ 0) and off (a ≤ 0)."""
-
-    node: str
-    unit: int
-    on: Tree
-    off: Tree
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Bisection:
-    """The input box, halved again and again. Node 0 is the whole box.
-
-    Node k is a leaf where ``axis[k]`` is −1; else its input ``axis[k]`` is cut at ``at[k]``, and nodes
-    ``child[k]`` and ``child[k] + 1`` are the parts below and above.
-    """
-
-    axis: NDArray[np.int32]
-    at: NDArray[np.float64]
-    child: NDArray[np.int64]
-
-    def boxes(self, lower: NDArray[np.float64], upper: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-        """(lower, upper) of every leaf, each of shape (leaves, inputs), for the whole box given."""
-        low, high = np.tile(lower, (len(self.axis), 1)), np.tile(upper, (len(self.axis), 1))
-        for k in np.flatnonzero(self.axis >= 0):  # parents come before their children
-            j, first = self.axis[k], self.child[k]
-            low[first : first + 2], high[first : first + 2] = low[k], high[k]
-            high[first, j] = low[first + 1, j] = self.at[k]
-        leaf = self.axis < 0
-        return low[leaf], high[leaf]
-
-    def depths(self) -> NDArray[np.int64]:
-        """How often the box was cut to get each node."""
-        depth = np.zeros(len(self.axis), dtype=np.int64)
-        for k in np.flatnonzero(self.axis >= 0):
-            depth[self.child[k] : self.child[k] + 2] = depth[k] + 1
-        return depth
-
-    def parts(self, lower: NDArray[np.float64], upper: NDArray[np.float64]) -> bool:
-        """Whether the leaves are parts of the whole box given that make it up: to be asked of a tree from a file."""
-        count = len(self.axis)
-        inner = np.flatnonzero(self.axis >= 0)
-        child = self.child[inner]
-        once = np.sort(np.concatenate([[0], child, child + 1]))
-        if not (np.array_equal(once, np.arange(count)) and (child > inner).all() and (self.axis < len(lower)).all()):
-            return False
-        low, high = np.tile(lower, (count, 1)), np.tile(upper, (count, 1))
-        for k in inner:
-            j, first = self.axis[k], self.child[k]
-            if not low[k, j] < self.at[k] < high[k, j]:
-                return False
-            low[first : first + 2], high[first : first + 2] = low[k], high[k]
-            high[first, j] = low[first + 1, j] = self.at[k]
-        return True
-
-
-#: The box as it is.
-WHOLE = Bisection(np.full(1, -1, np.int32), np.zeros(1), np.zeros(1, np.int64))
-
-
-Tree: TypeAlias = "Leaf | Split | Bisection"
-
-
-def grown(nodes: Mapping[int, Leaf | tuple[str, int, int]]) -> Tree:
-    """A tree from its nodes by number: a leaf, or (node, unit, number of the 'on' half; 'off' is the next one).
-
-    Node 0 is the root, and halves have larger numbers than what they are halves of.
-    """
-    built: dict[int, Tree] = {}
-    for number in sorted(nodes, reverse=True):
-        at = nodes[number]
-        built[number] = at if isinstance(at, Leaf) else Split(at[0], at[1], built.pop(at[2]), built.pop(at[2] + 1))
-    return built[0]
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Flat:
-    """A tree of phases as arrays, for files.
-
-    Attributes
-    ----------
-    nodes:
-        The affine nodes that are meant.
-    where, unit:
-        Per node of the tree, in level order, what is split: ``nodes[where]`` and the unit, or a leaf (−1). The
-        m-th one that is split has the halves 2m + 1 ('on') and 2m + 2.
-    infeasible, exact:
-        Per leaf, in the same order.
-    multipliers:
-        By affine node, (leaves × units); NaN where there are none.
-    tilts:
-        By the number of a leaf.
-    """
-
-    nodes: Sequence[str]
-    where: NDArray[np.int64]
-    unit: NDArray[np.int64]
-    infeasible: NDArray[np.int8]
-    exact: NDArray[np.int8]
-    multipliers: Mapping[str, NDArray[np.float64]]
-    tilts: Mapping[int, Tilts]
-
-    @staticmethod
-    def of(tree: Tree) -> Flat:
-        """Of a tree of phases."""
-        level, splits, leaves = [tree], list[tuple[str, int] | None](), list[Leaf]()
-        for at in level:  # it grows on the way
-            if isinstance(at, Split):
-                splits.append((at.node, at.unit))
-                level += [at.on, at.off]
-            else:
-                assert isinstance(at, Leaf)
-                splits.append(None)
-                leaves.append(at)
-        nodes = sorted({split[0] for split in splits if split})
-        sizes = {name: values.size for leaf in leaves for name, values in leaf.multipliers.items()}
-        multipliers = {name: np.full((len(leaves), size), np.nan) for name, size in sorted(sizes.items())}
-        for row, leaf in enumerate(leaves):
-            for name, values in leaf.multipliers.items():
-                multipliers[name][row] = values
-        return Flat(
-            nodes,
-            np.array([nodes.index(split[0]) if split else -1 for split in splits]),
-            np.array([split[1] if split else 0 for split in splits]),
-            np.array([leaf.infeasible for leaf in leaves], dtype=np.int8),
-            np.array([leaf.exact for leaf in leaves], dtype=np.int8),
-            multipliers,
-            {number: leaf.tilts for number, leaf in enumerate(leaves) if leaf.tilts},
-        )
-
-    def tree(self) -> Tree:
-        """The tree; arrays that make none raise what they raise."""
-        leaves = [
-            Leaf(
-                {name: values[k] for name, values in self.multipliers.items()},
-                self.tilts.get(k, {}),
-                bool(self.infeasible[k]),
-                bool(self.exact[k]),
-            )
-            for k in range(np.count_nonzero(self.where < 0))
-        ]
-        first, leaf = 2 * np.cumsum(self.where >= 0) - 1, np.cumsum(self.where < 0) - 1
-        return grown({
-            k: leaves[leaf[k]] if at < 0 else (self.nodes[at], int(self.unit[k]), int(first[k]))
-            for k, at in enumerate(self.where.tolist())
-        })  # fmt: skip
-
-
-def leaves(tree: Tree) -> int:
-    """How many leaves a tree has."""
-    count, stack = 0, [tree]
-    while stack:
-        at = stack.pop()
-        if isinstance(at, Leaf):
-            count += 1
-        elif isinstance(at, Bisection):
-            count += int(np.count_nonzero(at.axis < 0))
+def grown(nodes: Mapping[int, Grown]) -> Tree:
+    """The tree of a search for one claim, from its nodes by number; 0 is the root, a second half follows the first."""
+    order, where, unit, leaves = [0], list[int](), list[int](), list[Tree]()
+    for number in order:  # it grows on the way
+        node = nodes[number]
+        cut = (LEAF, 0) if isinstance(node, Tree) else node[:2]
+        where.append(cut[0])
+        unit.append(cut[1])
+        if isinstance(node, Tree):
+            leaves.append(node)
         else:
-            stack += [at.on, at.off]
-    return count
+            order += (node[2], node[2] + 1)
+    closed = np.concatenate([leaf.closed for leaf in leaves])
+    closed[:, 0] = np.flatnonzero(np.array(where) == LEAF)
+    priced = np.array([bool(leaf.y) for leaf in leaves])
+    natural = {name: np.full_like(values, np.nan) for leaf in leaves for name, values in leaf.y.items()}
+    return Tree(
+        leaves[0].units,
+        leaves[0].signs,
+        np.array(where),
+        np.array(unit),
+        closed,
+        np.where(priced, np.cumsum(priced) - 1, -1),
+        {name: np.vstack([leaf.y.get(name, y) for leaf in leaves if leaf.y]) for name, y in natural.items()},
+        {k: leaf.tilts[0] for k, leaf in enumerate(leaves) if leaf.tilts},
+    )
+
+
+def parts(tree: Tree, lower: Array, upper: Array) -> tuple[Array, Array, NDArray[np.int64]]:
+    """Of every node of a tree that halves a box: (lower, upper), each (nodes × inputs), and how often it was cut.
+
+    Raises ValueError where its leaves do not make up the box, IndexError where an input is none: a file may hold it.
+    """
+    cuts = np.flatnonzero(tree.where != LEAF)
+    count = len(tree.where)
+    if tree.where.any(where=tree.where != LEAF) or count != 2 * len(cuts) + 1 or (tree.unit < 0).any():
+        raise ValueError("a tree with halves missing, or cut otherwise than at the middle of inputs")
+    low, high, depth = np.tile(lower, (count, 1)), np.tile(upper, (count, 1)), np.zeros(count, np.int64)
+    for k, axis, first in zip(cuts.tolist(), tree.unit[cuts].tolist(), tree.first[cuts].tolist(), strict=True):
+        middle = 0.5 * low[k, axis] + 0.5 * high[k, axis]
+        if not (k < first and low[k, axis] < middle < high[k, axis]):
+            raise ValueError("halvings that leave a part of the box out")
+        halves = slice(first, first + 2)
+        low[halves], high[halves], depth[halves] = low[k], high[k], depth[k] + 1
+        high[first, axis] = low[first + 1, axis] = middle
+    return low, high, depth
+
+
+def proves(tree: Tree, network: Network, target: str, claim: Claim, region: Region, budget: Budget) -> bool:
+    """Whether a tree of cuts by sign claims sign·a_unit ≤ 0 of an affine node and nothing else, and proves it.
+
+    What it says is used, and nothing believed. The region has intervals for the nodes up to that one. Not proved in
+    time is not proved. A tree that does not fit the network makes numpy raise: who read it from a file expects that.
+    """
+    if tree.claims != [claim] or tree.closed[:, 1].any():
+        return False
+    way = upto(network, target)
+    whole = Region(region.lower, region.upper, {name: region.intervals[name] for name in way.positions})
+    at_once, root = parts_at_once(network, target, BATCH), np.zeros(1, dtype=np.int64)
+    closing = {node: k for k, node in enumerate(tree.closed[:, 0].tolist())}
+    pending = [(0, whole, len(way.steps))]  # of the whole nothing has changed
+    while pending:
+        if budget.expired:
+            return False
+        batch, pending = pending[-at_once:], pending[:-at_once]
+        stack = Region.joined([part.take(root) for _, part, _ in batch])
+        stack, _ = descend(network, target, stack, np.array([since for _, _, since in batch]))
+        for row, (node, _, _) in enumerate(batch):
+            part, where = stack.one(row), int(tree.where[node]) - 1
+            if where >= 0:
+                cut, first = (way.steps[where][0].name, int(tree.unit[node])), int(tree.first[node])
+                pending.append((first, part.split(*cut, active=True), where))
+                pending.append((first + 1, part.split(*cut, active=False), where))
+            elif not part.empty and (node not in closing or not _closes(tree, closing[node], network, target, part)):
+                return False
+    return True
+
+
+def _closes(tree: Tree, k: int, network: Network, target: str, region: Region) -> bool:
+    """Whether a closing of a tree for one claim holds on a region."""
+    (unit, sign), how, row, tilts = tree.claims[0], tree.closed[k, 2], tree.row[k], tree.tilts.get(k, NO_TILTS)
+    y: Multipliers = {name: values[row] for name, values in tree.y.items()} if row >= 0 else {}
+    objective = upto(network, target).objectives([unit], 0.0 if how == EMPTY else sign)
+    bound = bound_above(network, target, objective, region, given(y), tilts=tilts)
+    upper, rounding = float(bound.upper[0]), float(bound.rounding[0])
+    if how == EMPTY:
+        return upper < 0
+    if upper <= 0:
+        return True
+    near = upper <= 2 * rounding  # all that is missing may be rounding
+    return near and bound_above_exact(network, target, objective[0], region, y, tilts) <= 0

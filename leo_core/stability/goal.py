@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TypeAlias
-
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.bounds.dual import DualBound, Tilt, Tilts, bound_above, bound_above_exact, given
+from leo_core.bounds.dual import DualBound, Multipliers, Tilts, bound_above, bound_above_exact, given
 from leo_core.bounds.region import Region
 from leo_core.bounds.upto import upto
+from leo_core.checker.trees import EMPTY, EXACT, PLAIN, Tilt, Tree
 from leo_core.domain import Box
 from leo_core.milp.relaxation import RelaxedAnswer
 from leo_core.network import Network
 from leo_core.stability.attack import ascend
-from leo_core.stability.evidence import Leaf
+from leo_core.stability.evidence import Grown, uncut
 from leo_core.stability.witness import sign_at
 
 Array = NDArray[np.float64]
-Multipliers: TypeAlias = Mapping[str, Array]
 
 #: Bounds this close to zero, relative to the unit's own range, are tried in exact arithmetic.
 NEARLY_ZERO = 1e-6
@@ -45,22 +42,26 @@ class Goal:
         self._reach = max(abs(float(lower[unit])), abs(float(upper[unit])))
         self._box = Box(region.lower, region.upper)
 
+    def empty(self) -> Tree:
+        """A leaf whose bounds show that its part of the region is empty."""
+        return uncut([(self.unit, self.sign)], {}, how=EMPTY)
+
     def leaf(
         self, region: Region, multipliers: Multipliers, tilts: Tilts, upper: float, rounding: float
-    ) -> Leaf | None:
-        """A leaf, if these multipliers, whose bound is ``upper``, close a part of the region."""
+    ) -> Tree | None:
+        """A leaf, if these multipliers (units,), whose bound is ``upper``, close a part of the region."""
         if upper <= 0:
-            return Leaf(multipliers, tilts)
+            return self._closed(multipliers, tilts, PLAIN)
         if not upper - 2 * rounding <= NEARLY_ZERO * self._reach:
             return None
         for bits in _SNAP_BITS:  # rounding may be all that is missing: simple multipliers, in rational arithmetic
             y = {name: _snap(values, bits) for name, values in multipliers.items()}
             t = {name: Tilt(at.units, _snap(at.share, bits), _snap(at.slope, bits)) for name, at in tilts.items()}
             if bound_above_exact(self.network, self.target, self.objective[0], region, y, t) <= 0:
-                return Leaf(y, t, exact=True)
+                return self._closed(y, t, EXACT)
         return None
 
-    def leaf_by_lp(self, answer: RelaxedAnswer, region: Region) -> tuple[Leaf | None, DualBound | None]:
+    def leaf_by_lp(self, answer: RelaxedAnswer, region: Region) -> tuple[Tree | None, DualBound | None]:
         """(a leaf if the duals of an LP close a part of the region, the safe bound that they give)."""
         if answer.multipliers is None:
             return None, None
@@ -70,10 +71,14 @@ class Goal:
         upper = float(bound.upper[0])
         used = {name: values[0] for name, values in bound.multipliers.items()}
         if answer.infeasible:
-            return (Leaf(used, tilts, infeasible=True) if upper < 0 else None), None
+            return (self._closed(used, tilts, EMPTY) if upper < 0 else None), None
         if upper <= 0:
-            return Leaf(used, tilts), bound
+            return self._closed(used, tilts, PLAIN), bound
         return self.leaf(region, y, tilts, upper, float(bound.rounding[0])), bound
+
+    def cut(self, name: str, unit: int, first: int) -> Grown:
+        """A cut by the sign of a unit; its halves are the nodes ``first`` and ``first + 1`` of the search."""
+        return self.position[name] + 1, unit, first
 
     def look_at(self, points: Array) -> None:
         """Climb from points; the best may be the witness."""
@@ -85,6 +90,9 @@ class Goal:
         likely = values[best] > -NEARLY_ZERO * self._reach
         if likely and self.sign * sign_at(self.network, self.target, self.unit, reached[best]) > 0:
             self.witness = reached[best]
+
+    def _closed(self, multipliers: Multipliers, tilts: Tilts, how: int) -> Tree:
+        return uncut([(self.unit, self.sign)], {name: y[None] for name, y in multipliers.items()}, tilts, how)
 
 
 def crossing(region: Region, name: str) -> NDArray[np.bool_]:

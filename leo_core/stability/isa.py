@@ -236,7 +236,7 @@ def _prove(work: Work, claimed: frozenset[UnitState], tally: Tally) -> None:
                     tally.note(str(error))
                     break
                 if outcome.tree is not None:
-                    tally.prove(name, unit, sign, outcome.tree)
+                    tally.prove(name, outcome.tree)
                 elif outcome.witness is not None:
                     tally.refute(name, unit, sign, outcome.witness)
         finally:

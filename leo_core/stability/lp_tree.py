@@ -18,9 +18,10 @@ from leo_core.bounds.descend import descend
 from leo_core.bounds.dual import NO_TILTS
 from leo_core.bounds.region import Region
 from leo_core.bounds.slopes import improved
+from leo_core.checker.trees import Tree
 from leo_core.execution.budget import Budget
 from leo_core.milp.relaxation import Relaxation
-from leo_core.stability.evidence import Leaf, Tree, grown
+from leo_core.stability.evidence import Grown, grown
 from leo_core.stability.goal import Goal, crossing
 
 Array = NDArray[np.float64]
@@ -71,7 +72,7 @@ class _Promise:
 class _Half:
     """What trying one half of a split came to."""
 
-    leaf: Leaf | None
+    leaf: Tree | None
     gain: float
 
 
@@ -87,7 +88,7 @@ class LpTree:
         self.stuck = False
         self.nodes = 0
         self._count = 1
-        self._closed: dict[int, Leaf | tuple[str, int, int]] = {}
+        self._closed: dict[int, Grown] = {}
         self._gained: dict[tuple[Unit, bool], tuple[float, int]] = {}
 
     def step(self, budget: Budget) -> None:
@@ -99,7 +100,7 @@ class LpTree:
         )
         region = stack.one(0)
         if region.empty:
-            self._close(node.number, node.depth, Leaf({}, infeasible=True))
+            self._close(node.number, node.depth, self._goal.empty())
             return
         leaf = self._leaf_by_slopes(stack)
         last = _Relaxed(self.relaxation)
@@ -123,18 +124,18 @@ class LpTree:
         """The evidence, once nothing is open."""
         return grown(self._closed)
 
-    def _close(self, number: int, depth: int, leaf: Leaf) -> None:
+    def _close(self, number: int, depth: int, leaf: Tree) -> None:
         self._closed[number] = leaf
         self._share += 0.5**depth
 
-    def _leaf_by_slopes(self, stack: Region) -> Leaf | None:
+    def _leaf_by_slopes(self, stack: Region) -> Tree | None:
         """Cheaper than the LP, and simpler numbers: what is exactly zero is seen to be."""
         goal = self._goal
         found = improved(goal.network, goal.target, goal.objective, stack, SLOPES, np.zeros(1, np.int64))
         multipliers = {name: y[0] for name, y in found.multipliers.items()}
         return goal.leaf(stack.one(0), multipliers, NO_TILTS, float(found.upper[0]), float(found.rounding[0]))
 
-    def _bound(self, region: Region, rounds: int, budget: Budget) -> tuple[Leaf | None, _Relaxed]:
+    def _bound(self, region: Region, rounds: int, budget: Budget) -> tuple[Tree | None, _Relaxed]:
         """A leaf, if the LP closes a node, with cuts as long as they gain; and the LP as it was last."""
         goal, relaxation, best = self._goal, self.relaxation, np.inf
         last = _Relaxed(relaxation)
@@ -179,7 +180,7 @@ class LpTree:
             if failed >= PATIENCE or all(half.leaf is not None for half in halves):
                 break
         first, self._count = self._count, self._count + 2
-        self._closed[node.number] = (*chosen.unit, first)
+        self._closed[node.number] = self._goal.cut(*chosen.unit, first)
         for k in sorted((0, 1), key=lambda k: -found[k].gain):  # the harder half is looked at next
             half = found[k]
             if half.leaf is not None:

@@ -94,7 +94,7 @@ class _Layer:
             self._prover = Prover(self._work.network, self._target, self.proved, self._work.solver, self._work.seed)
         outcome = recall.never_positive(self._prover, self.proved, (unit, sign), budget)
         if outcome.tree is not None:
-            tally.prove(self._target, unit, sign, outcome.tree)
+            tally.prove(self._target, outcome.tree)
         return outcome.witness
 
     def _learn(self, unit: int, sign: int, bound: float) -> None:

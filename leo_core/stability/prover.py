@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.bounds.region import Region
+from leo_core.checker.trees import Tree
 from leo_core.execution.budget import Budget
 from leo_core.milp.relaxation import Relaxation
 from leo_core.milp.solver import Solver
 from leo_core.network import Network
 from leo_core.stability.batch_tree import BatchTree
-from leo_core.stability.evidence import Tree
 from leo_core.stability.goal import Goal, crossing
 from leo_core.stability.lp_tree import LpTree
 

@@ -1,10 +1,11 @@
 """What earlier runs found of one affine node's units, in a checkpoint, and what of it still counts.
 
-Nothing is believed. A witness is evaluated again, exactly; a tree of phases is proved again, one safe dual bound per
-leaf (:mod:`leo_core.stability.recheck`), which is quick beside finding it. A bisection of the box would take as long to
-check as to find: only its halvings are kept, and the search goes on from them (:mod:`leo_core.stability.boxes`). What
-was tried in vain is not tried again while the bounds are the same; were that not true, a unit would stay undecided.
-A solver's word counts where it always counts: as a hint, or under ``trust="solver"``.
+Nothing is believed. A witness is evaluated again, exactly; a tree of cuts by sign is proved again, one safe dual bound
+per leaf (:func:`leo_core.stability.evidence.proves`), which is quick beside finding it. Halvings of the box would take
+as long to check as to find: their tree is kept without claims, and the search goes on from it
+(:mod:`leo_core.stability.boxes`). What was tried in vain is not tried again while the bounds are the same; were that
+not true, a unit would stay undecided. A solver's word counts where it always counts: as a hint, or under
+``trust="solver"``.
 """
 
 from __future__ import annotations
@@ -16,13 +17,12 @@ from typing import Any, TypeVar, final
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.bounds.dual import Tilt
 from leo_core.bounds.region import Region
+from leo_core.checker.trees import Tree, describe, tree_of
 from leo_core.execution.budget import Budget
-from leo_core.stability.evidence import WHOLE, Bisection, Flat, Leaf, Split, Tree
+from leo_core.stability.evidence import WHOLE, parts, proves
 from leo_core.stability.oracle import Hint, Oracle
 from leo_core.stability.prover import Outcome, Prover
-from leo_core.stability.recheck import proves
 from leo_core.stability.verdict import Claim
 from leo_core.stability.witness import sign_at
 from leo_core.stability.work import Work
@@ -45,22 +45,20 @@ class Recall:
         return self._known(lambda _, arrays: self._refuting(claim, arrays["point"]), "witness", *claim)
 
     def proof(self, claim: Claim, region: Region) -> Tree | None:
-        """A tree of phases that proves a claim on a region."""
+        """A tree of cuts by sign that proves a claim, and claims nothing else, on a region."""
 
-        def proof(value: Any, arrays: Arrays) -> Any:
-            tree = _phases(value, arrays)
+        def proof(value: Any, arrays: Arrays) -> Tree | None:
+            tree = tree_of(value, arrays)
             return tree if proves(tree, self._network, self._target, claim, region, self._work.budget) else None
 
-        known: Tree | None = self._known(proof, "tree", *claim)
-        return known
+        return self._known(proof, "tree", *claim)
 
     def keep(self, claim: Claim, tree: Tree | None, witness: Array | None) -> None:
         """Keep what was found of a claim by itself."""
         if witness is not None:
             self._put("witness", *claim, arrays={"point": witness})
-        elif isinstance(tree, Leaf | Split):
-            value, arrays = _of_phases(tree)
-            self._put("tree", *claim, value=value, arrays=arrays)
+        elif tree is not None:
+            self._put_tree(tree, "tree", *claim)
 
     def tried(self, region: Region, *step: Any) -> bool:
         """Whether a step was tried in vain on this very region."""
@@ -70,19 +68,18 @@ class Recall:
         """Keep that a step came to its own end, neither cut off by time nor by a failure, and found nothing."""
         self._put("in vain", *step, value=_digest(region))
 
-    def halvings(self) -> Bisection:
+    def halvings(self) -> Tree:
         """How the box was halved so far."""
 
-        def halvings(_: Any, arrays: Arrays) -> Bisection:
-            tree = Bisection(arrays["axis"], arrays["at"], arrays["child"])
-            if not tree.parts(self._work.box.lower, self._work.box.upper):
-                raise ValueError("halvings that leave a part of the box out")
+        def halvings(value: Any, arrays: Arrays) -> Tree:
+            tree = tree_of(value, arrays)
+            parts(tree, self._work.box.lower, self._work.box.upper)  # raises where they leave a part of it out
             return tree
 
         return self._known(halvings, "halvings") or WHOLE
 
-    def keep_halvings(self, tree: Bisection) -> None:
-        self._put("halvings", arrays={"axis": tree.axis, "at": tree.at, "child": tree.child})
+    def keep_halvings(self, tree: Tree) -> None:
+        self._put_tree(tree, "halvings")
 
     def claimed(self, claim: Claim) -> bool:
         """Whether a solver's word is there, and counts."""
@@ -148,6 +145,10 @@ class Recall:
             self._note("the checkpoint holds what LEO did not write there; it is not used")
             return None
 
+    def _put_tree(self, tree: Tree, *key: Any) -> None:
+        arrays: Arrays = {}
+        self._put(*key, value=describe(tree, arrays), arrays=arrays)
+
     def _put(self, kind: str, *key: Any, value: Any = None, arrays: Arrays | None = None) -> None:
         self._checkpoint.put(kind, self._target, *key, value=value, arrays=arrays)
 
@@ -157,24 +158,3 @@ def _digest(region: Region) -> str:
     for name, (lower, upper) in sorted(region.intervals.items()):
         digest.update(name.encode() + np.ascontiguousarray(lower).tobytes() + np.ascontiguousarray(upper).tobytes())
     return digest.hexdigest()
-
-
-def _of_phases(tree: Tree) -> tuple[dict[str, Any], Arrays]:
-    """A tree of phases as a value and arrays."""
-    flat = Flat.of(tree)
-    arrays: Arrays = {"where": flat.where, "unit": flat.unit, "infeasible": flat.infeasible, "exact": flat.exact}
-    arrays |= {f"multipliers {k}": values for k, values in enumerate(flat.multipliers.values())}
-    tilts = [(leaf, name, tilt) for leaf, by_node in flat.tilts.items() for name, tilt in by_node.items()]
-    for k, (_, _, tilt) in enumerate(tilts):
-        arrays |= {f"units {k}": tilt.units, f"share {k}": tilt.share, f"slope {k}": tilt.slope}
-    value = {"nodes": flat.nodes, "priced": list(flat.multipliers), "tilts": [[leaf, name] for leaf, name, _ in tilts]}
-    return value, arrays
-
-
-def _phases(value: Any, arrays: Arrays) -> Tree:
-    tilts: dict[int, dict[str, Tilt]] = {}
-    for k, (leaf, name) in enumerate(value["tilts"]):
-        tilts.setdefault(leaf, {})[name] = Tilt(arrays[f"units {k}"], arrays[f"share {k}"], arrays[f"slope {k}"])
-    multipliers = {name: arrays[f"multipliers {k}"] for k, name in enumerate(value["priced"])}
-    where, unit, infeasible, exact = (arrays[name] for name in ("where", "unit", "infeasible", "exact"))
-    return Flat(value["nodes"], where, unit, infeasible, exact, multipliers, tilts).tree()

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.bounds.region import Region
+from leo_core.checker.trees import Tree
 from leo_core.execution.events import Listener, Note, Progress
 from leo_core.network import Affine, Network, Relu
-from leo_core.stability.evidence import Leaf, Tree
 from leo_core.stability.verdict import Claim, LayerStability, Method, State
 
 Array = NDArray[np.float64]
@@ -72,15 +72,17 @@ class Tally:
         undecided = np.flatnonzero(self._state[name] == State.UNDECIDED).tolist()
         return [(unit, sign) for unit in undecided for sign in (1, -1) if (unit, sign) not in self._seen[name]]
 
-    def prove(self, name: str, unit: int, sign: int, tree: Tree) -> None:
-        """Record evidence that sign·a is never positive; it sharpens the bounds too."""
-        if sign < 0:
-            self._lower[name][unit] = max(self._lower[name][unit], 0.0)
-        else:
-            self._upper[name][unit] = min(self._upper[name][unit], 0.0)
-        if self._state[name][unit] == State.UNDECIDED:  # a unit that is always 0 is inactive, whatever else is proved
-            self._trees[name][unit] = tree
-            self._settle(name, unit, sign, Method.BOUND if isinstance(tree, Leaf) else Method.TREE)
+    def prove(self, name: str, tree: Tree) -> None:
+        """Record evidence, and all that it claims; that sharpens the bounds too."""
+        for unit, sign in tree.claims:
+            if sign < 0:
+                self._lower[name][unit] = max(self._lower[name][unit], 0.0)
+            else:
+                self._upper[name][unit] = min(self._upper[name][unit], 0.0)
+            if self._state[name][unit] == State.UNDECIDED:  # else it may be always 0, and the other claim came first
+                self._settle(name, unit, sign, Method.BOUND if len(tree.where) == 1 else Method.TREE)
+            if self._state[name][unit] == (State.INACTIVE if sign > 0 else State.ACTIVE):
+                self._trees[name][unit] = tree
 
     def trust(self, name: str, unit: int, sign: int) -> None:
         """Record a solver's word that sign·a is never positive: no proof, so no bound."""

@@ -10,8 +10,8 @@ from typing import Any, TypeAlias, final
 import numpy as np
 from numpy.typing import NDArray
 
+from leo_core.checker.trees import Tree
 from leo_core.domain import Box
-from leo_core.stability.evidence import Tree
 
 Array = NDArray[np.float64]
 #: (unit, sign): 'sign·a_unit is never positive'.
@@ -53,7 +53,7 @@ class LayerStability:
         For an unstable unit i, ``witnesses[i]`` of shape (2, inputs): a point where it is negative
         and one where it is positive.
     trees:
-        For a unit proved stable by the prover, its evidence.
+        For a unit proved stable otherwise than by its bounds, the evidence, which other units may share.
     """
 
     relu: str

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from truth import extremes, largest_difference
 
-from leo_core import api, storage
-from leo_core.certificate import check
-from leo_core.certificate.check import bounds, trees
-from leo_core.certificate.check.difference import Difference, Roles
-from leo_core.certificate.check.networks import Refused, checksum, open_archive, read_network
-from leo_core.certificate.evidence import as_checked
+from leo_core import api, checker, storage
+from leo_core.checker import bounds, proofs, trees
+from leo_core.checker.difference import Difference, Roles
+from leo_core.checker.errors import Refused
+from leo_core.checker.networks import checksum, open_archive, read_network
 from leo_core.domain import Box
 from leo_core.linear import Dense
 from leo_core.network import INPUT, Affine, Network, Relu
+from leo_core.storage import as_checked
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # overflow is meant
 
@@ -80,7 +80,7 @@ def test_a_claim_of_sign_zero_bounds_nothing(how):
     """0 · unit ≤ 0 was taken for a lower bound of the unit."""
     tree = trees.Tree(np.array([0]), np.array([0]), closed=np.array([[0, 0, how]]), row=np.array([-1]))
     with pytest.raises(Refused):
-        trees.proved_bounds(as_checked(HAT), "z2", region_of(HAT, Box.uniform(1, 3, 1)), tree)
+        proofs.proved_bounds(as_checked(HAT), "z2", region_of(HAT, Box.uniform(1, 3, 1)), tree)
 
 
 def test_multipliers_come_in_rows():
@@ -90,7 +90,7 @@ def test_multipliers_come_in_rows():
         np.array([0]), np.array([1]), closed=np.array([[0, 0, trees.EXACT]]), row=np.array([0]), y=y
     )  # fmt: skip
     with pytest.raises(Refused):
-        trees.proved_bounds(as_checked(HAT), "z2", region_of(HAT, Box.uniform(1, 2, 1)), tree)
+        proofs.proved_bounds(as_checked(HAT), "z2", region_of(HAT, Box.uniform(1, 2, 1)), tree)
 
 
 @pytest.mark.parametrize("copy", [(-1, 1, 0.0), (1, -1, 0.0), (1, -1, 1e-9)])
@@ -137,11 +137,11 @@ def test_a_trusted_verdict_is_counted_for_each_unit(tmp_path):
     paths = certified(tmp_path, Network(1, nodes, "out"), Box.uniform(-1, 1, 1))
 
     def trust(header, arrays):
-        arrays[header["content"]["layers"]["z"]["method"]] = np.array(check.TRUSTED)
+        arrays[header["content"]["layers"]["z"]["method"]] = np.array(checker.TRUSTED)
 
     rewrite_archive(paths[0], trust)
     with pytest.raises(Refused, match="verdicts"):
-        check.check(*paths)
+        checker.check(*paths)
 
 
 @pytest.mark.parametrize("what", ["sources", "kind", "version"])
@@ -166,10 +166,10 @@ def test_a_network_file_that_leo_does_not_read_is_refused(tmp_path, what):
 
 def test_the_deviation_told_is_not_below_the_one_proved():
     """To six digits, 1.0000004 was 1."""
-    report = check.Report(0, 0, 0, 0, 0, 0, 1.0000004, np.zeros(1), np.ones(1))
-    assert "more than 1.00001 on" in check.lines(report)[-1]
-    exactly = check.Report(0, 0, 0, 0, 0, 0, 0.0, np.zeros(1), np.ones(1))
-    assert "more than 0 on" in check.lines(exactly)[-1]
+    report = checker.Report(0, 0, 0, 0, 0, 0, 1.0000004, np.zeros(1), np.ones(1))
+    assert "more than 1.00001 on" in checker.lines(report)[-1]
+    exactly = checker.Report(0, 0, 0, 0, 0, 0, 0.0, np.zeros(1), np.ones(1))
+    assert "more than 0 on" in checker.lines(exactly)[-1]
 
 
 def test_a_small_file_of_a_huge_matrix_is_refused(tmp_path):
@@ -339,7 +339,7 @@ def test_no_tree_proves_a_bound_that_is_exceeded(part):
                 assert not exceeds(-low, -region[node.name][0][0, unit]), f"seed {seed}"
             tree = random_tree(rng, net, node.name)
             try:
-                found = trees.proved_bounds(net, node.name, region, tree)
+                found = proofs.proved_bounds(net, node.name, region, tree)
             except (Refused, OverflowError, ValueError):  # a sum that no float holds, in exact arithmetic
                 continue
             for unit, sign, bound in zip(tree.units.tolist(), tree.signs.tolist(), found, strict=True):
@@ -386,13 +386,13 @@ def test_a_changed_certificate_is_refused_or_true(tmp_path, seed):
     network = Network(2, (*nodes, dense("out", at, rng.normal(size=(2, 3)), [0, 1])), "out")
     paths = certified(tmp_path, network, Box.uniform(-0.5, 0.5, 2), tolerance=1e-3)
     compressed, written, accepted = storage.load(paths[2]), paths[0].read_bytes(), 0
-    first = check.check(*paths)
+    first = checker.check(*paths)
     truths = {}
     for _ in range(60):
         paths[0].write_bytes(written)
         rewrite_archive(paths[0], lambda header, arrays: mutated(rng, header, arrays))
         try:
-            report = check.check(*paths)
+            report = checker.check(*paths)
         except Refused:
             continue
         accepted += 1
@@ -410,8 +410,8 @@ def test_a_changed_certificate_is_refused_or_true(tmp_path, seed):
             ):
                 assert below <= low
                 assert high <= above
-                assert state != check.ACTIVE or low >= 0
-                assert state != check.INACTIVE or high <= 0
-                assert state != check.UNSTABLE or low < 0 < high
+                assert state != checker.ACTIVE or low >= 0
+                assert state != checker.INACTIVE or high <= 0
+                assert state != checker.UNSTABLE or low < 0 < high
     assert first.trusted == 0
     assert 5 < accepted < 60

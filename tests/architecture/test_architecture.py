@@ -23,7 +23,8 @@ FLOORS = (
     {"api"},
     {"result"},
     {"files"},
-    {"report", "certificate", "compare", "door"},
+    {"report", "certificate", "door"},
+    {"compare"},
     {"rewrite"},
     {"stability"},
     {"execution"},
@@ -32,7 +33,8 @@ FLOORS = (
     {"network"},
     {"linear"},
     {"arithmetic", "tails"},
-    {"environment", "errors", "options", "paths"},
+    {"errors", "options", "paths"},
+    {"checker"},
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -46,9 +48,11 @@ def imports(path: Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found |= {node.module}
-            found |= {f"{node.module}.{alias.name}" for alias in node.names if is_module(node.module, alias.name)}
+        elif isinstance(node, ast.ImportFrom):
+            around = path.relative_to(ROOT).parts[: -node.level] if node.level else ()
+            source = ".".join([*around, *filter(None, [node.module])])
+            found |= {source}
+            found |= {f"{source}.{alias.name}" for alias in node.names if is_module(source, alias.name)}
     return found
 
 
@@ -79,6 +83,27 @@ def test_imports_run_downwards_only(path):
             )
             continue
         assert LEVEL[room] <= LEVEL[other], f"{here} imports {target}, which lies above it"
+
+
+CHECKER = ROOT / "leo_core" / "checker"
+
+
+@pytest.mark.parametrize("path", sorted(CHECKER.rglob("*.py")), ids=module_of)
+def test_the_checker_sees_numpy_and_itself(path):
+    for target in imports(path):
+        own = target.startswith("leo_core.checker")
+        assert own or target.split(".")[0] in {"numpy", "threadpoolctl", *sys.stdlib_module_names}, target
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_of)
+def test_the_engine_decides_by_its_own_bounds(path):
+    """It takes the checker's trees and readers; who writes, compares or shows certificates takes all of it."""
+    if room_of(module_of(path)) in ("checker", "certificate", "compare", "api", "cli"):
+        return
+    for target in imports(path):
+        if room_of(target) == "checker":
+            shared = [f"leo_core.checker.{name}" for name in ("trees", "networks", "environment", "errors")]
+            assert target in shared, f"{module_of(path)} imports {target}"
 
 
 @pytest.mark.parametrize("path", [p for p in SOURCES if p.parts[-2] != "leo_core"], ids=module_of)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from fractions import Fraction
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,11 +22,10 @@ from tampering import call_stable, mutated
 from truth import extremes, largest_difference, state_of
 
 import leo_core
-from leo_core import Box, State, storage
-from leo_core.certificate import check
-from leo_core.certificate.check import networks as archives
+from leo_core import Box, State, checker, storage
 from leo_core.certificate.evidence import gather
 from leo_core.certificate.write import Account, write
+from leo_core.checker import networks as archives
 from leo_core.cli import main
 from leo_core.errors import CertificateError, OutputError, UsageError
 from leo_core.execution.budget import Budget
@@ -45,7 +46,7 @@ class Files:
         write(self.path, certificate, {})
 
     def check(self):
-        return check.check(self.path, self.original, self.compressed)
+        return checker.check(self.path, self.original, self.compressed)
 
 
 def certified(network, box, *, tolerance=1e-3, prover_only=False, solver=None):
@@ -102,7 +103,7 @@ def test_what_is_written_is_accepted_and_true(tmp_path_factory, network_and_box,
     layers = {relu.source: account.evidence.stability.layers[relu.name] for relu in network.relus}
     for state, count in ((State.ACTIVE, report.active), (State.INACTIVE, report.inactive)):
         assert sum(layer.count(state) for layer in layers.values()) == count
-    content, arrays = check.open_certificate(files.path)
+    content, arrays = checker.open_certificate(files.path)
     assert untrue(content, arrays, network, account.rewritten.network, box) == []
     if tolerance == 0:
         assert certificate.deviation == 0
@@ -275,8 +276,8 @@ def test_a_tampered_certificate_is_refused_or_still_true(mutation, samples, tmp_
             if path.read_bytes() == before:
                 continue
             try:
-                check.check(path, files.original, files.compressed)
-            except check.Refused:
+                checker.check(path, files.original, files.compressed)
+            except checker.Refused:
                 refused += 1
                 continue
             harmless += 1
@@ -298,16 +299,16 @@ def test_a_changed_weight_is_another_network(which, samples, tmp_path):
             target = tmp_path / "changed.leo"
             storage.save(changed, target)
             paths = {"original": files.original, "compressed": files.compressed, which: target}
-            with pytest.raises(check.Refused, match=f"another {which}"):
-                check.check(files.path, **paths)
+            with pytest.raises(checker.Refused, match=f"another {which}"):
+                checker.check(files.path, **paths)
             # … and even where the certificate names it, only what is true of it is accepted
             path = tmp_path / "renamed.cert"
             path.write_bytes(files.path.read_bytes())
             named = {which: archives.read_network(target).digest}
             content, arrays = mutated(path, lambda c, a, named=named: c.update(named))
             try:
-                check.check(path, **paths)
-            except check.Refused:
+                checker.check(path, **paths)
+            except checker.Refused:
                 continue
             pair = (changed, account.rewritten.network) if which == "original" else (account.original, changed)
             assert untrue(content, arrays, *pair, box) == []
@@ -336,12 +337,20 @@ def test_damage_is_noticed(samples, tmp_path):
         path = tmp_path / "damaged.cert"
         path.write_bytes(data)
         try:
-            check.check(path, files.original, files.compressed)
-        except check.Refused:
+            checker.check(path, files.original, files.compressed)
+        except checker.Refused:
             continue
         # a bit that zip does not use; what it unpacks to is the same
-        content, arrays = check.open_certificate(path)
-        assert archives.checksum(content, arrays) == archives.checksum(*check.open_certificate(files.path))
+        content, arrays = checker.open_certificate(path)
+        assert archives.checksum(content, arrays) == archives.checksum(*checker.open_certificate(files.path))
+
+
+def test_another_version_is_refused_by_number(samples, tmp_path):
+    files = samples[0][0]
+    header, arrays = archives.open_archive(files.path)
+    storage.write_archive(tmp_path / "c.cert", {**header, "version": 0}, arrays)
+    with pytest.raises(checker.Refused, match="certificate of version 0, but this release reads version 1"):
+        checker.check(tmp_path / "c.cert", files.original, files.compressed)
 
 
 # --- Where only numpy is
@@ -356,22 +365,36 @@ class Nothing:
         if name.split(".")[0] in ("scipy", "click", "rich", "pluggy", "highspy", "pyscipopt", "onnx", "torch"):
             raise ImportError(name)
 sys.meta_path.insert(0, Nothing())
-from leo_core.certificate.check.__main__ import main
+from leo_core.checker.__main__ import main
 code = main([{str(files.path)!r}, {str(files.original)!r}, {str(files.compressed)!r}])
 ours = {{name for name in sys.modules if name.startswith("leo_")}}
-shared = ("leo_core", "leo_core.environment", "leo_core.errors")
-assert all(name.startswith("leo_core.certificate") or name in shared for name in ours), ours
+assert all(name == "leo_core" or name.startswith("leo_core.checker") for name in ours), ours
 sys.exit(code)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "no output differs by more than" in done.stdout
-    wrong = [sys.executable, "-m", "leo_core.certificate.check"]
+    wrong = [sys.executable, "-m", "leo_core.checker"]
     other = [str(files.path), str(files.compressed), str(files.compressed)]
     done = subprocess.run([*wrong, *other], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "another original" in done.stderr
     assert subprocess.run(wrong, capture_output=True, check=False).returncode == 2
+
+
+def test_a_copy_of_the_checker_is_enough(samples, tmp_path):
+    shutil.copytree(Path(checker.__file__).parent, tmp_path / "alone")
+    script = """
+import sys
+from alone.__main__ import main
+code = main(sys.argv[1:])
+assert not [name for name in sys.modules if name.startswith("leo_")]
+sys.exit(code)
+"""
+    files = samples[0][0]
+    command = [sys.executable, "-c", script, files.path, files.original, files.compressed]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 # --- As a user meets it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,15 +14,14 @@ from hypothesis import strategies as st
 import leo_core
 from leo_core import Affine, Box, Dense, Network, Relu, State
 from leo_core.bounds.interval import bound_network
+from leo_core.checker.trees import EMPTY, LEAF, describe
 from leo_core.errors import CheckpointError
 from leo_core.execution.budget import Budget
 from leo_core.execution.checkpoint import Checkpoint
 from leo_core.stability import boxes
-from leo_core.stability.evidence import WHOLE, Bisection, Leaf, Split
+from leo_core.stability.evidence import WHOLE, parts, proves, uncut
 from leo_core.stability.oracle import Oracle
 from leo_core.stability.prover import Prover
-from leo_core.stability.recall import _of_phases
-from leo_core.stability.recheck import proves
 from leo_core.testing.networks import chain
 
 ABOUT = {"network": "a", "seed": "0"}
@@ -187,29 +187,41 @@ def test_a_cut_short_search_hands_out_a_tree_that_parts_the_box(monkeypatch):
     assert len(cuts) > 2
     settled = [claim for cut in cuts for claim in (*cut.proved, *cut.refuted)]
     assert len(settled) == len(set(settled))
+    known = set()
     for cut in cuts:
-        assert cut.tree.parts(box.lower, box.upper)
-        again = boxes.split_box(HALVED, "dense2", claims, region, box, Budget(), pool, cut.tree)
+        known |= cut.proved
+        assert (set() if cut.tree is None else set(cut.tree.claims)) == (known if cut.proved else set())
+        lower, upper, _ = parts(cut.halvings, box.lower, box.upper)
+        leaf = cut.halvings.where == LEAF
+        assert (upper - lower)[leaf].prod(axis=1).sum() == 2**4
+        again = boxes.split_box(HALVED, "dense2", claims, region, box, Budget(), pool, cut.halvings)
         proved = {claim for part in again for claim in part.proved}
         assert proved == {claim for part in cuts for claim in part.proved}
 
 
-@pytest.mark.parametrize("kind", ["tree", "witness", "halvings", "in vain", "nonsense"])
+def forged(kind, inputs, key):
+    """What someone puts in the place of an entry."""
+    if kind == "witness":
+        return {"arrays": {"point": np.full(inputs, 25.0)}}
+    if kind == "nonsense":
+        return {"value": [[None]], "arrays": {"point": np.zeros((2, 2)), "axis": np.zeros(1)}}
+    claim = (int(key[2]), int(key[3])) if len(key) == 4 else (0, 1)
+    arrays = {}
+    tree = {
+        "tree": uncut([claim], {}, how=EMPTY),
+        "tree that claims more": uncut([claim, (claim[0], -claim[1])], {}, how=EMPTY),
+        "halvings": replace(WHOLE, where=np.array([0, -1]), unit=np.array([0, 0])),
+    }[kind]
+    return {"value": describe(tree, arrays), "arrays": arrays}
+
+
+@pytest.mark.parametrize("kind", ["tree", "tree that claims more", "witness", "halvings", "in vain", "nonsense"])
 def test_an_edited_checkpoint_makes_no_verdict_wrong(kind, tmp_path, monkeypatch):
     network = HALVED if kind == "halvings" else PHASES
-    put = Checkpoint.put
-    leaf, arrays = _of_phases(Leaf({}, infeasible=True))
-    point = np.full(network.input_size, 0.25)
-    forged = {
-        "tree": {"value": leaf, "arrays": arrays},
-        "witness": {"arrays": {"point": 100 * point}},
-        "halvings": {"arrays": {"axis": np.array([0, -1, -1], np.int32), "at": np.array([-1.0, 0, 0]),
-                                "child": np.array([1, 0, 0])}},
-        "nonsense": {"value": [[None]], "arrays": {"point": np.zeros((2, 2)), "axis": np.zeros(1)}},
-    }  # fmt: skip
+    inputs, put = network.input_size, Checkpoint.put
     with monkeypatch.context() as patch:
         if kind != "in vain":
-            patch.setattr(Checkpoint, "put", lambda self, *key, **_: put(self, *key, **forged[kind]))
+            patch.setattr(Checkpoint, "put", lambda self, *key, **_: put(self, *key, **forged(kind, inputs, key)))
         leo_core.analyze(network, BOX, solver="highs", checkpoint=tmp_path / "c")
     about = {}
     with monkeypatch.context() as patch:
@@ -220,8 +232,9 @@ def test_an_edited_checkpoint_makes_no_verdict_wrong(kind, tmp_path, monkeypatch
             for unit in range(30):
                 for sign in (1, -1):
                     for name in ("tree", "witness", "hint") if kind != "in vain" else ():
-                        checkpoint.put(name, node, unit, sign, **forged[kind])
-            checkpoint.put("halvings", node, **forged.get(kind, {}))
+                        key = (name, node, unit, sign)
+                        checkpoint.put(*key, **forged(kind, inputs, key))
+            checkpoint.put("halvings", node, **({} if kind == "in vain" else forged(kind, inputs, ())))
     found = leo_core.analyze(network, BOX, solver="highs", checkpoint=tmp_path / "c")
     assert same(found, network)
 
@@ -230,7 +243,7 @@ def test_a_tree_proves_its_own_claim_and_no_other():
     found = undisturbed(PHASES)
     region = bound_network(PHASES, Box.uniform(-1, 1, 9))
     proved = [(name, unit, tree) for name, layer in found.layers.items() for unit, tree in layer.trees.items()]
-    assert any(isinstance(tree, Split) for _, _, tree in proved)
+    assert any((tree.where > 0).any() for _, _, tree in proved)
     for relu, unit, tree in proved:
         target = PHASES[relu].source
         sign = 1 if found.layers[relu].state[unit] == State.INACTIVE else -1
@@ -240,22 +253,42 @@ def test_a_tree_proves_its_own_claim_and_no_other():
                 holding = holding.tightened(PHASES[name].source, layer.lower, layer.upper)
         assert proves(tree, PHASES, target, (unit, sign), holding, Budget())
         assert not proves(tree, PHASES, target, (unit, -sign), region, Budget())
+        other = replace(tree, signs=-tree.signs)
+        assert not proves(other, PHASES, target, (unit, -sign), region, Budget())
+        more = replace(tree, units=np.append(tree.units, unit), signs=np.append(tree.signs, -sign))
+        assert not proves(more, PHASES, target, (unit, sign), holding, Budget())
         assert not proves(tree, PHASES, target, (unit, sign), holding, Budget.of(0))
 
 
 @pytest.mark.parametrize(
-    ("axis", "at", "child"),
+    ("where", "unit"),
     [
-        ([0, -1, -1], [0.5, 0, 0], [0, 0, 0]),  # a cycle
-        ([0, -1], [0.5, 0], [1, 0]),  # half a half
-        ([0, 0, -1, -1], [0.5, 0.25, 0, 0], [1, 1, 0, 0]),  # a part twice
-        ([0, -1, -1], [1.5, 0, 0], [1, 0, 0]),  # cut outside
-        ([0, -1, -1], [np.nan, 0, 0], [1, 0, 0]),
-        ([5, -1, -1], [0.5, 0, 0], [1, 0, 0]),  # no such input
+        ([], []),
+        ([0, -1], [0, 0]),  # half a half
+        ([0, 0, -1, -1], [0, 1, 0, 0]),
+        ([0, -1, -1, -1], [0, 0, 0, 0]),  # a part twice
+        ([-1, 0, -1], [0, 0, 0]),  # a cut of what is not there
+        ([0, -1, -1], [2, 0, 0]),  # an input that is fixed
+        ([0, -1, -1], [5, 0, 0]),  # no such input
+        ([0, -1, -1], [-1, 0, 0]),
+        ([0, -1, -1], [0.5, 0, 0]),
+        ([1, -1, -1], [0, 0, 0]),  # a cut by sign
+        ([np.nan, -1, -1], [0, 0, 0]),
     ],
 )
-def test_halvings_that_do_not_part_the_box_are_known(axis, at, child):
-    tree = Bisection(np.array(axis, np.int32), np.array(at, float), np.array(child))
-    assert not tree.parts(np.zeros(2), np.ones(2))
-    assert WHOLE.parts(np.zeros(2), np.ones(2))
-    assert Bisection(np.array([0, -1, -1]), np.array([0.5, 0, 0]), np.array([1, 0, 0])).parts(np.zeros(2), np.ones(2))
+def test_halvings_that_do_not_part_the_box_are_known(where, unit):
+    lower, upper = np.zeros(3), np.array([1.0, 1.0, 0.0])
+    with pytest.raises((ValueError, IndexError)):
+        parts(replace(WHOLE, where=np.array(where), unit=np.array(unit)), lower, upper)
+    assert parts(WHOLE, lower, upper)[1].tolist() == [[1, 1, 0]]
+    halved = replace(WHOLE, where=np.array([0, -1, -1]), unit=np.array([1, 0, 0]))
+    assert parts(halved, lower, upper)[1].tolist() == [[1, 1, 0], [1, 0.5, 0], [1, 1, 0]]
+
+
+def test_a_checkpoint_of_another_version_is_refused_by_number(tmp_path):
+    filled(tmp_path / "c")
+    older = (tmp_path / "c").read_bytes().replace(b"LEO checkpoint 2", b"LEO checkpoint 1", 1)
+    (tmp_path / "c").write_bytes(older)
+    with pytest.raises(CheckpointError, match="of version 1, but this release reads version 2; choose another file"):
+        opened(tmp_path / "c")
+    assert (tmp_path / "c").read_bytes() == older

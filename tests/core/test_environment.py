@@ -16,10 +16,10 @@ import threadpoolctl
 
 from leo_backends.highs import HighsSolver
 from leo_core import api
-from leo_core.certificate.check import Refused
-from leo_core.certificate.check import check as check_certificate
+from leo_core.checker import Refused
+from leo_core.checker import check as check_certificate
+from leo_core.checker.environment import blas_fault, ieee, one_thread, own_thread, settle, thread_fault, undisturbed
 from leo_core.domain import Box
-from leo_core.environment import blas_fault, ieee, one_thread, own_thread, settle, thread_fault, undisturbed
 from leo_core.errors import LeoError, MachineError
 from leo_core.linear import Dense
 from leo_core.milp.checked import CheckedSolver
@@ -130,11 +130,11 @@ state[28:32] = (int.from_bytes(state.raw[28:32], "little") | {MODES[mode]}).to_b
 libm.fesetenv(state)
 import numpy as np
 libm.fesetenv(before)
-from leo_core.environment import blas_fault, thread_fault
+from leo_core.checker.environment import blas_fault, thread_fault
 assert not thread_fault()
 if not blas_fault(): raise SystemExit("one thread")
 import leo_core
-from leo_core.environment import ieee
+from leo_core.checker.environment import ieee
 from leo_core.network import Network, Affine
 from leo_core.linear import Dense
 with ieee():
@@ -190,13 +190,13 @@ def test_the_checker_by_itself_sets_it_right_too(tmp_path):
 
 
 def test_the_checker_refuses_where_it_cannot_be_had(tmp_path, monkeypatch):
-    monkeypatch.setattr("leo_core.environment.blas_fault", lambda: "two and two are five")
+    monkeypatch.setattr("leo_core.checker.environment.blas_fault", lambda: "two and two are five")
     with pytest.raises(Refused, match="two and two are five in the threads of numpy's BLAS"):
         check_certificate(*[tmp_path / name for name in ("c", "a", "b")])
 
 
 def test_where_it_cannot_be_set_right_nothing_is_computed(monkeypatch):
-    monkeypatch.setattr("leo_core.environment.thread_fault", lambda: "two and two are five")
+    monkeypatch.setattr("leo_core.checker.environment.thread_fault", lambda: "two and two are five")
     with pytest.raises(MachineError, match="two and two are five in this thread"):
         api.compress(None, "-1,1")
 

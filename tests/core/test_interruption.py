@@ -119,7 +119,7 @@ def test_inside_rewriting_and_deciding(net, tmp_path, monkeypatch):
         ("leo_core.api.read", ("inspect", "NET", *BOX)),
         ("leo_core.api.read", ("verify", "NET", "NET", *BOX)),
         ("leo_core.api._box", ("compress", "NET", "OUT", *BOX)),
-        ("leo_core.certificate.check.verdicts", ("check", "CERT", "NET", "SMALLER")),
+        ("leo_core.checker.verdicts", ("check", "CERT", "NET", "SMALLER")),
     ],
 )
 def test_before_there_is_a_result_json_says_so(target, arguments, net, tmp_path, monkeypatch):

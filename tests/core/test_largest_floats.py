@@ -13,7 +13,7 @@ from truth import largest_difference
 from leo_core import api
 from leo_core.arithmetic import float_up
 from leo_core.certificate import evidence
-from leo_core.certificate.check.numbers import upwards
+from leo_core.checker.numbers import upwards
 from leo_core.domain import Box
 from leo_core.errors import EncodingError, OutputError
 from leo_core.linear import Dense, Sparse

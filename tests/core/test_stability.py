@@ -21,6 +21,7 @@ from leo_core.bounds.dual import given as given_multipliers
 from leo_core.bounds.interval import bound_network
 from leo_core.bounds.region import Region
 from leo_core.bounds.upto import upto
+from leo_core.checker.trees import EMPTY
 from leo_core.domain import Box
 from leo_core.errors import MissingExtraError
 from leo_core.execution.budget import Budget
@@ -31,7 +32,7 @@ from leo_core.network import INPUT, Affine, Network, Relu
 from leo_core.plugins import registry
 from leo_core.stability import Method, State, decide
 from leo_core.stability import isa as isa_module
-from leo_core.stability.evidence import Bisection, Leaf
+from leo_core.stability.evidence import parts
 from leo_core.testing.networks import chain, leaky, residual, skip
 from leo_core.testing.reference import ReferenceSolver
 from leo_core.testing.wrong import FAULTS, WrongSolver, hangs, kills_its_process
@@ -95,26 +96,34 @@ def recheck(network, target, unit, state, tree, box):
     objective[unit] = -1.0 if state == State.ACTIVE else 1.0
     truth = extremes(network, box)
 
-    def walk(at, region):
-        if isinstance(at, Leaf):
-            zero = objective * 0 if at.infeasible else objective
-            bound = bound_above_exact(network, target, zero, region, at.multipliers, at.tilts)
-            assert region.empty or (bound < 0 if at.infeasible else bound <= 0)
+    claim = tree.claims.index((unit, int(objective[unit])))
+    closing = {node: k for k, (node, of, _) in enumerate(tree.closed.tolist()) if of == claim}
+    empty = tree.closed[:, 2] == EMPTY
+    if not (tree.where > 0).any() and not tree.y and not empty.any():  # halvings of the box
+        lower, upper, _ = parts(tree, box.lower, box.upper)
+        boxes = [(lower[node], upper[node]) for node in closing]
+        assert sum(volume(*ends) for ends in boxes) == volume(box.lower, box.upper)
+        for ends in boxes[:20]:
+            low, high = extremes(network, Box(*ends))[target][unit]
+            assert high <= 0 if objective[unit] > 0 else low >= 0
+        return
+
+    def walk(node, region):
+        at = tree.where[node] - 1
+        if at < 0:
+            k = closing[node]
+            y = {name: values[tree.row[k]] for name, values in tree.y.items()} if tree.row[k] >= 0 else {}
+            zero = objective * 0 if empty[k] else objective
+            bound = bound_above_exact(network, target, zero, region, y, tree.tilts.get(k, {}))
+            assert region.empty or (bound < 0 if empty[k] else bound <= 0)
             return
-        if isinstance(at, Bisection):
-            lower, upper = at.boxes(box.lower, box.upper)
-            assert sum(volume(*ends) for ends in zip(lower, upper, strict=True)) == volume(box.lower, box.upper)
-            for ends in list(zip(lower, upper, strict=True))[:20]:
-                low, high = extremes(network, Box(*ends))[target][unit]
-                assert high <= 0 if objective[unit] > 0 else low >= 0
-            return
-        for half, active in ((at.on, True), (at.off, False)):
-            part = region.split(at.node, at.unit, active=active)
+        plan = list(upto(network, target).positions)
+        for half, active in ((tree.first[node], True), (tree.first[node] + 1, False)):
+            part = region.split(plan[at], tree.unit[node], active=active)
             if not part.empty:
-                plan = list(upto(network, target).positions)
                 known = Region(part.lower, part.upper, {name: part.intervals[name] for name in plan})
                 first = np.zeros(1, np.int64)
-                part = descend(network, target, known.take(first), first + plan.index(at.node))[0].one(0)
+                part = descend(network, target, known.take(first), first + at)[0].one(0)
             walk(half, part)
 
     region = Region.of(box)
@@ -122,7 +131,7 @@ def recheck(network, target, unit, state, tree, box):
         if isinstance(node, Affine):
             low, high = zip(*truth[node.name], strict=True)
             region = region.tightened(node.name, np.array([down(v) for v in low]), np.array([up(v) for v in high]))
-    walk(tree, region)
+    walk(0, region)
 
 
 def volume(lower, upper) -> Fraction:

@@ -13,7 +13,7 @@ from tampering import mutated
 
 import leo_core
 from leo_core import storage, tails
-from leo_core.certificate.check import lines, networks
+from leo_core.checker import lines, networks
 from leo_core.errors import CertificateError, NetworkError, OutputError
 from leo_core.linear import Dense
 from leo_core.network import TAILS, Affine, Network

@@ -10,8 +10,7 @@ import pytest
 from tampering import call_stable, mutated
 
 import leo_core
-from leo_core import State, storage
-from leo_core.certificate import check
+from leo_core import State, checker, storage
 from leo_core.files import read
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
@@ -24,7 +23,7 @@ class OnlyNumpy:
         if name.split(".")[0] in ("scipy", "click", "rich", "pluggy", "highspy", "pyscipopt", "onnx", "torch", "keras"):
             raise ImportError(name)
 sys.meta_path.insert(0, OnlyNumpy())
-from leo_core.certificate.check.__main__ import main
+from leo_core.checker.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """
 FILES = (
@@ -80,8 +79,8 @@ def test_an_unstable_unit_is_never_accepted_as_stable(file, nets, index, tmp_pat
     for _ in range(8):
         paths[0].write_bytes(whole)
         mutated(paths[0], lambda content, arrays: call_stable(content, arrays, rng))
-        with pytest.raises(check.Refused, match="is not proved"):
-            check.check(*paths)
+        with pytest.raises(checker.Refused, match="is not proved"):
+            checker.check(*paths)
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if file.startswith("mnist_l1")])

@@ -1,6 +1,6 @@
 """Re-checks a certificate: numpy alone, no solver, none of the engine (docs/reference/certificate.md).
 
-    python -m leo_core.certificate.check CERTIFICATE ORIGINAL.leo COMPRESSED.leo
+    python -m leo_core.checker CERTIFICATE ORIGINAL.leo COMPRESSED.leo
 
 A wrong number in a certificate can only make a bound weaker (:mod:`.bounds`, :mod:`.difference`).
 """
@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from leo_core.certificate.check.bounds import Region, bounded, limited
-from leo_core.certificate.check.difference import Difference, Roles
-from leo_core.certificate.check.networks import Net, OfAnother, Refused, open_archive, read_network
-from leo_core.certificate.check.trees import BATCH, Tree, proved_bounds, signs_at
-from leo_core.environment import ieee
-from leo_core.errors import MachineError
+from .bounds import Region, bounded, limited
+from .difference import Difference, Roles
+from .environment import ieee
+from .errors import MachineError, OfAnother, Refused
+from .networks import Net, open_archive, read_network
+from .proofs import BATCH, proved_bounds, signs_at
+from .trees import Tree, tree_of
 
 Array = Any
 Note = Callable[[str], None]
@@ -104,8 +105,10 @@ def require_meant(f: Net, g: Net, content: Mapping[str, Any]) -> None:
 def open_certificate(path: Any) -> tuple[dict[str, Any], dict[str, Array]]:
     """(description, arrays) of a certificate of this version."""
     header, arrays = open_archive(path)
-    if header.get("format") != "leo certificate" or header.get("version") != VERSION:
-        raise Refused(f"not a LEO certificate of version {VERSION}")
+    if header.get("format") != "leo certificate":
+        raise Refused("not a LEO certificate")
+    if header.get("version") != VERSION:
+        raise Refused(f"a certificate of version {header.get('version')}, but this release reads version {VERSION}")
     return header["content"], arrays
 
 
@@ -190,20 +193,6 @@ def deviates(f: Net, g: Net, region: Region, roles: Roles, claimed: float) -> fl
     if not deviation <= claimed:
         raise Refused(f"a deviation of at most {claimed:.6g} is claimed, {deviation:.6g} is proved")
     return deviation
-
-
-def tree_of(described: Mapping[str, Any], arrays: Mapping[str, Array]) -> Tree:
-    """A tree from its description."""
-    tilts: dict[int, dict[str, tuple[Array, Array, Array]]] = {}
-    for closing, node, units, share, slope in described["tilts"]:
-        tilts.setdefault(closing, {})[node] = (
-            arrays[units], arrays[share].astype(np.float64), arrays[slope].astype(np.float64)
-        )  # fmt: skip
-    claims, where, unit, closed, row = (
-        arrays[described[what]] for what in ("claims", "where", "unit", "closed", "row")
-    )
-    y = {node: arrays[name] for node, name in described["y"].items()}
-    return Tree(claims[:, 0], claims[:, 1], where, unit, closed, row, y, tilts)
 
 
 def roles_of(content: Mapping[str, Any], arrays: Mapping[str, Array]) -> Roles:

@@ -13,24 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from .errors import Refused
+
 Array = Any
 
 VERSION = 1  # of the files that networks are read from
 MOST = 2**32  # bytes that an archive may unpack to, and that the matrices of a network may take
 TAILS = ("", "softmax", "log_softmax", "sigmoid", "tanh")  # what may follow a network, by name
 MOST_JSON = 2**27  # bytes of a header: as Python values it takes many times that
-
-
-class Refused(Exception):  # noqa: N818 - a verdict, not a fault
-    """The certificate does not hold, or is none."""
-
-
-class OfAnother(Refused):
-    """It is about other networks; ``which`` says whose digest is not the one given: "original" or "compressed"."""
-
-    def __init__(self, which: str) -> None:
-        super().__init__(f"it is of another {which} network")
-        self.which = which
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +109,13 @@ def checksum(content: Mapping[str, Any], arrays: Mapping[str, Array]) -> str:
         digest.update(json.dumps([name, array.dtype.str, array.shape]).encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
+
+
+def keep(array: Array, arrays: dict[str, Array]) -> str:
+    """Add an array to those of a file; its name there."""
+    name = f"array{len(arrays)}"
+    arrays[name] = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
+    return name
 
 
 def read_network(path: Any) -> Net:

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from leo_core.certificate.check.networks import Net, Node, Refused
-from leo_core.certificate.check.numbers import TINY, gamma, like, put, times, upwards
+from .errors import Refused
+from .networks import Net, Node
+from .numbers import TINY, gamma, like, put, times, upwards
 
 Array = Any
 Region = dict[str, tuple[Array, Array]]  # by affine node and "input": bounds, (regions × units)

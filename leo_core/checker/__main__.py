@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from leo_core.certificate.check import Refused, check, lines
+from . import Refused, check, lines
 
 
 def main(arguments: Sequence[str]) -> int:
     """The command: 0 if all of it holds, 1 if not, 2 if it was used wrongly."""
     if len(arguments) != 3:
-        print("use: python -m leo_core.certificate.check CERTIFICATE ORIGINAL.leo COMPRESSED.leo", file=sys.stderr)
+        print("use: python -m leo_core.checker CERTIFICATE ORIGINAL.leo COMPRESSED.leo", file=sys.stderr)
         return 2
     certificate, original, compressed = arguments
     try:

@@ -1,43 +1,21 @@
-"""Evidence: trees of cuts whose leaves hold multipliers, and witnesses."""
+"""What trees of cuts and witnesses show of a network's units."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from leo_core.certificate.check.bounds import Region, chunk, interval, one_hot, tightened, upper_bound
-from leo_core.certificate.check.networks import Net, Node, Refused
-from leo_core.certificate.check.numbers import rational, times, upwards
+from .bounds import Region, chunk, interval, one_hot, tightened, upper_bound
+from .errors import Refused
+from .networks import Net, Node
+from .numbers import rational, times, upwards
+from .trees import EMPTY, EXACT, LEAF, PLAIN, Tree
 
 Array = Any
 
-LEAF = -1  # a node that is not cut
-PLAIN, EXACT, EMPTY = 0, 1, 2  # how a leaf is closed
 BATCH = 256  # regions bounded at once
-
-
-@dataclass(frozen=True, eq=False)
-class Tree:
-    """Bounds on sign·unit of one affine node, for some claims (units, signs) at a time.
-
-    Node k in level order is left whole (``where[k]`` = −1), or cut at the middle of input ``unit[k]`` (0), or by the
-    sign of unit ``unit[k]`` of the ``where[k]``-th node before the target. The m-th node that is cut has the nodes
-    2m + 1 (below, or on) and 2m + 2. ``closed`` (closings × 3): node, claim, and how: by adaptive slopes (0), in exact
-    arithmetic (1), or as an empty region (2), the last two with ``y``, multipliers by affine node (row of ``y`` per
-    closing: ``row``, −1 for none), and ``tilts`` by closing.
-    """
-
-    units: Array
-    signs: Array
-    where: Array = field(default_factory=lambda: np.array([LEAF]))
-    unit: Array = field(default_factory=lambda: np.array([0]))
-    closed: Array = field(default_factory=lambda: np.zeros((0, 3), np.int64))
-    row: Array = field(default_factory=lambda: np.zeros(0, np.int64))
-    y: Mapping[str, Array] = field(default_factory=dict)
-    tilts: Mapping[int, Mapping[str, tuple[Array, Array, Array]]] = field(default_factory=dict)
 
 
 def proved_bounds(net: Net, target: str, region: Region, tree: Tree) -> Array:
@@ -46,7 +24,6 @@ def proved_bounds(net: Net, target: str, region: Region, tree: Tree) -> Array:
     plan = net.before([target])
     affine = [node for node in plan if not node.relu]
     cut = tree.where != LEAF
-    first = 2 * np.cumsum(cut) - 1  # of the halves of a node that is cut
     by_node: dict[int, list[int]] = {}
     for k, node in enumerate(tree.closed[:, 0].tolist()):
         by_node.setdefault(node, []).append(k)
@@ -71,7 +48,7 @@ def proved_bounds(net: Net, target: str, region: Region, tree: Tree) -> Array:
         found[(is_open & ~cut[ids][:, None]).any(axis=0)] = np.inf
         going = np.flatnonzero(is_open.any(axis=1) & cut[ids])
         if len(going):
-            waiting.append(halves(affine, tree, ids[going], first, take(regions, going), is_open[going]))
+            waiting.append(halves(affine, tree, ids[going], take(regions, going), is_open[going]))
     return found
 
 
@@ -102,7 +79,7 @@ def take(regions: Region, rows: Any) -> Region:
     return {name: (low[rows], high[rows]) for name, (low, high) in regions.items()}
 
 
-def halves(affine: Sequence[Node], tree: Tree, ids: Array, first: Array, regions: Region, is_open: Array) -> Any:
+def halves(affine: Sequence[Node], tree: Tree, ids: Array, regions: Region, is_open: Array) -> Any:
     """Both halves of regions that are cut, beside each other."""
     twice = np.repeat(np.arange(len(ids)), 2)
     regions = {name: (low[twice], high[twice]) for name, (low, high) in regions.items()}
@@ -114,7 +91,7 @@ def halves(affine: Sequence[Node], tree: Tree, ids: Array, first: Array, regions
         else:
             low[2 * k, unit], high[2 * k + 1, unit] = max(low[2 * k, unit], 0.0), min(high[2 * k + 1, unit], 0.0)
     since = np.repeat(np.where(tree.where[ids] == 0, -1, tree.where[ids] - 1), 2)
-    return np.stack([first[ids], first[ids] + 1], axis=1).ravel(), regions, since, is_open[twice]
+    return np.stack([tree.first[ids], tree.first[ids] + 1], axis=1).ravel(), regions, since, is_open[twice]
 
 
 def closings(net: Net, target: str, regions: Region, tree: Tree, closing: Sequence[tuple[int, int]]) -> Array:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from leo_core.certificate.check.bounds import (
+from .bounds import (
     Region,
     interval,
     one_hot,
@@ -23,8 +23,9 @@ from leo_core.certificate.check.bounds import (
     upper_bound,
     values_of,
 )
-from leo_core.certificate.check.networks import Net, Node, Refused
-from leo_core.certificate.check.numbers import TINY, gamma, rational, times, upwards
+from .errors import Refused
+from .networks import Net, Node
+from .numbers import TINY, gamma, rational, times, upwards
 
 Array = Any
 

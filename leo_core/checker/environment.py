@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.errors import MachineError
+from .errors import MachineError
 
 Result = TypeVar("Result")
 
