@@ -380,6 +380,7 @@ def _decide(
             trust=settings.trust,
             budget=budget,
             unit_seconds=math.inf if settings.unit_time_limit is None else settings.unit_time_limit,
+            every_unit=settings.every_unit,
             jobs=jobs,
             listener=listener,
             seed=settings.seed,

@@ -236,13 +236,16 @@ def compress(
     help="Decide with solver A, asking B the same, then with B alone; compare answers and verdicts, and exit with 1 "
     "where they contradict each other. By the paper strategy, as the cascade asks next to nothing.",
 )
+@click.option(
+    "--every-unit", is_flag=True, help="Of networks on images, decide each ReLU and not each channel: it can take long."
+)
 @_json_option
 @_quiet_option
 def inspect(source: str, domain: str, solvers: str | None, as_json: bool, quiet: bool, **options: Any) -> None:
     """Count the ReLUs of IN that never change state on the domain; write nothing."""
     from leo_core import api
     from leo_core.report.json import stability_json
-    from leo_core.report.table import as_text, how_decided, outlook, stability_table
+    from leo_core.report.table import as_text, channels_table, how_decided, outlook, stability_table
 
     stop = current_stop()
     require_apart({"IN": source, "the domain": domain}, {"the checkpoint": options["checkpoint"]})
@@ -255,7 +258,7 @@ def inspect(source: str, domain: str, solvers: str | None, as_json: bool, quiet:
         if as_json:
             print_json({**stability_json(stability), "interrupted": stability.interrupted or stop.heard})
             return
-        click.echo(as_text(stability_table(stability)))
+        click.echo(as_text(channels_table(stability) if stability.by_channels else stability_table(stability)))
         how = f"{stability.strategy} strategy, solver {stability.solver}, {stability.seconds:.1f} s"
         click.echo(f"\n{how_decided(stability)}; {how}")
         for line in ("stopped early" if stability.interrupted else None, outlook(stability)):

@@ -40,6 +40,8 @@ class Options:
         Seconds for everything, or None. Units not decided by then are kept.
     unit_time_limit:
         Seconds that any one unit may take by itself, or None.
+    every_unit:
+        Of networks on images, decide each unit and not the channels only, which can take very long.
     jobs:
         Processes that share the work.
     trust:
@@ -59,6 +61,7 @@ class Options:
     strategy: str = "cascade"
     time_limit: float | None = None
     unit_time_limit: float | None = None
+    every_unit: bool = False
     jobs: int = 1
     trust: str = "proved"
     seed: int = 0

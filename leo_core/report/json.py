@@ -25,9 +25,11 @@ def stability_json(stability: StabilityMap) -> dict[str, Any]:
                 "inactive": layer.count(State.INACTIVE),
                 "unstable": layer.count(State.UNSTABLE),
                 "undecided": layer.count(State.UNDECIDED),
+                **({"channels": counts} if (counts := layer.channel_counts()) else {}),
             }
             for layer in stability.layers.values()
         ],
+        "asked": "groups" if stability.by_channels else "units",
         "seconds": round(stability.seconds, 6),
         "strategy": stability.strategy,
         "solver": stability.solver,

@@ -34,6 +34,25 @@ def stability_table(stability: StabilityMap) -> Table:
     return table
 
 
+def channels_table(stability: StabilityMap) -> Table:
+    """One row per ReLU layer of a network on images: how many channels are of each kind."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("ReLU layer")
+    counts = {layer.relu: layer.channel_counts() for layer in stability.layers.values()}
+    headings = ("total", "inactive", "constant", "active", "unstable", "undecided")
+    for heading in ("channels", *headings[1:], "units each"):
+        table.add_column(heading, justify="right")
+    for layer in stability.layers.values():
+        found = counts[layer.relu]
+        row = [str(found[heading]) for heading in headings]
+        table.add_row(layer.relu, *row, str(layer.units // max(1, found["total"])))
+    table.add_row("all", *(str(sum(found[heading] for found in counts.values())) for heading in headings), "")
+    return table
+
+
 def before_after_table(before: Network, after: Network, bytes_: tuple[int, int] | None = None) -> Table:
     """Widths, connections, parameters and, where they are known, file sizes; and what is left of each.
 
@@ -86,12 +105,24 @@ def how_decided(stability: StabilityMap) -> str:
 
 def outlook(stability: StabilityMap) -> str | None:
     """What a user should know who hoped for more: no ReLU is stable, or the work is not finished."""
+    if stability.by_channels:
+        return _channels_outlook(stability)
     stable = stability.count(State.ACTIVE) + stability.count(State.INACTIVE)
     undecided = stability.count(State.UNDECIDED)
     if undecided:
         return f"{undecided} of {stability.units} ReLUs are undecided: they are kept; more time may settle them"
     if stability.units and not stable:
         return "no ReLU keeps one state on this domain: there is nothing to gain from stability here"
+    return None
+
+
+def _channels_outlook(stability: StabilityMap) -> str | None:
+    counts = [layer.channel_counts() for layer in stability.layers.values()]
+    total, undecided = (sum(found[kind] for found in counts) for kind in ("total", "undecided"))
+    if undecided:
+        return f"{undecided} of {total} channels are undecided: they are kept; --every-unit asks for each unit"
+    if not any(found[kind] for found in counts for kind in ("inactive", "constant", "active")):
+        return "every channel changes state on this domain: there is nothing to gain from stability here"
     return None
 
 

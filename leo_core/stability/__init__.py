@@ -40,6 +40,7 @@ def decide(
     trust: str = "proved",
     budget: Budget | None = None,
     unit_seconds: float = math.inf,
+    every_unit: bool = False,
     jobs: int = 1,
     listener: Listener = silent,
     seed: int = 0,
@@ -49,6 +50,8 @@ def decide(
 
     Whatever ends the work early (the budget, Ctrl-C, the end of memory), the map returned is valid: what is not shown
     is undecided. ``strategy`` is one of ``leo_core.options.STRATEGIES``; one unit may take ``unit_seconds`` by itself;
+    of networks on images only the cascade decides more than a few thousand units, and it decides channels unless
+    ``every_unit`` is set (:mod:`~leo_core.stability.channels`);
     ``jobs`` processes share the work where the strategy can; ``checkpoint`` holds what earlier runs found.
     """
     begun = time.monotonic()
@@ -60,7 +63,7 @@ def decide(
         with np.errstate(all="ignore"):  # an overflow makes a bound infinite or NaN, and the unit stays undecided
             _intervals(network, box, tally)
             kept = checkpoint or Checkpoint()
-            work = Work(network, box, checked, trust, budget or Budget(), unit_seconds, seed, pool, kept)
+            work = Work(network, box, checked, trust, budget or Budget(), unit_seconds, every_unit, seed, pool, kept)
             _STRATEGIES[strategy](work, tally)
     except KeyboardInterrupt:
         interrupted = True

@@ -21,6 +21,7 @@ from leo_core.execution.pool import LOST
 from leo_core.network import Affine
 from leo_core.stability.attack import ascend, scatter
 from leo_core.stability.boxes import split_box
+from leo_core.stability.channels import decide_channels, has_channels
 from leo_core.stability.evidence import uncut
 from leo_core.stability.prover import NODES
 from leo_core.stability.recall import Recall
@@ -53,6 +54,9 @@ def decide_by_cascade(work: Work, tally: Tally) -> None:
     where claims are open, all there is; what that proves makes the bounds of later layers tighter.
     """
     network = work.network
+    if has_channels(network) and not work.every_unit:
+        decide_channels(work, tally)
+        return
     starts = _Starts(work)
     region = Region.of(work.box)
     for thorough in (False, True):

@@ -9,7 +9,7 @@ from leo_core.bounds.region import Region
 from leo_core.checker.trees import Tree
 from leo_core.execution.events import Listener, Note, Progress
 from leo_core.network import Affine, Network, Relu
-from leo_core.stability.verdict import Claim, LayerStability, Method, State
+from leo_core.stability.verdict import Channels, Claim, LayerStability, Method, State
 
 Array = NDArray[np.float64]
 
@@ -30,6 +30,8 @@ class Tally:
         self._upper = {name: np.full(size, np.inf) for name, size in sizes.items()}
         self._seen: dict[str, dict[tuple[int, int], Array]] = {name: {} for name in sizes}
         self._trees: dict[str, dict[int, Tree]] = {name: {} for name in sizes}
+        #: What is known of channels, by affine node.
+        self.channels: dict[str, Channels] = {}
         self._number = {name: number for number, name in enumerate(self._order, 1)}
         self._decided, self._total = 0, sum(sizes.values())
         self._at = ""
@@ -125,6 +127,7 @@ class Tally:
                     for unit in np.flatnonzero(self._state[name] == State.UNSTABLE).tolist()
                 },
                 trees=dict(self._trees[name]),
+                channels=self.channels.get(name),
             )
             for name in self._order
             for relu in self._relus[name]

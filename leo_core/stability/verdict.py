@@ -14,6 +14,7 @@ from leo_core.checker.trees import Tree
 from leo_core.domain import Box
 
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 #: (unit, sign): 'sign·a_unit is never positive'.
 Claim: TypeAlias = tuple[int, int]
 
@@ -39,6 +40,26 @@ class Method(IntEnum):
 
 @final
 @dataclass(frozen=True, eq=False)
+class Channels:
+    """What is known of the channels of one ReLU node, each (channels,).
+
+    Attributes
+    ----------
+    positive, negative, varies:
+        Shown by points, beyond doubt: some unit's z is above zero, some unit's z is below, some unit's relu(z) is not
+        always the same.
+    constant:
+        Proved: of no unit does relu(z) vary on the box by more than a rounding of the network's dtype.
+    """
+
+    positive: Mask
+    negative: Mask
+    varies: Mask
+    constant: Mask
+
+
+@final
+@dataclass(frozen=True, eq=False)
 class LayerStability:
     """The units of one ReLU node.
 
@@ -54,6 +75,8 @@ class LayerStability:
         and one where it is positive.
     trees:
         For a unit proved stable otherwise than by its bounds, the evidence, which other units may share.
+    channels:
+        What is known of its channels, where it has any and they were asked for.
     """
 
     relu: str
@@ -63,6 +86,7 @@ class LayerStability:
     upper: Array
     witnesses: Mapping[int, Array] = field(default_factory=dict)
     trees: Mapping[int, Tree] = field(default_factory=dict)
+    channels: Channels | None = None
 
     def __post_init__(self) -> None:
         for name, dtype in (("state", np.int8), ("method", np.int8), ("lower", np.float64), ("upper", np.float64)):
@@ -76,6 +100,25 @@ class LayerStability:
 
     def count(self, state: State) -> int:
         return int(np.count_nonzero(self.state == state))
+
+    def channel_counts(self) -> dict[str, int]:
+        """How many channels there are in all and of each kind, each counted once; empty where there are none.
+
+        ``inactive``: all units are; ``active``: all are, and some vary; ``constant``: none varies, and some are not
+        zero; ``unstable``: none of these, as points show; ``undecided``: the others.
+        """
+        known = self.channels
+        if known is None:
+            return {}
+        states = self.state.reshape(len(known.constant), -1)
+        inactive = (states == State.INACTIVE).all(axis=1)
+        constant = known.constant & ~inactive
+        active = (states == State.ACTIVE).all(axis=1) & ~constant & ~inactive
+        left = ~(inactive | constant | active)
+        unstable = left & known.positive & known.negative & known.varies
+        masks = {"inactive": inactive, "active": active, "constant": constant, "unstable": unstable,
+                 "undecided": left & ~unstable}  # fmt: skip
+        return {"total": len(states), **{name: int(mask.sum()) for name, mask in masks.items()}}
 
 
 @final
@@ -94,6 +137,11 @@ class StabilityMap:
     seconds: float = 0.0
     trusted: bool = False
     interrupted: bool = False
+
+    @property
+    def by_channels(self) -> bool:
+        """Whether channels were asked for, and not each unit."""
+        return any(layer.channels is not None for layer in self.layers.values())
 
     @property
     def points(self) -> list[Array]:

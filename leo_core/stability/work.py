@@ -19,8 +19,9 @@ from leo_core.network import Network
 class Work:
     """Decide every ReLU of ``network`` on ``box``.
 
-    ``unit_seconds`` is how long one unit may take by itself, ``trust`` one of ``leo_core.options.TRUST``;
-    ``checkpoint`` holds what earlier runs found, and takes what this one does.
+    ``every_unit`` asks for each unit of each channel, too. ``unit_seconds`` is how long one unit may take by itself,
+    ``trust`` one of ``leo_core.options.TRUST``; ``checkpoint`` holds what earlier runs found, and takes what this one
+    does.
     """
 
     network: Network
@@ -29,6 +30,7 @@ class Work:
     trust: str = "proved"
     budget: Budget = field(default_factory=Budget)
     unit_seconds: float = math.inf
+    every_unit: bool = False
     seed: int = 0
     pool: Pool = field(default_factory=Pool)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
