@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.errors import LeoError, UnsupportedModelError
-from leo_core.linear import Conv, Dense, Diagonal, LinearMap, Select, Sparse
+from leo_core.linear import Conv, ConvTranspose, Dense, Diagonal, LinearMap, Select, Sparse
 from leo_core.network import (
     INPUT,
     TAILS,
@@ -111,6 +111,7 @@ class Graph:
         #: How many ReLUs stand for layers that are none: clips, absolute values, maxima.
         self.added = 0
         self._tails: dict[str, tuple[str, Value]] = {}
+        self._convolves = False
 
     def given(self, shape: Sequence[int]) -> Value:
         """The input as a tensor; ``shape`` has the batch axis, where the model has one."""
@@ -170,10 +171,12 @@ class Graph:
     ) -> Value:
         """Add an affine node, and its values as a tensor of ``shape``; maps and bias are those of one example.
 
-        A tensor of (batch, channels, *positions) makes a node of that layout.
+        From the first convolution on, a tensor of (batch, channels, *positions) makes a node of that layout.
         """
         name, index = self._name(origin), split.index(shape)
-        images = index.ndim in (3, 4) and len(index) == self.batch and is_identity(index, index.size)
+        self._convolves = self._convolves or any(isinstance(linear, Conv | ConvTranspose) for linear in maps)
+        images = self._convolves and index.ndim in (3, 4) and len(index) == self.batch
+        images = images and is_identity(index, index.size)
         self.nodes.append(Affine(name, tuple(sources), tuple(maps), bias, origin, index.shape[1:] if images else ()))
         return Value(name, index)
 
@@ -204,7 +207,9 @@ class Graph:
         if (scale == 1).all() and (shift == 0).all():
             return Value(value.node, index)
         split = self.split(value, index.reshape(-1, 1))
-        linear: LinearMap | None = _by_channel(split, scale, shape, self.size(value.node), self.batch)
+        linear: LinearMap | None = None
+        if self._convolves:
+            linear = _by_channel(split, scale, shape, self.size(value.node), self.batch)
         if linear is None:
             linear = scaling(split.reads.ravel(), split.same(scale), self.size(value.node))
         result = self.affine(origin, [value.node], [linear], split.same(shift), split, shape)

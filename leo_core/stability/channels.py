@@ -35,7 +35,7 @@ _CLIMBS = (8, 24)
 #: So many numbers may the points make that are kept as witnesses of one layer's units.
 _WITNESSES = 20_000_000
 #: Numbers held at once while points are run, and products spent on backward bounds or ascent at one node.
-_HELD, _PRODUCTS = 20_000_000, 2e11
+_HELD, _PRODUCTS = 20_000_000, 4e10
 
 
 def has_channels(network: Network) -> bool:
@@ -125,7 +125,12 @@ class _Seen:
 
     def __init__(self, network: Network, work: Work) -> None:
         self._network, self._work = network, work
-        self._slopes = {relu.source: relu.slope for relu in network.relus}
+        # where several ReLUs read one node, what is said must hold for each of them
+        slopes: dict[str, list[Array]] = {}
+        for relu in network.relus:
+            slopes.setdefault(relu.source, []).append(relu.slope)
+        self._slopes = {name: np.min(found, axis=0) for name, found in slopes.items()}
+        self._steepest = {name: np.max(found, axis=0) for name, found in slopes.items()}
         self._roundoff = 0.5 * float(np.finfo(network.dtype).eps)
         self._points: list[Array] = []
         self._extremes = {
@@ -186,7 +191,8 @@ class _Seen:
         """What is shown and proved of a node's channels, once its bounds are final."""
         positive, negative, varies = self.shown(node)
         low, high = bounds
-        stays = ~varying | (high <= 0) | ((low > 0) & self._alike(low, high))
+        off = (high <= 0) & (self._steepest[node.name] == 0)
+        stays = ~varying | off | ((low > 0) & self._alike(low, high))
         return Channels(positive, negative, varies, np.asarray(stays.reshape(len(positive), -1).all(axis=1)))
 
     def tell(self, tally: Tally, node: Affine) -> None:
