@@ -507,10 +507,10 @@ class TestRefused:
             with pytest.raises(UnsupportedModelError, match="softmax"):
                 read_live_model(model(nodes, DENSE, ["n", 3], ["n", 4]))
 
-    def test_convolution(self):
+    def test_a_convolution_over_three_axes(self):
         nodes = [node("Conv", "x K", "y")]
-        with pytest.raises(UnsupportedModelError, match="Conv"):
-            read_live_model(model(nodes, {"K": weight(1, 1, 2, 2)}, [1, 1, 3, 3], [1, 1, 2, 2]))
+        with pytest.raises(UnsupportedModelError, match="it has 3 spatial axes"):
+            read_live_model(model(nodes, {"K": weight(1, 1, 2, 2, 2)}, [1, 1, 3, 3, 3], [1, 1, 2, 2, 2]))
 
     @pytest.mark.parametrize("bad", [np.nan, np.inf])
     def test_weights_that_are_not_finite(self, bad, tmp_path):
