@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -73,18 +73,27 @@ class Windows:
             count = -(-(size + low + old - span) // stride) + 1
             if (count - 1) * stride >= size + low:
                 count -= 1
-            high.append(max(old, (count - 1) * stride + span - size - low))
+            reach = (count - 1) * stride + span - size - low
+            high.append(reach if reach > old or reach + stride <= old else old)
         return Windows(self.taps, self.strides, self.low, tuple(high), self.dilations)
 
-    def reads(self, axis: int, size: int) -> NDArray[np.int64]:
-        """(outputs, taps): the positions that each window takes along an axis; −1 for those in the pads."""
+    def positions(self, axis: int, size: int) -> NDArray[np.int64]:
+        """(outputs, taps): where each window looks along an axis, below 0 and from ``size`` on in the pads."""
         stride, span, low = self.strides[axis], self.spans[axis], self.low[axis]
         count = (size + low + self.high[axis] - span) // stride + 1
         if count < 1:
             raise Refused(f"its windows, {span} long, do not fit {size} values with pads {low} and {self.high[axis]}")
         starts = np.arange(count)[:, None] * stride - low
-        at = starts + np.arange(self.taps[axis]) * self.dilations[axis]
-        return np.where((at >= 0) & (at < size), at, -1)
+        return starts + np.arange(self.taps[axis]) * self.dilations[axis]
+
+    def counts(self, sizes: Sequence[int], low: Sequence[int], high: Sequence[int]) -> NDArray[np.int64]:
+        """(*outputs): at how many places each window looks that are no further outside than so many pads."""
+        counts = np.ones((), np.int64)
+        for axis, size in enumerate(sizes):
+            at = self.positions(axis, size)
+            inside = (at >= -low[axis]) & (at < size + high[axis])
+            counts = np.multiply.outer(counts, inside.sum(axis=1))
+        return counts
 
 
 def convolve(
@@ -153,11 +162,12 @@ def mapped(
 def max_pool(graph: Graph, origin: Origin, value: Value, windows: Windows) -> Value:
     """The largest of each window, one axis after the other: max(a, b) = b + relu(a − b). Pads are never the largest."""
     for axis, size in enumerate(_sizes(value, len(windows.taps))):
-        reads = windows.reads(axis, size)
-        if (reads < 0).all(axis=1).any():
+        reads = windows.positions(axis, size)
+        inside = (reads >= 0) & (reads < size)
+        if not inside.any(axis=1).all():
             raise Refused("one of its windows lies in the pads altogether")
-        first = np.take_along_axis(reads, (reads >= 0).argmax(axis=1)[:, None], axis=1)
-        reads = np.where(reads < 0, first, reads)  # one more time the same value changes no maximum
+        first = np.take_along_axis(reads, inside.argmax(axis=1)[:, None], axis=1)
+        reads = np.where(inside, reads, first)  # one more time the same value changes no maximum
         taken = [Value(value.node, np.take(value.index, at, axis + 2)) for at in reads.T]
         value = taken[0]
         for other in taken[1:]:
@@ -189,35 +199,20 @@ def extreme(
     return Value(best.node, best.index.reshape(kept))
 
 
-def average_pool(graph: Graph, origin: Origin, value: Value, windows: Windows, counts: Array) -> Value:
-    """The sum of each window divided by ``counts``, which has one number for each position or one for all."""
+def average_pool(graph: Graph, origin: Origin, value: Value, windows: Windows, within: Windows | None) -> Value:
+    """The sum of each window divided by how many values it has; pads count where those of ``within`` are."""
+    sizes, rank = _sizes(value, len(windows.taps)), len(windows.taps)
+    low, high = ((0,) * rank, (0,) * rank) if within is None else (within.low, within.high)
+    counts = windows.counts(sizes, low, high)
     channels = value.index.shape[1]
     ones = np.ones((channels, 1, *windows.taps), np.float32)
     summed = convolve(graph, origin, value, ones, None, windows, channels)
     return computed(lowering.divide(graph, origin, summed, counts.astype(graph.dtype)))
 
 
-def counted(value: Value, windows: Windows) -> Array:
-    """(positions): how many values of each window are no pads."""
-    sizes = _sizes(value, len(windows.taps))
-    counts = np.ones((), np.int64)
-    for axis, size in enumerate(sizes):
-        counts = np.multiply.outer(counts, (windows.reads(axis, size) >= 0).sum(axis=1))
-    return counts
-
-
 def _sizes(value: Value, axes: int) -> tuple[int, ...]:
     if value.index.ndim != axes + 2:
         raise Refused(f"its input has {value.index.ndim} axes, its kernel is for {axes + 2}")
     if axes not in (1, 2):
-        raise Refused(f"it has {axes} spatial axes; convolutions over one or two are read")
+        raise Refused(f"it has {axes} spatial axes; convolutions and poolings over one or two are read")
     return tuple(value.index.shape[2:])
-
-
-def taken_again(value: Value, wanted: Sequence[int], at: Callable[[int, int, int], NDArray[np.int64]]) -> Value:
-    """Positions taken again, or left out: ``at(axis, old, new)`` says which old one each new one is."""
-    index = value.index
-    for axis, size in enumerate(wanted):
-        if size != index.shape[axis]:
-            index = np.take(index, at(axis, index.shape[axis], size), axis)
-    return Value(value.node, index)

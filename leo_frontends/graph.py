@@ -9,6 +9,7 @@ and must give one network (:func:`for_any_batch`): then the size was not used as
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -207,11 +208,12 @@ class Graph:
         if (scale == 1).all() and (shift == 0).all():
             return Value(value.node, index)
         split = self.split(value, index.reshape(-1, 1))
+        factors = split.same(scale)
         linear: LinearMap | None = None
         if self._convolves:
-            linear = _by_channel(split, scale, shape, self.size(value.node), self.batch)
+            linear = _by_channel(split, factors, shape, self.size(value.node))
         if linear is None:
-            linear = scaling(split.reads.ravel(), split.same(scale), self.size(value.node))
+            linear = scaling(split.reads.ravel(), factors, self.size(value.node))
         result = self.affine(origin, [value.node], [linear], split.same(shift), split, shape)
         if rounding is not None:
             relative, absolute = rounding
@@ -455,11 +457,16 @@ def scaling(index: NDArray[np.int64], scale: Array, size: int) -> LinearMap:
     return Sparse(scale, index, np.arange(len(index) + 1), columns=size)
 
 
-def _by_channel(split: Split, scale: Array, shape: tuple[int, ...], size: int, batch: int) -> Conv | None:
-    """A factor for each value of (batch, channels, *positions) as a depthwise convolution, where a channel has one."""
-    if len(shape) not in (3, 4) or shape[0] != batch or shape[2:] == (1,) * (len(shape) - 2):
+def _by_channel(split: Split, factors: Array, shape: tuple[int, ...], size: int) -> Conv | None:
+    """One factor for each value of an example as a depthwise convolution, where each channel has one.
+
+    None also where the tensor, of this ``shape``, is not the node's values as (batch, channels, *positions).
+    """
+    batch, units = split.order.shape
+    whole = is_identity(split.order, batch * units) and is_identity(split.reads, size)
+    if not whole or len(shape) not in (3, 4) or shape[0] != batch or math.prod(shape[2:]) == 1:
         return None
-    factors = scale.reshape(*shape[:2], -1)[0]
-    if not is_identity(split.reads, size) or (factors != factors[:, :1]).any() or (factors[:, 0] == 1).all():
+    channels = factors.reshape(shape[1], -1)
+    if (channels != channels[:, :1]).any() or (channels[:, 0] == 1).all():
         return None
-    return Conv.of(factors[:, :1].reshape(-1, 1, *([1] * (len(shape) - 2))), shape[2:], groups=shape[1])
+    return Conv.of(channels[:, :1].reshape(-1, 1, *([1] * (len(shape) - 2))), shape[2:], groups=shape[1])

@@ -16,6 +16,7 @@ from leo_frontends.convolutions import Windows
 from leo_frontends.graph import Array, Graph, Refused, Tensor, Value, elements, moved
 from leo_frontends.lowering import EPS, computed, weights
 from leo_frontends.onnx.folding import LARGEST
+from leo_frontends.onnx.resizing import COORDINATES, ROUNDINGS, nearest
 
 
 @final
@@ -408,6 +409,44 @@ def _blocks(_graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
     return moved(inputs[0], change)
 
 
+def _resize(_graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
+    """Resize and Upsample, where each new value is one of the old ones."""
+    words = {key: value.decode() for key, value in op.attributes.items() if isinstance(value, bytes)}
+    if words.get("mode", "nearest") != "nearest":
+        raise Refused("it interpolates, which is not read; only the nearest values are")
+    policy = words.get("keep_aspect_ratio_policy", "stretch")
+    if policy != "stretch":
+        raise Refused(f"its policy to keep the aspect ratio, {policy}, is not read; give its sizes")
+    old = op.opset < 11  # then its inputs are the tensor and the scales, and places are rounded down
+    coordinates = "asymmetric" if old else words.get("coordinate_transformation_mode", "half_pixel")
+    rounding = "floor" if old else words.get("nearest_mode", "round_prefer_floor")
+    if coordinates not in COORDINATES or rounding not in ROUNDINGS:
+        raise Refused(f"its places by {coordinates}, rounded by {rounding}, are not read")
+    value, shape = computed(inputs[0]), elements(inputs[0]).shape
+    axes = [axis % len(shape) for axis in op.attributes.get("axes") or range(len(shape))]
+    for axis, size, scale in zip(axes, *_sizes_and_scales(op, inputs, [shape[axis] for axis in axes]), strict=True):
+        if old and scale < 1:
+            raise Refused("before opset 11 ONNX does not say which values are left when some are left out")
+        if scale != 1:
+            index = nearest(shape[axis], size, scale, coordinates, rounding)
+            value = Value(value.node, np.take(value.index, index, axis))
+    return value
+
+
+def _sizes_and_scales(op: Op, inputs: Sequence[Any], lengths: Sequence[int]) -> tuple[list[int], list[float]]:
+    """Those of the axes that are resized."""
+    given = op.given(inputs, 1 if op.opset < 11 else 2, "scales", 9)
+    scales = [] if given is None else [float(scale) for scale in np.ravel(_constant(given, "its scales are"))]
+    sizes = _numbers(inputs[3], "its sizes are") if len(inputs) > 3 and inputs[3] is not None else []
+    if not scales:
+        return sizes or [], [size / length for size, length in zip(sizes or [], lengths, strict=True)]
+    if min(scales) <= 0 or len(scales) != len(lengths):
+        raise Refused("its scales are not one number above 0 for each axis")
+    sizes = [int(np.floor(np.float32(length) * np.float32(s))) for length, s in zip(lengths, scales, strict=True)]
+    _require_room(math.prod(sizes))
+    return sizes, scales
+
+
 def _tail(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
     """A function that may stay outside at the end. Before opset 13, a softmax is over all axes from one on."""
     value = computed(inputs[0])
@@ -421,7 +460,7 @@ def _tail(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
 
 
 def _conv(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
-    value, kernel = computed(inputs[0]), weights(inputs[1], "the kernel")
+    kernel, value = weights(inputs[1], "the kernel"), computed(inputs[0])
     bias = weights(inputs[2], "the bias") if len(inputs) > 2 and inputs[2] is not None else None
     groups, windows = int(op.attributes.get("group", 1)), _windows(op, value, kernel.shape[2:])
     if op.kind == "Conv":
@@ -446,20 +485,28 @@ def _windows(op: Op, value: Value, taps: Sequence[int]) -> Windows:
     return windows
 
 
+def _require_sure(windows: Windows) -> None:
+    """Refuse the automatic pads of a pooling that ONNX Runtime and ONNX's own words have otherwise."""
+    longer = any(stride > taps for stride, taps in zip(windows.strides, windows.taps, strict=True))
+    if longer or max(windows.dilations) > 1:
+        raise Refused(
+            "it has automatic pads, and dilations or strides longer than its windows: runtimes differ in what they "
+            "make of that; give pads"
+        )
+
+
 def _pool(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
     value = computed(inputs[0])
     if op.kind == "MaxPool" and op.outputs > 1:
         raise Refused("its second output, where each maximum lies, is not read")
     exact = _windows(op, value, op.attributes["kernel_shape"])
+    if op.attributes.get("auto_pad", b"NOTSET").startswith(b"SAME"):
+        _require_sure(exact)
     windows = exact.rounded_up(value.index.shape[2:]) if op.attributes.get("ceil_mode") else exact
     if op.kind == "MaxPool":
         return convolutions.max_pool(graph, op.origin, value, windows)
-    if windows != exact and op.attributes.get("count_include_pad"):
-        raise Refused("an average over pads beyond the given ones is not read")
-    counts = np.array(math.prod(windows.taps))
-    if not op.attributes.get("count_include_pad"):
-        counts = convolutions.counted(value, windows)
-    return convolutions.average_pool(graph, op.origin, value, windows, counts)
+    within = exact if op.attributes.get("count_include_pad") else None
+    return convolutions.average_pool(graph, op.origin, value, windows, within)
 
 
 def _global_pool(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
@@ -528,6 +575,7 @@ LOWERINGS: dict[str, Lowering] = {
     "ReduceSum": _reduce,
     "Relu": _relu,
     "Reshape": _reshape,
+    "Resize": _resize,
     "Shape": _measured,
     "Shrink": _shrink,
     "Sigmoid": _tail,
@@ -544,5 +592,6 @@ LOWERINGS: dict[str, Lowering] = {
     "Tile": _tile,
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
+    "Upsample": _resize,
     "Where": _where,
 }

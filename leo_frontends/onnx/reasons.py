@@ -4,7 +4,6 @@ from __future__ import annotations
 
 #: They have an affine + ReLU form that LEO does not read yet.
 _NOT_YET = {
-    **dict.fromkeys(("Resize", "Upsample"), "resizing is not read yet"),
     **dict.fromkeys(("If", "Loop", "Scan"), "it has a graph of its own, which is not read; export without branches"),
     "CumSum": "it is not read; multiply by a triangular matrix of ones instead",
     "Einsum": "it is not read; write it as MatMul",
@@ -14,7 +13,7 @@ _NOT_YET = {
     "CenterCropPad": "it is not read; use Slice and Pad",
     "ReverseSequence": "it is not read; use Slice with a step of -1",
     "Compress": "it is not read; use Gather",
-    "LpPool": "pooling is not read yet",
+    "LpPool": "it is not read; AveragePool and MaxPool are",
     "RNN": "recurrent layers are not read; write its steps out",
     "TopK": "sorting is not read",
 }

@@ -1,7 +1,8 @@
-"""Running ONNX models by onnx's own reference implementation, mended where it obeys a later opset than the model's.
+"""Running ONNX models by onnx's own reference implementation, mended where it is not what ONNX says.
 
 It normalises batches by their own statistics before opset 14, as in training, and takes softmax
-over one axis before opset 13, where it is over all axes from that one on.
+over one axis before opset 13, where it is over all axes from that one on. Its poolings fail, or take
+other windows, with pads of some kinds and with sizes that are rounded up.
 """
 
 from __future__ import annotations
@@ -20,8 +21,7 @@ def reference(model: Any, outputs: Sequence[str] | None = None) -> Callable[[Map
     from onnx.reference import ReferenceEvaluator
 
     evaluator = ReferenceEvaluator(model)
-    if mended := _mended(evaluator.opsets.get("", 1)):
-        evaluator = ReferenceEvaluator(model, new_ops=mended)
+    evaluator = ReferenceEvaluator(model, new_ops=_mended(evaluator.opsets.get("", 1)))
     return lambda feeds: [np.asarray(value) for value in evaluator.run(outputs, dict(feeds))]
 
 
@@ -54,4 +54,59 @@ def _mended(opset: int) -> list[Any]:
         def _run(self, x: Array, **options: Any) -> tuple[Array]:
             return (np.exp(super()._run(x, **options)[0]).astype(x.dtype),)
 
-    return [*([BatchNormalization] if opset < 14 else []), *([LogSoftmax, Softmax] if opset < 13 else [])]
+    class AveragePool(OpRun):  # type: ignore[misc]
+        op_domain = ""
+
+        def _run(self, x: Array, **_options: Any) -> tuple[Array]:
+            windows, padded = _windows(x, lambda name, default: given(self, name, "ints", default), *ways(self))
+            counted = padded if given(self, "count_include_pad", "i", 0) else ~np.isnan(windows)
+            axes = tuple(range(2 - x.ndim, 0))
+            return ((np.nansum(windows, axes) / counted.sum(axes)).astype(x.dtype),)
+
+    class MaxPool(OpRun):  # type: ignore[misc]
+        op_domain = ""
+
+        def _run(self, x: Array, **_options: Any) -> tuple[Array]:
+            windows, _ = _windows(x, lambda name, default: given(self, name, "ints", default), *ways(self))
+            return (np.nanmax(windows, tuple(range(2 - x.ndim, 0))),)
+
+    def ways(run: Any) -> tuple[bytes, bool]:
+        return given(run, "auto_pad", "s", b"NOTSET"), bool(given(run, "ceil_mode", "i", 0))
+
+    old = [*([BatchNormalization] if opset < 14 else []), *([LogSoftmax, Softmax] if opset < 13 else [])]
+    return [*old, AveragePool, MaxPool]
+
+
+def _windows(
+    x: Array, given: Callable[[str, Sequence[int]], Sequence[int]], auto: bytes, up: bool
+) -> tuple[Array, Array]:
+    """What a pooling takes, (batch, channels, *positions, *taps), NaN outside; and which of it is no further than pads.
+
+    ``given`` looks a list of numbers up; ``up``: sizes are rounded up.
+    """
+    rank, sizes = x.ndim - 2, x.shape[2:]
+    strides, dilations = given("strides", (1,) * rank), given("dilations", (1,) * rank)
+    spans = [(tap - 1) * dilation + 1 for tap, dilation in zip(given("kernel_shape", ()), dilations, strict=True)]
+    pads = given("pads", (0,) * 2 * rank) if auto == b"NOTSET" else (0,) * 2 * rank
+    low, high, kept, beyond = list(pads[:rank]), list(pads[rank:]), [], []
+    for axis, (size, span, stride) in enumerate(zip(sizes, spans, strides, strict=True)):
+        if auto.startswith(b"SAME"):
+            total = max(0, (math.ceil(size / stride) - 1) * stride + span - size)
+            low[axis] = math.ceil(total / 2) if auto == b"SAME_LOWER" else total // 2
+            high[axis] = total - low[axis]
+        whole = size + low[axis] + high[axis]
+        count = (math.ceil if up else math.floor)((whole - span) / stride) + 1
+        count -= up and (count - 1) * stride >= whole - high[axis]
+        kept.append(slice(0, count * stride, stride))
+        beyond.append((0, max(0, (count - 1) * stride + span - whole)))
+    around = list(zip(low, high, strict=True))
+    images = np.pad(np.pad(x, [(0, 0), (0, 0), *around], constant_values=np.nan), [(0, 0), (0, 0), *beyond],
+                    constant_values=np.nan)  # fmt: skip
+    inside = np.pad(np.ones([low + size + high for size, (low, high) in zip(sizes, around, strict=True)], bool), beyond)
+
+    def windowed(array: Array) -> Array:
+        view = np.lib.stride_tricks.sliding_window_view(array, spans, tuple(range(-rank, 0)))
+        taken: Any = (..., *kept, *(slice(None, None, dilation) for dilation in dilations))
+        return np.asarray(view[taken])
+
+    return windowed(images), windowed(inside)

@@ -33,6 +33,8 @@ class Draw:
         self.uses: list[str] = []
         self.output_kind = self.kind
         self.more_outputs: list[str] = []
+        #: How many values of one example a tensor has at most.
+        self.largest = 96
         self._count = 0
 
     # ---- choosing
@@ -83,7 +85,7 @@ class Draw:
         return made[0] if outputs == 1 else made
 
     def push(self, name: str, shape: Shape) -> None:
-        if any(d == 0 for d in shape) or np.prod([d or 1 for d in shape]) > 96:
+        if any(d == 0 for d in shape) or np.prod([d or 1 for d in shape]) > self.largest:
             raise Unfit
         self.values.append((name, tuple(shape)))
 

@@ -13,7 +13,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from door_cases import Case
+from door_cases import Case, onnx_images
 from door_cases.onnx_draw import KINDS, Draw, Unfit
 from door_cases.onnx_ops import OPS
 from door_cases.onnx_traps import OLD, TRAPS
@@ -22,6 +22,8 @@ from leo_frontends.onnx.folding import folded
 from leo_frontends.onnx.reference import reference
 
 NEWEST = onnx.defs.onnx_opset_version()
+#: How many of the graphs are convolutional.
+IMAGE_SHARE = 0.35
 
 
 def make(seed: int, folder: Path) -> Case:
@@ -48,15 +50,21 @@ def _drawn(rng: np.random.Generator) -> tuple[Draw, Any]:
     own = draw.pick([(3,), (4,), (6,), (1,), (2, 3), (1, 4), (3, 2), (2, 2, 2), (1, 2, 3), (4, 2, 2), (1, 1, 4), (8,)])
     if batch == 0:
         own = draw.pick([own, (own[0], 1), (1, *own)])
+    images = not old and rng.random() < IMAGE_SHARE
+    if images:
+        own, batch = draw.pick(onnx_images.SHAPES), batch or draw.pick([None, 2])
+        draw.batch, draw.lead, draw.largest = batch, 1, 256
     shape = own if batch == 0 else (batch, *own)
     draw.values.append(("x", shape))
-    traps = TRAPS if rng.random() < 0.25 else {}
-    ops = OLD if old else OPS
+    traps = TRAPS if rng.random() < (0.1 if images else 0.25) else {}
+    ops = OLD if old else onnx_images.IMAGES if images else OPS
     trap_at = draw.int(0, 8) if traps else -1
-    for step in range(draw.int(2, 12)):
+    for step in range(draw.int(1, 5) if images else draw.int(2, 12)):
         table = traps if step == trap_at else ops
         _grow(draw, table)
-    if rng.random() < 0.6:
+    if images and rng.random() < 0.6:
+        _grow(draw, {onnx_images.head: 1})
+    elif rng.random() < 0.6:
         _grow(draw, {kind: 1 for kind in ops if kind.__name__ in ("gemm", "matmul", "flatten")} or ops)
     return draw, shape
 

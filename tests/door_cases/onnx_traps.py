@@ -168,20 +168,6 @@ def squared(draw: Draw) -> None:
     draw.same("Pow", name, shape, draw.stored(np.array(draw.pick([0.0, 2.0, 3.0]), draw.dtype)))
 
 
-def convolution(draw: Draw) -> None:
-    name, shape = draw.some(3, 4)
-    if None in shape[1:]:
-        raise Unfit
-    if draw.chance(0.5):
-        out = 2
-        made = draw.emit("Conv", [name, draw.plain(out, shape[1], *(1 for _ in shape[2:]))])
-        draw.push(made, (shape[0], out, *shape[2:]))
-    else:
-        draw.push(
-            draw.emit(draw.pick(["GlobalAveragePool", "GlobalMaxPool"]), [name]), (*shape[:2], *(1 for _ in shape[2:]))
-        )
-
-
 def soft_shrink(draw: Draw) -> None:
     name, shape = draw.some()
     if draw.opset < 9:
@@ -306,7 +292,6 @@ TRAPS = {
     no_form: 2,
     product_of_two: 1,
     squared: 1,
-    convolution: 1,
     soft_shrink: 0.5,
     quantized: 1,
     by_condition: 0.7,

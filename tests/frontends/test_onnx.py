@@ -509,7 +509,7 @@ class TestRefused:
 
     def test_a_convolution_over_three_axes(self):
         nodes = [node("Conv", "x K", "y")]
-        with pytest.raises(UnsupportedModelError, match="3 spatial axes"):
+        with pytest.raises(UnsupportedModelError, match="it has 3 spatial axes"):
             read_live_model(model(nodes, {"K": weight(1, 1, 2, 2, 2)}, [1, 1, 3, 3, 3], [1, 1, 2, 2, 2]))
 
     @pytest.mark.parametrize("bad", [np.nan, np.inf])
