@@ -36,9 +36,9 @@ from leo_core.bounds.region import Region
 from leo_core.execution.budget import Budget
 from leo_core.milp.checked import CheckedSolver
 from leo_core.plugins import registry
-from leo_core.stability.attack import scatter
+from leo_core.search.attack import scatter
+from leo_core.search.oracle import Oracle
 from leo_core.stability.cross_check import cross_checked
-from leo_core.stability.oracle import Oracle
 
 LARGEST = 600
 #: Questions asked of one layer, at most.

@@ -28,9 +28,17 @@ def bound_affine(network: Network, node: Affine, region: Region) -> Interval:
         low, high = (node.maps[0].apply(side) for side in region.value(network, node.sources[0]))
         return low, high
     (lower, error_below), (upper, error_above) = _by_sign(network, node, region)
-    for unit in np.flatnonzero((lower < 0) & (lower + 4 * error_below >= 0)):
+    close_below, close_above = (
+        (lower < 0) & (lower + 4 * error_below >= 0),
+        (upper > 0) & (upper - 4 * error_above <= 0),
+    )
+    if close_below.any() or close_above.any():
+        # where every product is one with zero, the value is the bias: many, where much before a layer is dead
+        bias, moving = node.bias.astype(np.float64), _moving(network, node, region)
+        lower, upper = np.where(moving[0], lower, bias), np.where(moving[1], upper, bias)
+    for unit in np.flatnonzero(close_below & (lower < 0)):
         lower[unit] = max(lower[unit], float_down(_exact_extreme(network, node, region, int(unit), -1)))
-    for unit in np.flatnonzero((upper > 0) & (upper - 4 * error_above <= 0)):
+    for unit in np.flatnonzero(close_above & (upper > 0)):
         upper[unit] = min(upper[unit], float_up(_exact_extreme(network, node, region, int(unit), +1)))
     return lower, upper
 
@@ -60,6 +68,17 @@ def _by_sign(network: Network, node: Affine, region: Region) -> tuple[tuple[Arra
         lower, upper = round_down(low_sum - errors[0]), round_up(high_sum + errors[1])
     lower, upper = np.where(np.isnan(lower), -np.inf, lower), np.where(np.isnan(upper), np.inf, upper)
     return (lower, errors[0]), (upper, errors[1])
+
+
+def _moving(network: Network, node: Affine, region: Region) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """The units whose smallest, and whose largest, value has a product in it that is not one with zero."""
+    counts = [np.zeros(node.size, np.float32), np.zeros(node.size, np.float32)]
+    for source, linear in node.reads:
+        above, below = (side.support() for side in linear.sides())
+        low, high = ((end != 0).astype(np.float32) for end in region.value(network, source))
+        counts[0] += above.apply(low) + below.apply(high)
+        counts[1] += above.apply(high) + below.apply(low)
+    return counts[0] > 0, counts[1] > 0
 
 
 def _by_centre(network: Network, node: Affine, region: Region) -> Interval:

@@ -25,9 +25,9 @@ from leo_core.execution.budget import Budget
 from leo_core.execution.events import Listener, Note
 from leo_core.milp.solver import Solver
 from leo_core.network import INPUT, Network, sources_of
-from leo_core.stability.evidence import uncut
-from leo_core.stability.prover import Prover
-from leo_core.stability.verdict import Claim, LayerStability, Method, StabilityMap, State
+from leo_core.search.evidence import Claim, uncut
+from leo_core.search.prover import Prover
+from leo_core.stability.verdict import LayerStability, Method, StabilityMap, State
 from leo_core.storage import as_checked
 
 Array = NDArray[np.float64]

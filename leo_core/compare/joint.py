@@ -23,7 +23,7 @@ from leo_core.execution.budget import Budget
 from leo_core.execution.events import Listener, Note
 from leo_core.linear import Dense, Diagonal, Select, Sparse
 from leo_core.network import INPUT, Affine, Network, Node, Relu, free_name, reachable
-from leo_core.stability.attack import ascend, scatter
+from leo_core.search.attack import ascend, scatter
 
 Array = NDArray[np.float64]
 

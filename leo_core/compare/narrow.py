@@ -15,9 +15,9 @@ from leo_core.execution.budget import Budget
 from leo_core.execution.pool import Pool
 from leo_core.milp.checked import CheckedSolver
 from leo_core.network import Network
-from leo_core.stability.boxes import split_box
+from leo_core.search.boxes import split_box
+from leo_core.search.settle import Attempt, Settler
 from leo_core.stability.cascade import FEW_INPUTS
-from leo_core.stability.settle import Attempt, Settler
 
 Array = NDArray[np.float64]
 

@@ -25,8 +25,8 @@ from leo_core.milp.checked import CheckedSolver
 from leo_core.network import Network
 from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.view import View
+from leo_core.search.attack import scatter
 from leo_core.stability import StabilityMap, decide
-from leo_core.stability.attack import scatter
 from leo_core.storage import as_checked
 
 Array = NDArray[np.float64]

@@ -19,16 +19,15 @@ from leo_core.bounds.slopes import improved
 from leo_core.bounds.upto import upto
 from leo_core.execution.pool import LOST
 from leo_core.network import Affine
-from leo_core.stability.attack import ascend, scatter
-from leo_core.stability.boxes import split_box
+from leo_core.search.attack import ascend, scatter
+from leo_core.search.boxes import split_box
+from leo_core.search.evidence import Claim, uncut
+from leo_core.search.prover import NODES
+from leo_core.search.settle import Attempt, Finding, Settler
+from leo_core.search.witness import signs_at
 from leo_core.stability.channels import decide_channels, has_channels
-from leo_core.stability.evidence import uncut
-from leo_core.stability.prover import NODES
 from leo_core.stability.recall import Recall
-from leo_core.stability.settle import Attempt, Finding, Settler
 from leo_core.stability.tally import Tally
-from leo_core.stability.verdict import Claim
-from leo_core.stability.witness import signs_at
 from leo_core.stability.work import Work
 
 Array = NDArray[np.float64]

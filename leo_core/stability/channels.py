@@ -20,7 +20,7 @@ from leo_core.bounds.interval import bound_affine, bound_affine_stack
 from leo_core.bounds.region import Interval, Region, leak
 from leo_core.bounds.upto import upto
 from leo_core.network import INPUT, Affine, Network, Relu
-from leo_core.stability.attack import ascend, scatter
+from leo_core.search.attack import ascend, scatter
 from leo_core.stability.tally import Tally
 from leo_core.stability.verdict import Channels
 from leo_core.stability.work import Work

@@ -44,12 +44,12 @@ from leo_core.milp.question import LazyRow, Question
 from leo_core.milp.result import Stop
 from leo_core.milp.solver import Capability, SolverSession
 from leo_core.network import Affine, Network
-from leo_core.stability.attack import ascend, scatter
-from leo_core.stability.prover import Prover
+from leo_core.search.attack import ascend, scatter
+from leo_core.search.evidence import Claim
+from leo_core.search.prover import Prover
+from leo_core.search.witness import signs_at
 from leo_core.stability.recall import Recall
 from leo_core.stability.tally import Tally
-from leo_core.stability.verdict import Claim
-from leo_core.stability.witness import signs_at
 from leo_core.stability.work import Work
 
 Array = NDArray[np.float64]

@@ -20,8 +20,8 @@ from leo_core.bounds.region import Region
 from leo_core.errors import EncodingError
 from leo_core.execution.budget import Budget
 from leo_core.network import Affine
-from leo_core.stability.oracle import Oracle
-from leo_core.stability.prover import Prover
+from leo_core.search.oracle import Oracle
+from leo_core.search.prover import Prover
 from leo_core.stability.recall import Recall
 from leo_core.stability.tally import Tally
 from leo_core.stability.work import Work

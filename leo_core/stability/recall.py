@@ -1,9 +1,9 @@
 """What earlier runs found of one affine node's units, in a checkpoint, and what of it still counts.
 
 Nothing is believed. A witness is evaluated again, exactly; a tree of cuts by sign is proved again, one safe dual bound
-per leaf (:func:`leo_core.stability.evidence.proves`), which is quick beside finding it. Halvings of the box would take
+per leaf (:func:`leo_core.search.evidence.proves`), which is quick beside finding it. Halvings of the box would take
 as long to check as to find: their tree is kept without claims, and the search goes on from it
-(:mod:`leo_core.stability.boxes`). What was tried in vain is not tried again while the bounds are the same; were that
+(:mod:`leo_core.search.boxes`). What was tried in vain is not tried again while the bounds are the same; were that
 not true, a unit would stay undecided. A solver's word counts where it always counts: as a hint, or under
 ``trust="solver"``.
 """
@@ -20,11 +20,10 @@ from numpy.typing import NDArray
 from leo_core.bounds.region import Region
 from leo_core.checker.trees import Tree, describe, tree_of
 from leo_core.execution.budget import Budget
-from leo_core.stability.evidence import WHOLE, parts, proves
-from leo_core.stability.oracle import Hint, Oracle
-from leo_core.stability.prover import Outcome, Prover
-from leo_core.stability.verdict import Claim
-from leo_core.stability.witness import sign_at
+from leo_core.search.evidence import WHOLE, Claim, parts, proves
+from leo_core.search.oracle import Hint, Oracle
+from leo_core.search.prover import Outcome, Prover
+from leo_core.search.witness import sign_at
 from leo_core.stability.work import Work
 
 Array = NDArray[np.float64]

@@ -9,7 +9,8 @@ from leo_core.bounds.region import Region
 from leo_core.checker.trees import Tree
 from leo_core.execution.events import Listener, Note, Progress
 from leo_core.network import Affine, Network, Relu
-from leo_core.stability.verdict import Channels, Claim, LayerStability, Method, State
+from leo_core.search.evidence import Claim
+from leo_core.stability.verdict import Channels, LayerStability, Method, State
 
 Array = NDArray[np.float64]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, TypeAlias, final
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,6 @@ from leo_core.domain import Box
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-#: (unit, sign): 'sign·a_unit is never positive'.
-Claim: TypeAlias = tuple[int, int]
 
 
 class State(IntEnum):

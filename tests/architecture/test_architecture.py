@@ -27,6 +27,7 @@ FLOORS = (
     {"compare"},
     {"rewrite"},
     {"stability"},
+    {"search"},
     {"execution"},
     {"milp", "bounds"},
     {"domain", "inputs", "storage", "vnnlib"},

@@ -18,10 +18,10 @@ from leo_core.checker.trees import EMPTY, LEAF, describe
 from leo_core.errors import CheckpointError
 from leo_core.execution.budget import Budget
 from leo_core.execution.checkpoint import Checkpoint
-from leo_core.stability import boxes
-from leo_core.stability.evidence import WHOLE, parts, proves, uncut
-from leo_core.stability.oracle import Oracle
-from leo_core.stability.prover import Prover
+from leo_core.search import boxes
+from leo_core.search.evidence import WHOLE, parts, proves, uncut
+from leo_core.search.oracle import Oracle
+from leo_core.search.prover import Prover
 from leo_core.testing.networks import chain
 
 ABOUT = {"network": "a", "seed": "0"}

@@ -30,7 +30,7 @@ COMMAND = """
 import json, sys
 from pathlib import Path
 from leo_core import api, cli
-from leo_core.stability import boxes
+from leo_core.search import boxes
 
 boxes.FIRST = 4
 compress, verdicts = api.compress, Path(sys.argv.pop(1))

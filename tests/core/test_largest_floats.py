@@ -21,8 +21,8 @@ from leo_core.network import INPUT, Affine, Network, Relu
 from leo_core.rewrite.facts import Units
 from leo_core.rewrite.form import Form, change
 from leo_core.rewrite.straighten import off_the_line
+from leo_core.search.prover import Prover
 from leo_core.stability import State
-from leo_core.stability.prover import Prover
 
 BOX = Box([-1.0], [1.0])
 

@@ -98,7 +98,7 @@ def test_a_script_without_a_main_guard_is_not_run_again(tmp_path):
     script.write_text(
         "import numpy as np\n"
         "import leo_core\n"
-        "from leo_core.stability import boxes\n"
+        "from leo_core.search import boxes\n"
         "boxes.BROAD = 4\n"
         "print('begun')\n"
         "from leo_core.testing.networks import chain\n"

@@ -30,9 +30,9 @@ from leo_core.linear import Dense
 from leo_core.milp.solver import Capability
 from leo_core.network import INPUT, Affine, Network, Relu
 from leo_core.plugins import registry
+from leo_core.search.evidence import parts
 from leo_core.stability import Method, State, decide
 from leo_core.stability import isa as isa_module
-from leo_core.stability.evidence import parts
 from leo_core.testing.networks import chain, leaky, residual, skip
 from leo_core.testing.reference import ReferenceSolver
 from leo_core.testing.wrong import FAULTS, WrongSolver, hangs, kills_its_process

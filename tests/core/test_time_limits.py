@@ -17,9 +17,9 @@ from leo_core.compare import compare
 from leo_core.domain import Box
 from leo_core.milp.checked import CheckedSolver
 from leo_core.rewrite import rewrite
+from leo_core.search.attack import ascend
+from leo_core.search.witness import signs_at
 from leo_core.stability import State, decide
-from leo_core.stability.attack import ascend
-from leo_core.stability.witness import signs_at
 
 BOX = Box.uniform(-1, 1, 2)
 

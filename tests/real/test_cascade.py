@@ -11,7 +11,7 @@ from leo_core import Affine, Box, State
 from leo_core.bounds.interval import bound_network
 from leo_core.execution.budget import Budget
 from leo_core.files import read
-from leo_core.stability.prover import Prover
+from leo_core.search.prover import Prover
 
 pytestmark = pytest.mark.real
 
@@ -116,7 +116,7 @@ def test_the_lp_closes_at_the_root_what_takes_bounds_a_large_tree(nets, monkeypa
         outcome = prover.never_positive(unit, -1, Budget.of(60))
         assert outcome.tree is not None
         assert outcome.nodes == 1
-    monkeypatch.setattr("leo_core.stability.prover.SMALL", 0)
+    monkeypatch.setattr("leo_core.search.prover.SMALL", 0)
     by_bounds = prover.never_positive(10, -1, Budget.of(60), nodes=1000)
     assert by_bounds.tree is None
     assert by_bounds.nodes > 500

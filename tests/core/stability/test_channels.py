@@ -146,6 +146,18 @@ def test_huge_inputs_that_only_push_down_leave_a_unit_inactive(seed, width):
         assert exact[1] <= Fraction(float(upper[unit]))
 
 
+def test_where_everything_before_is_dead_the_bias_is_what_is_left():
+    conv = Conv.of(np.ones((2, 1, 3, 3)), (40, 40), low=1, high=1)
+    node = affine("z", INPUT, conv, np.array([0.0, 1.5]), (2, 1600))
+    dead = np.zeros(1600)
+    high = dead.copy()
+    high[-1] = 1.0
+    lower, upper = bound_affine(Network(1600, (node,), "z"), node, Region(dead, high))
+    assert (lower == np.repeat([0.0, 1.5], 1600)).all()
+    assert (upper[:1500] == 0).all()
+    assert 1.0 <= upper[1599] < 1.0 + 1e-12 < 2.5 <= upper[-1] < 2.5 + 1e-12
+
+
 def test_what_only_picks_inputs_has_their_bounds():
     pick = Affine("z", (INPUT,), (Select(np.array([2, 0]), columns=3),), np.zeros(2))
     box = Box(np.array([0.0, -1.0, 0.1]), np.array([0.0, 2.0, 0.3]))

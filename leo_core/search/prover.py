@@ -18,9 +18,9 @@ from leo_core.execution.budget import Budget
 from leo_core.milp.relaxation import Relaxation
 from leo_core.milp.solver import Solver
 from leo_core.network import Network
-from leo_core.stability.batch_tree import BatchTree
-from leo_core.stability.goal import Goal, crossing
-from leo_core.stability.lp_tree import LpTree
+from leo_core.search.batch_tree import BatchTree
+from leo_core.search.goal import Goal, crossing
+from leo_core.search.lp_tree import LpTree
 
 Array = NDArray[np.float64]
 

@@ -22,9 +22,10 @@ from leo_core.bounds.upto import upto
 from leo_core.checker.trees import EMPTY, LEAF, PLAIN, Tree
 from leo_core.execution.budget import Budget
 from leo_core.network import Network
-from leo_core.stability.verdict import Claim
 
 Array = NDArray[np.float64]
+#: (unit, sign): 'sign·a_unit is never positive'.
+Claim: TypeAlias = tuple[int, int]
 #: A node of a search: a tree without cuts, or where and at which unit it is cut, and the number of its first half.
 Grown: TypeAlias = "Tree | tuple[int, int, int]"
 

@@ -25,10 +25,9 @@ from leo_core.domain import Box
 from leo_core.execution.budget import Budget
 from leo_core.execution.pool import LOST, Pool
 from leo_core.network import Network
-from leo_core.stability.attack import ascend
-from leo_core.stability.evidence import WHOLE, parts
-from leo_core.stability.verdict import Claim
-from leo_core.stability.witness import sign_at
+from leo_core.search.attack import ascend
+from leo_core.search.evidence import WHOLE, Claim, parts
+from leo_core.search.witness import sign_at
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]

@@ -14,7 +14,7 @@ from leo_core.milp.encode import Encoding, encode
 from leo_core.milp.question import Question
 from leo_core.milp.solver import Solver, SolverSession
 from leo_core.network import Network
-from leo_core.stability.witness import sign_at
+from leo_core.search.witness import sign_at
 
 Array = NDArray[np.float64]
 

@@ -19,8 +19,8 @@ from leo_core.execution.budget import Budget
 from leo_core.milp.checked import CheckedSolver
 from leo_core.milp.solver import Solver
 from leo_core.network import Network
-from leo_core.stability.oracle import Oracle
-from leo_core.stability.prover import Prover
+from leo_core.search.oracle import Oracle
+from leo_core.search.prover import Prover
 
 
 @final

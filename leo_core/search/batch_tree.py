@@ -22,8 +22,8 @@ from leo_core.bounds.slopes import improved
 from leo_core.checker.trees import Tree
 from leo_core.execution.budget import Budget
 from leo_core.milp.relaxation import Relaxation
-from leo_core.stability.evidence import Grown, grown
-from leo_core.stability.goal import Goal, crossing
+from leo_core.search.evidence import Grown, grown
+from leo_core.search.goal import Goal, crossing
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]

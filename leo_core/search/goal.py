@@ -12,9 +12,9 @@ from leo_core.checker.trees import EMPTY, EXACT, PLAIN, Tilt, Tree
 from leo_core.domain import Box
 from leo_core.milp.relaxation import RelaxedAnswer
 from leo_core.network import Network
-from leo_core.stability.attack import ascend
-from leo_core.stability.evidence import Grown, uncut
-from leo_core.stability.witness import sign_at
+from leo_core.search.attack import ascend
+from leo_core.search.evidence import Grown, uncut
+from leo_core.search.witness import sign_at
 
 Array = NDArray[np.float64]
 
