@@ -24,7 +24,7 @@ class Windows:
     Attributes
     ----------
     low, high:
-        Pads before and behind; ``high`` may be negative, where the last values are in no window.
+        Pads before and behind.
     """
 
     taps: tuple[int, ...]
@@ -73,8 +73,7 @@ class Windows:
             count = -(-(size + low + old - span) // stride) + 1
             if (count - 1) * stride >= size + low:
                 count -= 1
-            reach = (count - 1) * stride + span - size - low
-            high.append(reach if reach > old or reach + stride <= old else old)
+            high.append(max(old, (count - 1) * stride + span - size - low))
         return Windows(self.taps, self.strides, self.low, tuple(high), self.dilations)
 
     def positions(self, axis: int, size: int) -> NDArray[np.int64]:

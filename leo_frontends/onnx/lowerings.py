@@ -460,8 +460,9 @@ def _tail(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
 
 
 def _conv(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
-    kernel, value = weights(inputs[1], "the kernel"), computed(inputs[0])
+    kernel = weights(inputs[1], "the kernel")
     bias = weights(inputs[2], "the bias") if len(inputs) > 2 and inputs[2] is not None else None
+    value = computed(inputs[0])
     groups, windows = int(op.attributes.get("group", 1)), _windows(op, value, kernel.shape[2:])
     if op.kind == "Conv":
         return convolutions.convolve(graph, op.origin, value, kernel, bias, windows, groups)
@@ -485,14 +486,17 @@ def _windows(op: Op, value: Value, taps: Sequence[int]) -> Windows:
     return windows
 
 
-def _require_sure(windows: Windows) -> None:
-    """Refuse the automatic pads of a pooling that ONNX Runtime and ONNX's own words have otherwise."""
+def _require_sure(windows: Windows, *, same: bool) -> None:
+    """Refuse the pads of a pooling that no runtime takes, or that ONNX Runtime takes otherwise than ONNX has them."""
     longer = any(stride > taps for stride, taps in zip(windows.strides, windows.taps, strict=True))
-    if longer or max(windows.dilations) > 1:
+    if same and (longer or max(windows.dilations) > 1):
         raise Refused(
             "it has automatic pads, and dilations or strides longer than its windows: runtimes differ in what they "
             "make of that; give pads"
         )
+    pads = [*zip(windows.low, windows.taps, strict=True), *zip(windows.high, windows.taps, strict=True)]
+    if any(not 0 <= pad < taps for pad, taps in pads):
+        raise Refused("its pads must be from 0 to below the size of its windows")
 
 
 def _pool(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
@@ -500,8 +504,7 @@ def _pool(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
     if op.kind == "MaxPool" and op.outputs > 1:
         raise Refused("its second output, where each maximum lies, is not read")
     exact = _windows(op, value, op.attributes["kernel_shape"])
-    if op.attributes.get("auto_pad", b"NOTSET").startswith(b"SAME"):
-        _require_sure(exact)
+    _require_sure(exact, same=op.attributes.get("auto_pad", b"").startswith(b"SAME"))
     windows = exact.rounded_up(value.index.shape[2:]) if op.attributes.get("ceil_mode") else exact
     if op.kind == "MaxPool":
         return convolutions.max_pool(graph, op.origin, value, windows)

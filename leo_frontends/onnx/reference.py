@@ -2,7 +2,8 @@
 
 It normalises batches by their own statistics before opset 14, as in training, and takes softmax
 over one axis before opset 13, where it is over all axes from that one on. Its poolings fail, or take
-other windows, with pads of some kinds and with sizes that are rounded up.
+other windows, with pads of some kinds and with sizes that are rounded up; its GlobalMaxPool of one axis mixes channels,
+and its ConvTranspose fails in groups, or sums otherwise.
 """
 
 from __future__ import annotations
@@ -70,16 +71,65 @@ def _mended(opset: int) -> list[Any]:
             windows, _ = _windows(x, lambda name, default: given(self, name, "ints", default), *ways(self))
             return (np.nanmax(windows, tuple(range(2 - x.ndim, 0))),)
 
+    class ConvTranspose(OpRun):  # type: ignore[misc]
+        op_domain = ""
+
+        def _run(self, x: Array, kernel: Array, bias: Array | None = None, **_options: Any) -> tuple[Array]:
+            if given(self, "auto_pad", "s", b"NOTSET") != b"NOTSET" or given(self, "output_shape", "ints", None):
+                raise NotImplementedError("ConvTranspose with automatic pads")
+            groups = given(self, "group", "i", 1)
+            result = _transposed(x, kernel, lambda name, default: given(self, name, "ints", default), groups)
+            if bias is not None:
+                result = result + bias.reshape(-1, *[1] * (x.ndim - 2))
+            return (result.astype(x.dtype),)
+
+    class GlobalMaxPool(OpRun):  # type: ignore[misc]
+        op_domain = ""
+
+        def _run(self, x: Array) -> tuple[Array]:
+            return (x.max(tuple(range(2, x.ndim)), keepdims=True),)
+
     def ways(run: Any) -> tuple[bytes, bool]:
         return given(run, "auto_pad", "s", b"NOTSET"), bool(given(run, "ceil_mode", "i", 0))
 
     old = [*([BatchNormalization] if opset < 14 else []), *([LogSoftmax, Softmax] if opset < 13 else [])]
-    return [*old, AveragePool, MaxPool]
+    return [*old, AveragePool, ConvTranspose, GlobalMaxPool, MaxPool]
 
 
-def _windows(
-    x: Array, given: Callable[[str, Sequence[int]], Sequence[int]], auto: bytes, up: bool
-) -> tuple[Array, Array]:
+#: Looks a list of numbers up, or takes what it is where it is left out.
+_Given = Callable[[str, Sequence[int]], Sequence[int]]
+
+
+def _transposed(x: Array, kernel: Array, given: _Given, groups: int) -> Array:
+    """A transposed convolution, tap by tap: each input is spread over the outputs that its window covers."""
+    rank, sizes, taps = x.ndim - 2, x.shape[2:], kernel.shape[2:]
+    ones, none = (1,) * rank, (0,) * 2 * rank
+    strides, dilations = given("strides", ones), given("dilations", ones)
+    beyond, pads = given("output_padding", none[:rank]), given("pads", none)
+    images = x.reshape(len(x), groups, -1, *sizes)
+    kernels = kernel.reshape(groups, -1, *kernel.shape[1:])
+    spreads = [(size - 1) * stride + 1 for size, stride in zip(sizes, strides, strict=True)]
+    whole = [
+        spread + (tap - 1) * dilation + more
+        for spread, tap, dilation, more in zip(spreads, taps, dilations, beyond, strict=True)
+    ]
+    result = np.zeros((len(x), groups, kernel.shape[1], *whole), x.dtype)
+    for tap in np.ndindex(*taps):
+        starts = [at * dilation for at, dilation in zip(tap, dilations, strict=True)]
+        places: Any = (
+            ...,
+            *(slice(at, at + spread, stride) for at, spread, stride in zip(starts, spreads, strides, strict=True)),
+        )
+        result[places] += np.einsum("ngc...,gcm->ngm...", images, kernels[(..., *tap)])
+    kept: Any = (
+        ...,
+        *(slice(low, size - high) for low, high, size in zip(pads[:rank], pads[rank:], whole, strict=True)),
+    )
+    cut = result[kept]
+    return np.asarray(cut.reshape(len(x), -1, *cut.shape[3:]))
+
+
+def _windows(x: Array, given: _Given, auto: bytes, up: bool) -> tuple[Array, Array]:
     """What a pooling takes, (batch, channels, *positions, *taps), NaN outside; and which of it is no further than pads.
 
     ``given`` looks a list of numbers up; ``up``: sizes are rounded up.

@@ -17,21 +17,23 @@ from door_cases import Case, onnx_images
 from door_cases.onnx_draw import KINDS, Draw, Unfit
 from door_cases.onnx_ops import OPS
 from door_cases.onnx_traps import OLD, TRAPS
+from leo_frontends import convolutions
 from leo_frontends.onnx import lowerings, read
 from leo_frontends.onnx.folding import folded
 from leo_frontends.onnx.reference import reference
 
 NEWEST = onnx.defs.onnx_opset_version()
-#: How many of the graphs are convolutional.
-IMAGE_SHARE = 0.35
 
 
-def make(seed: int, folder: Path) -> Case:
-    """The graph of a seed, with whatever runs it: ONNX Runtime, or onnx's own reference where that does not."""
+def make(seed: int, folder: Path, image_share: float = 0.35) -> Case:
+    """The graph of a seed, with whatever runs it: ONNX Runtime, or onnx's own reference where that does not.
+
+    ``image_share`` of the graphs are convolutional.
+    """
     for attempt in range(1000):
         rng = np.random.default_rng((seed, attempt))
         try:
-            draw, shape = _drawn(rng)
+            draw, shape = _drawn(rng, image_share)
             model = _model(draw, shape)
         except Unfit:
             continue
@@ -41,7 +43,7 @@ def make(seed: int, folder: Path) -> Case:
     raise AssertionError(f"no graph for seed {seed}")
 
 
-def _drawn(rng: np.random.Generator) -> tuple[Draw, Any]:
+def _drawn(rng: np.random.Generator, image_share: float) -> tuple[Draw, Any]:
     old = rng.random() < 0.04
     opset = int(rng.integers(2, 7)) if old else int(rng.integers(7, NEWEST + 1))
     dtype = str(rng.choice(["float32"] * 16 + ["float64"] * 3 + ["float16"]))
@@ -50,7 +52,7 @@ def _drawn(rng: np.random.Generator) -> tuple[Draw, Any]:
     own = draw.pick([(3,), (4,), (6,), (1,), (2, 3), (1, 4), (3, 2), (2, 2, 2), (1, 2, 3), (4, 2, 2), (1, 1, 4), (8,)])
     if batch == 0:
         own = draw.pick([own, (own[0], 1), (1, *own)])
-    images = not old and rng.random() < IMAGE_SHARE
+    images = not old and rng.random() < image_share
     if images:
         own, batch = draw.pick(onnx_images.SHAPES), batch or draw.pick([None, 2])
         draw.batch, draw.lead, draw.largest = batch, 1, 256
@@ -205,6 +207,18 @@ def _attribute(kind: str, name: str, value: Any) -> Any:
     return lambda: mock.patch.dict(lowerings.LOWERINGS, {kind: wrong})
 
 
+def _pads(kind: str, change: Any) -> Any:
+    """The reader takes other pads than the node has."""
+    right = lowerings.LOWERINGS[kind]
+
+    def wrong(graph: Any, op: Any, inputs: Any) -> Any:
+        pads = op.attributes.get("pads")
+        changed = {} if pads is None else {"pads": change(list(pads))}
+        return right(graph, dataclasses.replace(op, attributes={**op.attributes, **changed}), inputs)
+
+    return lambda: mock.patch.dict(lowerings.LOWERINGS, {kind: wrong})
+
+
 def _inputs(kind: str, change: Any) -> Any:
     """The reader takes other inputs."""
     right = lowerings.LOWERINGS[kind]
@@ -217,6 +231,13 @@ def _as(kind: str, other: str) -> Any:
     right = lowerings.LOWERINGS[other]
     wrong = lambda graph, op, inputs: right(graph, dataclasses.replace(op, kind=other), inputs)  # noqa: E731
     return lambda: mock.patch.dict(lowerings.LOWERINGS, {kind: wrong})
+
+
+def _lower_is_upper() -> Any:
+    """What automatic pads cannot halve goes behind, always."""
+    right = convolutions.Windows.same
+    wrong = lambda windows, sizes, *, lower: right(windows, sizes, lower=False)  # noqa: E731
+    return lambda: mock.patch.object(convolutions.Windows, "same", wrong)
 
 
 def _casts_nothing(node: Any, inputs: Any, opset: int) -> Any:
@@ -243,6 +264,17 @@ FAULTS: list[tuple[str, Any]] = [
     ("a constant is not cast", lambda: mock.patch.object(read, "folded", _casts_nothing)),
     ("Where turned round", _inputs("Where", lambda x: [x[0], x[2], x[1]])),
     ("Concat the other way round", _inputs("Concat", lambda x: x[::-1])),
+    ("Conv without its bias", _inputs("Conv", _without_bias)),
+    ("pads of Conv axis by axis", _pads("Conv", lambda pads: [*pads[::2], *pads[1::2]])),
+    (
+        "pads of Conv behind taken before",
+        _pads("Conv", lambda pads: [*pads[len(pads) // 2 :], *pads[: len(pads) // 2]]),
+    ),
+    ("pads of MaxPool behind ignored", _pads("MaxPool", lambda pads: pads[: len(pads) // 2] + [0] * (len(pads) // 2))),
+    ("count_include_pad ignored", _attribute("AveragePool", "count_include_pad", 0)),
+    ("AveragePool is MaxPool", _as("AveragePool", "MaxPool")),
+    ("SAME_LOWER is SAME_UPPER", _lower_is_upper()),
+    ("nearest_mode of Resize ignored", _attribute("Resize", "nearest_mode", b"round_prefer_floor")),
 ]
 
 __all__ = ["FAULTS", "KINDS", "make"]
