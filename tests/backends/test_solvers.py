@@ -319,9 +319,9 @@ class TestSolversThatDoNotReturn:
         session.close()
         assert "wrong: hangs" in told[0]
         assert "did not return" in told[0]
-        begun = time.monotonic()
+        threads = threading.active_count()
         assert solver.load(known.problem).maximize(Question(known.objective)).stop is Stop.FAILED
-        assert time.monotonic() - begun < 1
+        assert threading.active_count() == threads  # it was not asked again
         assert len(told) == 1
 
     @pytest.mark.parametrize("strategy", ["paper", "isa", "cascade"])
@@ -347,11 +347,11 @@ class TestSolversThatDoNotReturn:
         try:
             timer.start()
             with pytest.raises(KeyboardInterrupt):
-                session.maximize(Question(known.objective, time_limit=8.0))
+                session.maximize(Question(known.objective, time_limit=300.0))
         finally:
             timer.cancel()
             signal.signal(signal.SIGINT, before)
-        assert time.monotonic() - begun < 6
+        assert time.monotonic() - begun < 150  # not by its own limit
         if Capability.INTERRUPT in session._solver.capabilities:  # it has really ended, so that the next can begin
             assert session.maximize(Question(known.objective, time_limit=0.3)).stop is Stop.TIME_LIMIT
         session.close()

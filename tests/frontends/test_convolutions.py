@@ -16,13 +16,15 @@ from leo_core.linear import Conv, ConvTranspose  # noqa: E402
 from leo_core.testing.networks import convolutional  # noqa: E402
 from leo_frontends.torch import write_live_model  # noqa: E402
 
-RNG = np.random.default_rng(0)
+
+def normal(*shape):
+    return np.random.default_rng(shape).standard_normal(shape)
 
 
 @given(linear=convolutions(FREE, np.float64, st.integers(0, 9)))
 def test_convolutions(linear):
     geometry = linear.geometry
-    images = torch.from_numpy(RNG.standard_normal((2, linear.in_channels, *geometry.input)))
+    images = torch.from_numpy(normal(2, linear.in_channels, *geometry.input))
     pads = [pad for low, high in zip(geometry.low[::-1], geometry.high[::-1], strict=True) for pad in (low, high)]
     convolve = functional.conv1d if len(geometry.input) == 1 else functional.conv2d
     wanted = convolve(
@@ -40,12 +42,12 @@ def test_transposed_convolutions(data):
     taps, strides, dilations, sizes, spare = each(1, 3), each(1, 3), each(1, 2), each(1, 5), each(0, 2)
     reach = [(tap - 1) * dilation for tap, dilation in zip(taps, dilations, strict=True)]
     pads = tuple(np.minimum(each(0, 2), np.array(reach) // 2).tolist())  # so that something is left
-    kernel = RNG.standard_normal((2 * groups, data.draw(st.integers(1, 2)), *taps))
+    kernel = normal(2 * groups, data.draw(st.integers(1, 2)), *taps)
     padding = tuple(min(extra, stride - 1) for extra, stride in zip(spare, strides, strict=True))
     linear = ConvTranspose.of(
         kernel, sizes, strides=strides, low=pads, high=pads, dilations=dilations, groups=groups, output_padding=padding
     )
-    images = torch.from_numpy(RNG.standard_normal((2, 2 * groups, *sizes)))
+    images = torch.from_numpy(normal(2, 2 * groups, *sizes))
     convolve = functional.conv_transpose1d if axes == 1 else functional.conv_transpose2d
     wanted = convolve(
         images, torch.from_numpy(kernel), stride=strides, padding=pads, output_padding=padding, groups=groups,
@@ -57,7 +59,7 @@ def test_transposed_convolutions(data):
 
 
 def test_average_pooling():
-    images = torch.from_numpy(RNG.standard_normal((2, 3, 5, 7)))
+    images = torch.from_numpy(normal(2, 3, 5, 7))
     wanted = functional.avg_pool2d(images, (2, 3), stride=(1, 2), padding=(1, 1))
     linear = Conv.of(np.full((3, 1, 2, 3), 1 / 6), (5, 7), strides=(1, 2), low=1, high=1, groups=3)
     assert np.allclose(linear.apply(images.reshape(2, -1).numpy()), wanted.reshape(2, -1).numpy())

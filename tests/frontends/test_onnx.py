@@ -21,6 +21,11 @@ from leo_frontends.onnx.reference import reference  # noqa: E402
 RNG = np.random.default_rng(0)
 
 
+@pytest.fixture(autouse=True)
+def numbers_that_do_not_depend_on_other_tests():
+    RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
+
+
 def weight(*shape, dtype=np.float32):
     return (RNG.integers(-32, 33, shape) / 16).astype(dtype)
 

@@ -16,8 +16,7 @@ from leo_core.files import as_read, read
 from leo_frontends.sklearn import read_live_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-RNG = np.random.default_rng(0)
-X = RNG.uniform(-1, 1, (80, 4))
+X = np.random.default_rng(0).uniform(-1, 1, (80, 4))
 OPTIONS = {"hidden_layer_sizes": (8, 6), "max_iter": 30, "random_state": 0}
 
 

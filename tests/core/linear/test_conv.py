@@ -17,6 +17,11 @@ from leo_core.testing import map_kit
 RNG = np.random.default_rng(0)
 
 
+@pytest.fixture(autouse=True)
+def numbers_that_do_not_depend_on_other_tests():
+    RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
+
+
 def channels(*chosen, positions):
     """The units of some channels."""
     return (np.array(chosen)[:, None] * positions + np.arange(positions)).ravel()
