@@ -274,7 +274,7 @@ FAULTS: list[tuple[str, Any]] = [
     ("count_include_pad ignored", _attribute("AveragePool", "count_include_pad", 0)),
     ("AveragePool is MaxPool", _as("AveragePool", "MaxPool")),
     ("SAME_LOWER is SAME_UPPER", _lower_is_upper()),
-    ("nearest_mode of Resize ignored", _attribute("Resize", "nearest_mode", b"round_prefer_floor")),
+    ("nearest values of Resize taken from above", _attribute("Resize", "nearest_mode", b"ceil")),
 ]
 
 __all__ = ["FAULTS", "KINDS", "make"]

@@ -327,7 +327,7 @@ IMAGES = {
     by_channel: 2,
     axes_turned: 1,
     pads_around: 1.5,
-    resize: 2,
+    resize: 4,
     ops.activation: 5,
     ops.clip: 1,
     ops.batch_norm: 3,
