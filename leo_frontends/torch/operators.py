@@ -17,6 +17,7 @@ from leo_core.network import Origin
 from leo_frontends import lowering
 from leo_frontends.graph import Array, Graph, Refused, Tensor, Value, elements, moved
 from leo_frontends.lowering import computed, weights
+from leo_frontends.torch.images import IMAGES
 
 Arguments = dict[str, Any]
 Lowering = Callable[[Graph, Origin, Arguments], Tensor]
@@ -108,7 +109,7 @@ def _hard_sigmoid(graph: Graph, origin: Origin, given: Arguments) -> Tensor:
 def _extreme(sign: float) -> Lowering:
     def apply(graph: Graph, origin: Origin, given: Arguments) -> Tensor:
         if "other" not in given:
-            raise Refused("it is the extreme of one tensor, which is not read; torch.maximum of two is")
+            raise Refused("it is the extreme of one tensor, which is not read; torch.amax, and maximum of two, are")
         return lowering.maximum(graph, origin, _tensor(graph, given["self"]), _tensor(graph, given["other"]), sign)
 
     return apply
@@ -353,6 +354,7 @@ def _tail(name: str) -> Lowering:
 
 #: By ATen operator, without its overload.
 OPERATORS: dict[str, Lowering] = {
+    **IMAGES,
     "__rsub__": _rsub,
     "_log_softmax": _tail("log_softmax"),
     "_native_batch_norm_legit_no_training": _batch_norm,

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 #: They have an affine + ReLU form that LEO does not read yet.
 _NOT_YET = {
-    "conv": "convolutions are not read yet",
-    "_conv": "convolutions are not read yet",
-    "mkldnn_conv": "convolutions are not read yet",
-    "avg_pool": "average pooling is not read yet",
-    "adaptive_avg_pool": "average pooling is not read yet",
-    "_adaptive_avg_pool": "average pooling is not read yet",
-    "max_pool": "max pooling is not read yet",
-    "adaptive_max_pool": "max pooling is not read yet",
+    "conv": "convolutions over one or two axes are read, as torch.nn has them; others are not",
+    "_conv": "convolutions are read as torch.nn has them, not as they are decomposed",
+    "mkldnn_conv": "convolutions are read as torch.nn has them, not as they are decomposed",
+    "avg_pool": "poolings over one or two axes are read; others are not",
+    "adaptive_avg_pool": "poolings over one or two axes are read; others are not",
+    "max_pool": "poolings over one or two axes are read, without the places of the maxima; others are not",
+    "adaptive_max_pool": "it gives the places of the maxima, too, which is not read; use amax or max_pool2d",
     "upsample": "upsampling is not read yet",
     "pixel_shuffle": "it only moves elements, but is not read yet; use reshape and permute",
     "unfold": "it is not read yet; use slices",
     "as_strided": "it is not read; use slices, reshape or permute",
     "einsum": "it is not read; use torch.nn.functional.linear or matmul",
     "cumsum": "it is not read; multiply by a triangular matrix of ones instead",
-    "amax": "the largest of many is not read yet; torch.maximum of two is",
-    "amin": "the smallest of many is not read yet; torch.minimum of two is",
     "pairwise": "it is not read",
 }
 
