@@ -22,7 +22,7 @@ from leo_core.execution.events import Note
 from leo_core.milp.result import SolverResult
 from leo_core.testing.networks import chain
 from leo_core.testing.wrong import WrongSolver, crashes
-from tests.core.test_checkpoint import BOX, PHASES, undisturbed
+from tests.core.execution.test_checkpoint import BOX, PHASES, undisturbed
 
 CASES = {"boxes": chain(3, 20, 20, 1, seed=5), "phases": PHASES}
 #: The command; the verdicts of each unit go to a file.
