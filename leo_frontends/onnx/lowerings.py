@@ -4,48 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, final
+from typing import Any
 
 import numpy as np
 
-from leo_core.network import Origin
-from leo_frontends import convolutions, lowering
-from leo_frontends.convolutions import Windows
+from leo_frontends import lowering
 from leo_frontends.graph import Array, Graph, Refused, Tensor, Value, elements, moved
 from leo_frontends.lowering import EPS, computed, weights
-from leo_frontends.onnx.folding import LARGEST
-from leo_frontends.onnx.resizing import COORDINATES, ROUNDINGS, nearest
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Op:
-    """A node: what it is, by which opset, and of how many outputs."""
-
-    kind: str
-    origin: Origin
-    attributes: Mapping[str, Any]
-    opset: int
-    outputs: int = 1
-
-    def given(self, inputs: Sequence[Any], position: int, name: str, since: int) -> Any:
-        """What is an attribute before an opset, an input from then on; None where it is left out."""
-        if self.opset < since:
-            return self.attributes.get(name)
-        return inputs[position] if len(inputs) > position else None
-
-
-def _constant(value: Any, what: str) -> Any:
-    if isinstance(value, Value):
-        raise Refused(f"{what} computed, which is not read")
-    return value
-
-
-def _numbers(value: Any, what: str) -> list[int] | None:
-    value = _constant(value, what)
-    return None if value is None else [int(item) for item in np.ravel(value)]
+from leo_frontends.onnx.images import IMAGES
+from leo_frontends.onnx.op import Lowering, Op, constant, numbers, require_room
 
 
 def _identity(_graph: Graph, _op: Op, inputs: list[Any]) -> Tensor:
@@ -65,7 +32,7 @@ def _cast_like(graph: Graph, _op: Op, inputs: list[Any]) -> Tensor:
 
 
 def _dropout(_graph: Graph, op: Op, inputs: list[Any]) -> Tensor | list[Any]:
-    training = _constant(inputs[2], "whether it is in training mode is") if len(inputs) > 2 else None
+    training = constant(inputs[2], "whether it is in training mode is") if len(inputs) > 2 else None
     if op.opset >= 12 and training is not None and np.any(training):
         raise Refused("it is in training mode")
     return [inputs[0], np.ones(elements(inputs[0]).shape, bool)][: op.outputs]
@@ -82,7 +49,7 @@ def _flatten(_graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
 
 
 def _reshape(_graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
-    target = _numbers(inputs[1], "its shape is")
+    target = numbers(inputs[1], "its shape is")
     assert target is not None
     shape = elements(inputs[0]).shape
     if op.attributes.get("allowzero") and 0 in target:
@@ -99,17 +66,17 @@ def _transpose(_graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
 
 
 def _squeeze(_graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
-    axes = _numbers(op.given(inputs, 1, "axes", 13), "its axes are")
+    axes = numbers(op.given(inputs, 1, "axes", 13), "its axes are")
     return moved(inputs[0], lambda array: np.squeeze(array, None if axes is None else tuple(axes)))
 
 
 def _unsqueeze(_graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
-    axes = _numbers(op.given(inputs, 1, "axes", 13), "its axes are") or []
+    axes = numbers(op.given(inputs, 1, "axes", 13), "its axes are") or []
     return moved(inputs[0], lambda array: np.expand_dims(array, tuple(axes)))
 
 
 def _indices(value: Any) -> Array:
-    indices = _constant(value, "its indices are")
+    indices = constant(value, "its indices are")
     if indices.dtype.kind not in "iu":
         raise Refused("its indices are no whole numbers")
     return indices  # type: ignore[no-any-return]
@@ -137,7 +104,7 @@ def _gather_nd(_graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
 def _slice(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
     tensor = inputs[0]
     names = ("starts", "ends", "axes", "steps")
-    given = [_numbers(op.given(inputs, at, name, 10), "its ends are") for at, name in enumerate(names, 1)]
+    given = [numbers(op.given(inputs, at, name, 10), "its ends are") for at, name in enumerate(names, 1)]
     starts, ends = given[0] or [], given[1] or []
     ndim = len(elements(tensor).shape)
     axes = [axis % ndim for axis in (range(len(starts)) if given[2] is None else given[2])]
@@ -164,7 +131,7 @@ def _split(_graph: Graph, op: Op, inputs: list[Any]) -> list[Tensor]:
     tensor = inputs[0]
     axis = int(op.attributes.get("axis", 0)) % max(1, len(elements(tensor).shape))
     length = elements(tensor).shape[axis]
-    sizes = _numbers(op.given(inputs, 1, "split", 13), "its sizes are")
+    sizes = numbers(op.given(inputs, 1, "split", 13), "its sizes are")
     if sizes is None:
         count = int(op.attributes.get("num_outputs", op.outputs))
         each = -(-length // count)
@@ -188,29 +155,24 @@ def _measured(_graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
 
 
 def _expand(_graph: Graph, _op: Op, inputs: list[Any]) -> Tensor:
-    target = tuple(_numbers(inputs[1], "its shape is") or ())
-    _require_room(math.prod(target))
+    target = tuple(numbers(inputs[1], "its shape is") or ())
+    require_room(math.prod(target))
     return moved(inputs[0], lambda array: np.broadcast_to(array, np.broadcast_shapes(array.shape, target)))
 
 
-def _require_room(count: int) -> None:
-    if count > LARGEST:
-        raise Refused("it makes more than a hundred million numbers")
-
-
 def _tile(_graph: Graph, _op: Op, inputs: list[Any]) -> Tensor:
-    repeats = _numbers(inputs[1], "its repeats are") or []
-    _require_room(math.prod(repeats) * elements(inputs[0]).size)
+    repeats = numbers(inputs[1], "its repeats are") or []
+    require_room(math.prod(repeats) * elements(inputs[0]).size)
     return moved(inputs[0], lambda array: np.tile(array, repeats))
 
 
 def _pad(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
     """Around each axis: constants, or elements of the tensor itself."""
     tensor = inputs[0]
-    widths = _numbers(op.given(inputs, 1, "pads", 11), "its widths are") or []
+    widths = numbers(op.given(inputs, 1, "pads", 11), "its widths are") or []
     value = op.attributes.get("value", 0.0) if op.opset < 11 else inputs[2] if len(inputs) > 2 else None
-    value = _constant(0.0 if value is None else value, "its value is")
-    axes = _numbers(inputs[3], "its axes are") if len(inputs) > 3 and inputs[3] is not None else None
+    value = constant(0.0 if value is None else value, "its value is")
+    axes = numbers(inputs[3], "its axes are") if len(inputs) > 3 and inputs[3] is not None else None
     ndim = len(elements(tensor).shape)
     mode = op.attributes.get("mode", b"constant").decode()
     pairs = list(zip(widths[: len(widths) // 2], widths[len(widths) // 2 :], strict=True))
@@ -314,7 +276,7 @@ def _relu(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
 def _clip(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
     ends = []
     for position, name, default in ((1, "min", -math.inf), (2, "max", math.inf)):
-        given = _constant(op.given(inputs, position, name, 11), "its ends are")
+        given = constant(op.given(inputs, position, name, 11), "its ends are")
         if given is not None and np.size(given) != 1:
             raise Refused("an end of it is not one number")
         end = default if given is None else float(np.ravel(given)[0])
@@ -347,7 +309,7 @@ def _shrink(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
 
 
 def _power(_graph: Graph, _op: Op, inputs: list[Any]) -> Tensor:
-    exponent = _constant(inputs[1], "its exponent is")
+    exponent = constant(inputs[1], "its exponent is")
     if (exponent != 1).any():
         raise Refused("a power has no affine + ReLU form")
     return moved(inputs[0], lambda array: np.broadcast_to(array, np.broadcast_shapes(array.shape, exponent.shape)))
@@ -359,7 +321,7 @@ def _negative(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
 
 def _reduce(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
     """Sums, of absolute values too, and means over axes."""
-    axes = _numbers(op.given(inputs, 1, "axes", 13 if op.kind == "ReduceSum" else 18), "its axes are")
+    axes = numbers(op.given(inputs, 1, "axes", 13 if op.kind == "ReduceSum" else 18), "its axes are")
     tensor: Tensor = lowering.absolute(graph, op.origin, computed(inputs[0])) if op.kind == "ReduceL1" else inputs[0]
     if not axes:
         if op.attributes.get("noop_with_empty_axes"):
@@ -370,7 +332,7 @@ def _reduce(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
 
 
 def _where(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
-    return lowering.where(graph, op.origin, np.asarray(_constant(inputs[0], "its condition is")), *inputs[1:])
+    return lowering.where(graph, op.origin, np.asarray(constant(inputs[0], "its condition is")), *inputs[1:])
 
 
 def _batch_norm(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
@@ -390,63 +352,6 @@ def _concat(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
     return lowering.concatenate(graph, op.origin, inputs, int(op.attributes["axis"]))
 
 
-def _blocks(_graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
-    """DepthToSpace and SpaceToDepth: elements moved between channels and places."""
-    block, columns = int(op.attributes["blocksize"]), op.attributes.get("mode", b"DCR") == b"CRD"
-
-    def change(array: Array) -> Array:
-        n, c, h, w = array.shape
-        if op.kind == "SpaceToDepth":
-            parts = array.reshape(n, c, h // block, block, w // block, block)
-            return parts.transpose(0, 3, 5, 1, 2, 4).reshape(n, c * block * block, h // block, w // block)
-        depth = c // (block * block)
-        if columns:
-            parts = array.reshape(n, depth, block, block, h, w).transpose(0, 1, 4, 2, 5, 3)
-        else:
-            parts = array.reshape(n, block, block, depth, h, w).transpose(0, 3, 4, 1, 5, 2)
-        return parts.reshape(n, depth, h * block, w * block)
-
-    return moved(inputs[0], change)
-
-
-def _resize(_graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
-    """Resize and Upsample, where each new value is one of the old ones."""
-    words = {key: value.decode() for key, value in op.attributes.items() if isinstance(value, bytes)}
-    if words.get("mode", "nearest") != "nearest":
-        raise Refused("it interpolates, which is not read; only the nearest values are")
-    policy = words.get("keep_aspect_ratio_policy", "stretch")
-    if policy != "stretch":
-        raise Refused(f"its policy to keep the aspect ratio, {policy}, is not read; give its sizes")
-    old = op.opset < 11  # then its inputs are the tensor and the scales, and places are rounded down
-    coordinates = "asymmetric" if old else words.get("coordinate_transformation_mode", "half_pixel")
-    rounding = "floor" if old else words.get("nearest_mode", "round_prefer_floor")
-    if coordinates not in COORDINATES or rounding not in ROUNDINGS:
-        raise Refused(f"its places by {coordinates}, rounded by {rounding}, are not read")
-    value, shape = computed(inputs[0]), elements(inputs[0]).shape
-    axes = [axis % len(shape) for axis in op.attributes.get("axes") or range(len(shape))]
-    for axis, size, scale in zip(axes, *_sizes_and_scales(op, inputs, [shape[axis] for axis in axes]), strict=True):
-        if old and scale < 1:
-            raise Refused("before opset 11 ONNX does not say which values are left when some are left out")
-        if scale != 1:
-            index = nearest(shape[axis], size, scale, coordinates, rounding)
-            value = Value(value.node, np.take(value.index, index, axis))
-    return value
-
-
-def _sizes_and_scales(op: Op, inputs: Sequence[Any], lengths: Sequence[int]) -> tuple[list[int], list[float]]:
-    """Those of the axes that are resized."""
-    given = op.given(inputs, 1 if op.opset < 11 else 2, "scales", 9)
-    scales = [] if given is None else [float(scale) for scale in np.ravel(_constant(given, "its scales are"))]
-    sizes = _numbers(inputs[3], "its sizes are") if len(inputs) > 3 and inputs[3] is not None else []
-    if not scales:
-        return sizes or [], [size / length for size, length in zip(sizes or [], lengths, strict=True)]
-    if min(scales) <= 0 or len(scales) != len(lengths):
-        raise Refused("its scales are not one number above 0 for each axis")
-    sizes = [int(np.floor(np.float32(length) * np.float32(s))) for length, s in zip(lengths, scales, strict=True)]
-    _require_room(math.prod(sizes))
-    return sizes, scales
-
-
 def _tail(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
     """A function that may stay outside at the end. Before opset 13, a softmax is over all axes from one on."""
     value = computed(inputs[0])
@@ -459,94 +364,20 @@ def _tail(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
     return Value(result.node, result.index.reshape(value.index.shape))
 
 
-def _conv(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
-    kernel = weights(inputs[1], "the kernel")
-    bias = weights(inputs[2], "the bias") if len(inputs) > 2 and inputs[2] is not None else None
-    value = computed(inputs[0])
-    groups, windows = int(op.attributes.get("group", 1)), _windows(op, value, kernel.shape[2:])
-    if op.kind == "Conv":
-        return convolutions.convolve(graph, op.origin, value, kernel, bias, windows, groups)
-    if op.attributes.get("auto_pad", b"NOTSET") != b"NOTSET" or "output_shape" in op.attributes:
-        raise Refused("an output shape or automatic pads are not read here; give pads and output_padding")
-    beyond = op.attributes.get("output_padding") or [0] * len(windows.taps)
-    return convolutions.convolve_transposed(graph, op.origin, value, kernel, bias, windows, groups, beyond)
-
-
-def _windows(op: Op, value: Value, taps: Sequence[int]) -> Windows:
-    """Those of a convolution or a pooling, with its automatic pads written out."""
-    given = op.attributes
-    if given.get("kernel_shape") and tuple(given["kernel_shape"]) != tuple(taps):
-        raise Refused(f"its kernel_shape is {given['kernel_shape']}, its kernel {list(taps)}")
-    windows = Windows.of(taps, given.get("strides"), given.get("pads"), given.get("dilations"))
-    automatic = given.get("auto_pad", b"NOTSET").decode()
-    if automatic.startswith("SAME"):
-        windows = windows.same(value.index.shape[2:], lower=automatic == "SAME_LOWER")
-    elif automatic == "VALID":
-        windows = Windows.of(taps, given.get("strides"), None, given.get("dilations"))
-    return windows
-
-
-def _require_sure(windows: Windows, *, same: bool) -> None:
-    """Refuse the pads of a pooling that no runtime takes, or that ONNX Runtime takes otherwise than ONNX has them."""
-    longer = any(stride > taps for stride, taps in zip(windows.strides, windows.taps, strict=True))
-    if same and (longer or max(windows.dilations) > 1):
-        raise Refused(
-            "it has automatic pads, and dilations or strides longer than its windows: runtimes differ in what they "
-            "make of that; give pads"
-        )
-    pads = [*zip(windows.low, windows.taps, strict=True), *zip(windows.high, windows.taps, strict=True)]
-    if any(not 0 <= pad < taps for pad, taps in pads):
-        raise Refused("its pads must be from 0 to below the size of its windows")
-
-
-def _pool(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
-    value = computed(inputs[0])
-    if op.kind == "MaxPool" and op.outputs > 1:
-        raise Refused("its second output, where each maximum lies, is not read")
-    exact = _windows(op, value, op.attributes["kernel_shape"])
-    _require_sure(exact, same=op.attributes.get("auto_pad", b"").startswith(b"SAME"))
-    windows = exact.rounded_up(value.index.shape[2:]) if op.attributes.get("ceil_mode") else exact
-    if op.kind == "MaxPool":
-        return convolutions.max_pool(graph, op.origin, value, windows)
-    within = exact if op.attributes.get("count_include_pad") else None
-    return convolutions.average_pool(graph, op.origin, value, windows, within)
-
-
-def _global_pool(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
-    value = computed(inputs[0])
-    positions = range(2, value.index.ndim)
-    if op.kind == "GlobalMaxPool":
-        return convolutions.extreme(graph, op.origin, value, positions, 1.0, keepdims=True)
-    return lowering.mean(graph, op.origin, value, positions, keepdims=True)
-
-
-def _extreme(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
-    axes = _numbers(op.given(inputs, 1, "axes", 18), "its axes are")
-    if not axes and op.attributes.get("noop_with_empty_axes"):
-        return inputs[0]  # type: ignore[no-any-return]
-    sign = 1.0 if op.kind == "ReduceMax" else -1.0
-    keepdims = bool(op.attributes.get("keepdims", 1))
-    return convolutions.extreme(graph, op.origin, computed(inputs[0]), axes or None, sign, keepdims=keepdims)
-
-
 #: ONNX's operator for each function that may stay outside at the end.
 TAIL_OPERATORS = {"softmax": "Softmax", "log_softmax": "LogSoftmax", "sigmoid": "Sigmoid", "tanh": "Tanh"}
 
-Lowering = Callable[[Graph, Op, list[Any]], "Tensor | list[Any]"]
 
 #: By ONNX operator, what makes nodes of it.
 LOWERINGS: dict[str, Lowering] = {
+    **IMAGES,
     "Abs": _absolute,
     "Add": _add,
-    "AveragePool": _pool,
     "BatchNormalization": _batch_norm,
     "Cast": _cast,
     "CastLike": _cast_like,
     "Clip": _clip,
     "Concat": _concat,
-    "Conv": _conv,
-    "ConvTranspose": _conv,
-    "DepthToSpace": _blocks,
     "Div": _div,
     "Dropout": _dropout,
     "Expand": _expand,
@@ -555,15 +386,12 @@ LOWERINGS: dict[str, Lowering] = {
     "GatherElements": _gather_elements,
     "GatherND": _gather_nd,
     "Gemm": _gemm,
-    "GlobalAveragePool": _global_pool,
-    "GlobalMaxPool": _global_pool,
     "HardSigmoid": _hard_sigmoid,
     "Identity": _identity,
     "LeakyRelu": _relu,
     "LogSoftmax": _tail,
     "MatMul": _matmul,
     "Max": _maximum,
-    "MaxPool": _pool,
     "Mean": _sum,
     "Min": _maximum,
     "Mul": _mul,
@@ -572,20 +400,16 @@ LOWERINGS: dict[str, Lowering] = {
     "Pad": _pad,
     "Pow": _power,
     "ReduceL1": _reduce,
-    "ReduceMax": _extreme,
     "ReduceMean": _reduce,
-    "ReduceMin": _extreme,
     "ReduceSum": _reduce,
     "Relu": _relu,
     "Reshape": _reshape,
-    "Resize": _resize,
     "Shape": _measured,
     "Shrink": _shrink,
     "Sigmoid": _tail,
     "Size": _measured,
     "Slice": _slice,
     "Softmax": _tail,
-    "SpaceToDepth": _blocks,
     "Split": _split,
     "Squeeze": _squeeze,
     "Sub": _add,
@@ -595,6 +419,5 @@ LOWERINGS: dict[str, Lowering] = {
     "Tile": _tile,
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
-    "Upsample": _resize,
     "Where": _where,
 }

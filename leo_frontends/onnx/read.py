@@ -16,7 +16,8 @@ from leo_core.network import Origin, Signature
 from leo_core.plugins import Imported
 from leo_frontends.graph import Graph, Refused, Tensor, Value, elements, for_any_batch
 from leo_frontends.onnx.folding import folded
-from leo_frontends.onnx.lowerings import LOWERINGS, Op
+from leo_frontends.onnx.lowerings import LOWERINGS
+from leo_frontends.onnx.op import Op
 from leo_frontends.onnx.reasons import why_not
 from leo_frontends.onnx.run import Seen, inlined, runner, watched
 
