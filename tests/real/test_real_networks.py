@@ -128,7 +128,7 @@ def test_an_l1_trained_mnist_classifier(nets, index):
 
 
 #: How long it may take to decide: what is not by then must still be valid.
-LIMIT = "40"
+LIMIT = "12"
 
 
 @pytest.mark.slow
@@ -163,7 +163,7 @@ def test_channels_of_convolutional_networks(nets, index):
 def test_what_intervals_prove_of_the_visual_wake_words_network(nets, index):
     """1,528 dead channels and 180 that only rounding moves, of 2,736."""
     entry = find(index, "mlperf_tiny/vww_96_mobilenet025.onnx")
-    found = leo_core.analyze(nets / entry["file"], nets / entry["domain"], time_limit=20)
+    found = leo_core.analyze(nets / entry["file"], nets / entry["domain"], time_limit=15)
     counts = [layer.channel_counts() for layer in found.layers.values()]
     total = {kind: sum(layer[kind] for layer in counts) for kind in counts[0]}
     assert total["total"] == entry["channels"]
