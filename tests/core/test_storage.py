@@ -10,6 +10,7 @@ from hypothesis import given
 from strategies import networks
 
 from leo_core import storage
+from leo_core.checker.networks import checksum
 from leo_core.errors import FormatError, OutputError
 from leo_core.testing.networks import NETWORKS, chain, convolutional
 
@@ -68,7 +69,7 @@ def test_a_map_of_an_unknown_kind_is_refused_by_name(tmp_path):
         arrays = {
             name.removesuffix(".npy"): np.load(io.BytesIO(data)) for name, data in parts.items() if ".npy" in name
         }
-        header["sha256"] = storage._checksum(header["content"], arrays)
+        header["sha256"] = checksum(header["content"], arrays)
 
     rewritten(path, change)
     with pytest.raises(FormatError, match=r"n\.leo: a linear map of the unknown kind 'fourier'; update LEO"):

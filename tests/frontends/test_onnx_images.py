@@ -18,13 +18,18 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from leo_core.bounds.running import nodes_as_run  # noqa: E402
 from leo_core.errors import FormatError, LeoError, UnsupportedModelError  # noqa: E402
-from leo_core.linear import Conv, Dense  # noqa: E402
+from leo_core.linear import Conv, Dense, Diagonal  # noqa: E402
 from leo_core.network import Affine  # noqa: E402
 from leo_frontends.onnx import read_live_model  # noqa: E402
 from leo_frontends.onnx.reference import reference  # noqa: E402
 from leo_frontends.onnx.run import session  # noqa: E402
 
 RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def numbers_that_do_not_depend_on_other_tests():
+    RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
 
 
 def numbers(*shape):
@@ -152,8 +157,15 @@ class TestFactors:
     """What is one number for each channel, and what only looks so."""
 
     def test_of_each_channel(self):
-        network = assert_same(one("Mul", {"f": numbers(3, 1, 1)}, ["n", 3, 2, 2]))
+        nodes = [helper.make_node("Conv", ["x", "K"], ["c"]), helper.make_node("Mul", ["c", "f"], ["y"])]
+        weights = {"K": numbers(3, 3, 1, 1), "f": numbers(3, 1, 1)}
+        network = assert_same(model(nodes, weights, ["n", 3, 2, 2]))
         assert [type(linear) for linear in network.nodes[-1].maps] == [Conv]
+
+    def test_of_each_channel_where_nothing_is_convolved(self):
+        network = assert_same(one("Mul", {"f": numbers(3, 1, 1)}, ["n", 3, 2, 2]))
+        assert [type(linear) for linear in network.nodes[-1].maps] == [Diagonal]
+        assert not network.nodes[-1].shape
 
     @pytest.mark.parametrize("kind", ["Mul", "PRelu"])
     def test_of_each_example_too(self, kind):
@@ -164,11 +176,12 @@ class TestFactors:
     @pytest.mark.parametrize("batch", ["n", 2])
     def test_where_the_first_axis_has_the_channels(self, batch):
         nodes = [
-            helper.make_node("Transpose", ["x"], ["t"], perm=[1, 0, 2]),
+            helper.make_node("Conv", ["x", "K"], ["c"]),
+            helper.make_node("Transpose", ["c"], ["t"], perm=[1, 0, 2]),
             helper.make_node("Mul", ["t", "f"], ["m"]),
             helper.make_node("Transpose", ["m"], ["y"], perm=[1, 0, 2]),
         ]
-        assert_same(model(nodes, {"f": np.float32([2, 3]).reshape(2, 1, 1)}, [batch, 2, 3]))
+        assert_same(model(nodes, {"f": np.float32([2, 3]).reshape(2, 1, 1), "K": numbers(2, 2, 1)}, [batch, 2, 3]))
 
 
 class TestResize:
