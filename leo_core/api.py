@@ -151,6 +151,7 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
         )
         stability = replace(evidence.stability, interrupted=evidence.stability.interrupted or again)
     noise = 0.0
+    before = View(original, Facts.of(original, stability))
     interrupted = stability.interrupted
     try:
         noise = float_noise(original, stability.box, stability.points, settings.seed, lambda: budget.expired)
@@ -158,12 +159,7 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
         interrupted = True
     imprecise = 0.0
     if imported.rounding:
-        imprecise, again = _kept_on(
-            lambda _: import_deviation(
-                original, View(original, Facts.of(original, stability)).region, imported.rounding
-            ),
-            budget,
-        )
+        imprecise, again = _kept_on(lambda _: import_deviation(original, before.region, imported.rounding), budget)
         interrupted = interrupted or again
     tolerance = {"exact": 0.0, "float": noise}.get(str(settings.tolerance))
     tolerance = float(settings.tolerance) if tolerance is None else tolerance
@@ -197,7 +193,7 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
     noise_after = noise
     running = running_after = math.inf
     try:
-        running = _running_error(View(original, Facts.of(original, stability)), stability, imported.loose)
+        running = _running_error(before, stability, imported.loose)
         running_after = _running_error(View(rewritten.network, rewritten.facts), stability)
         if rewritten.steps:
             noise_after = float_noise(

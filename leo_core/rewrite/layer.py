@@ -169,10 +169,6 @@ class Incoming:
         """The largest |x|."""
         return np.maximum(np.abs(self.lower), np.abs(self.upper))
 
-    @property
-    def radius(self) -> Array:
-        return 0.5 * (self.upper - self.lower)
-
 
 def incoming(view: View, node: Affine) -> Incoming:
     """An affine node of the view."""

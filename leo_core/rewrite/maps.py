@@ -28,7 +28,7 @@ def restricted(linear: LinearMap, rows: Mask, columns: Mask) -> LinearMap:
     """The map with only the given rows and columns."""
     if rows.all() and columns.all():
         return linear
-    return linear.select_rows(np.flatnonzero(rows)).select_columns(np.flatnonzero(columns))
+    return linear.select(np.flatnonzero(rows), np.flatnonzero(columns))
 
 
 def stored(matrix: Array, dtype: Any, like: LinearMap) -> LinearMap:

@@ -50,8 +50,8 @@ def decide(
 
     Whatever ends the work early (the budget, Ctrl-C, the end of memory), the map returned is valid: what is not shown
     is undecided. ``strategy`` is one of ``leo_core.options.STRATEGIES``; one unit may take ``unit_seconds`` by itself;
-    of networks on images only the cascade decides more than a few thousand units, and it decides channels unless
-    ``every_unit`` is set (:mod:`~leo_core.stability.channels`);
+    of networks on images the cascade decides channels unless ``every_unit`` is set
+    (:mod:`~leo_core.stability.channels`);
     ``jobs`` processes share the work where the strategy can; ``checkpoint`` holds what earlier runs found.
     """
     begun = time.monotonic()

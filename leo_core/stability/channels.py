@@ -43,10 +43,13 @@ def has_channels(network: Network) -> bool:
     return any(network.affine(relu.source).shape for relu in network.relus)
 
 
-def decide_channels(work: Work, tally: Tally) -> Region:
-    """Decide every channel, and each unit of the layers that have none; the region in which all of it holds."""
+def decide_channels(work: Work, tally: Tally) -> None:
+    """Decide every channel, and each unit of the layers that have none."""
     network = work.network
     seen = _Seen(network, work)
+    for relu in network.relus:  # so that an early end leaves something to say of each layer
+        count = _count(network.affine(relu.source))
+        tally.channels[relu.source] = Channels(*(np.zeros(count, dtype=bool) for _ in range(4)))
     seen.look(_points(work))
     region = Region.of(work.box)
     varying: dict[str, Mask] = {INPUT: work.box.lower < work.box.upper}
@@ -66,7 +69,11 @@ def decide_channels(work: Work, tally: Tally) -> Region:
         tally.channels[node.name] = seen.channels(node, varying[node.name], region.intervals[node.name])
         if not node.shape and 2 * node.size * network.input_size <= _WITNESSES:
             seen.tell(tally, node)
-    return region
+
+
+def _count(node: Affine) -> int:
+    """How many channels a node has; units count as such where there are none."""
+    return node.shape[0] if node.shape else node.size
 
 
 def _pursued(work: Work, tally: Tally, seen: _Seen, node: Affine, region: Region) -> Region:
@@ -85,8 +92,7 @@ def _pursued(work: Work, tally: Tally, seen: _Seen, node: Affine, region: Region
     units = np.flatnonzero(_open(seen, node, region))
     if len(units) and len(units) <= affordable and set(node.sources) != {INPUT}:
         low, high = (side.copy() for side in region.intervals[node.name])
-        found = backward_interval(network, node.name, region, units, lambda: work.budget.expired)
-        low[units], high[units] = np.fmax(low[units], found[0]), np.fmin(high[units], found[1])
+        low[units], high[units] = backward_interval(network, node.name, region, units, lambda: work.budget.expired)
         region = region.tightened(node.name, low, high)
         tally.bound(node.name, *region.intervals[node.name])
     return region
@@ -177,7 +183,7 @@ class _Seen:
     def shown(self, node: Affine) -> tuple[Mask, Mask, Mask]:
         """Per channel, or per unit where there are none: (some z > 0, some z < 0, some relu(z) varies)."""
         known = self._extremes[node.name]
-        channels = node.shape[0] if node.shape else node.size
+        channels = _count(node)
         varies = ~self._alike(known.least_value, known.most_value)
         units = known.most > 0, known.least < 0, varies
         positive, negative, varies = (np.asarray(mask.reshape(channels, -1).any(axis=1)) for mask in units)

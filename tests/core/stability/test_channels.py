@@ -18,6 +18,7 @@ from leo_core.domain import Box
 from leo_core.execution.budget import Budget
 from leo_core.linear import Conv, Dense, Select
 from leo_core.network import INPUT, Affine, Network, Relu
+from leo_core.report.table import as_text, channels_table, outlook
 from leo_core.stability import State, decide
 
 
@@ -112,6 +113,26 @@ def test_an_end_before_anything_leaves_everything_undecided_and_valid():
     found = decided(network, Box.uniform(-1, 1, 25), budget=Budget.of(0.0))
     counts = found.layers["h"].channel_counts()
     assert counts["undecided"] == counts["total"] == 4
+
+
+@pytest.mark.parametrize("stage", ["_points", "_pursued"])
+def test_ctrl_c_leaves_a_valid_map_of_every_layer(stage, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"leo_core.stability.channels.{stage}", stop)
+    kernels = np.random.default_rng(0).standard_normal((2, 4, 4, 3, 3)).astype(np.float32)
+    first, second = (Conv.of(kernel, (5, 5), low=1, high=1) for kernel in (kernels[0, :, :1], kernels[1]))
+    bias = np.array([100, 0, 0, -100], np.float32)
+    network = Network(25, (affine("z", INPUT, first, bias, (4, 25)), relu("h", "z", 100),
+                           affine("y", "h", second, bias, (4, 25)), relu("g", "y", 100),
+                           Affine("out", ("g",), (Dense(np.ones((1, 100))),), np.zeros(1))), "out")  # fmt: skip
+    found = decided(network, Box.uniform(-1, 1, 25))
+    assert found.interrupted
+    assert [layer.channel_counts()["total"] for layer in found.layers.values()] == [4, 4]
+    assert found.layers["h"].channel_counts()["inactive"] == 1
+    assert "undecided" in as_text(channels_table(found))
+    assert "channels are undecided" in outlook(found)
 
 
 def test_channels_that_only_rounding_moves_are_constant():
