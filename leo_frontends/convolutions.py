@@ -174,30 +174,6 @@ def max_pool(graph: Graph, origin: Origin, value: Value, windows: Windows) -> Va
     return value
 
 
-def extreme(
-    graph: Graph, origin: Origin, value: Value, axes: Sequence[int] | None, sign: float, *, keepdims: bool
-) -> Value:
-    """The largest (``sign`` 1) or smallest (−1) value over some axes, or over all."""
-    shape, ndim = value.index.shape, value.index.ndim
-    over = sorted({axis % ndim for axis in (range(ndim) if axes is None else axes)})
-    rest = [axis for axis in range(ndim) if axis not in over]
-    kept = tuple(1 if axis in over else length for axis, length in enumerate(shape) if keepdims or axis not in over)
-    flat = value.index.transpose(*rest, *over).reshape(*(shape[axis] for axis in rest), -1)
-    if not flat.shape[-1]:
-        raise Refused("it takes the extreme of no values")
-    best, left = Value(value.node, flat), list[Value]()
-    while (count := best.index.shape[-1]) > 1:
-        half = count // 2
-        parts = (best.index[..., :half], best.index[..., half : 2 * half], best.index[..., 2 * half :])
-        one, other, odd = (Value(best.node, part) for part in parts)
-        if odd.index.size:
-            left.append(odd)
-        best = computed(lowering.maximum(graph, origin, one, other, sign))
-    for odd in left:
-        best = computed(lowering.maximum(graph, origin, best, odd, sign))
-    return Value(best.node, best.index.reshape(kept))
-
-
 def average_pool(graph: Graph, origin: Origin, value: Value, windows: Windows, within: Windows | None) -> Value:
     """The sum of each window divided by how many values it has; pads count where those of ``within`` are."""
     sizes, rank = _sizes(value, len(windows.taps)), len(windows.taps)

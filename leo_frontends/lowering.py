@@ -331,17 +331,52 @@ def total(
     graph: Graph, origin: Origin, tensor: Tensor, axes: Sequence[int] | None = None, *, keepdims: bool = False
 ) -> Tensor:
     """The sum over some axes, or over all."""
-    ndim = elements(tensor).ndim
-    over = sorted({axis % ndim for axis in (range(ndim) if axes is None else axes)})
+    rest, over, shape = _reduced(elements(tensor).shape, axes, keepdims=keepdims)
     if isinstance(tensor, np.ndarray):
         return np.asarray(tensor.sum(tuple(over), keepdims=keepdims, dtype=tensor.dtype))
-    shape = tuple(1 if axis in over else d for axis, d in enumerate(tensor.index.shape) if keepdims or axis not in over)
-    rest = [axis for axis in range(ndim) if axis not in over]
     count = math.prod(tensor.index.shape[axis] for axis in over)
     columns = tensor.index.transpose(*rest, *over).reshape(-1, count)
     return graph.matrix(
         origin, tensor, columns, np.ones((1, count), np.float32), np.zeros(len(columns), np.float32), shape
     )
+
+
+def _reduced(
+    shape: tuple[int, ...], axes: Sequence[int] | None, *, keepdims: bool
+) -> tuple[list[int], list[int], tuple[int, ...]]:
+    """(the axes that stay, those that are reduced, all where none are given; the shape that is left)."""
+    over = sorted({axis % len(shape) for axis in (range(len(shape)) if axes is None else axes)})
+    rest = [axis for axis in range(len(shape)) if axis not in over]
+    kept = tuple(1 if axis in over else length for axis, length in enumerate(shape) if keepdims or axis not in over)
+    return rest, over, kept
+
+
+def extreme(
+    graph: Graph,
+    origin: Origin,
+    tensor: Tensor,
+    axes: Sequence[int] | None = None,
+    *,
+    sign: float = 1.0,
+    keepdims: bool = False,
+) -> Tensor:
+    """The largest value over some axes, or over all; with ``sign`` −1, the smallest."""
+    value = computed(tensor)
+    rest, over, kept = _reduced(value.index.shape, axes, keepdims=keepdims)
+    flat = value.index.transpose(*rest, *over).reshape(*(value.index.shape[axis] for axis in rest), -1)
+    if not flat.shape[-1]:
+        raise Refused("it takes the extreme of no values")
+    best, left = Value(value.node, flat), list[Value]()
+    while (count := best.index.shape[-1]) > 1:
+        half = count // 2
+        parts = (best.index[..., :half], best.index[..., half : 2 * half], best.index[..., 2 * half :])
+        one, other, odd = (Value(best.node, part) for part in parts)
+        if odd.index.size:
+            left.append(odd)
+        best = computed(maximum(graph, origin, one, other, sign))
+    for odd in left:
+        best = computed(maximum(graph, origin, best, odd, sign))
+    return Value(best.node, best.index.reshape(kept))
 
 
 def mean(

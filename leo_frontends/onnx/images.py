@@ -1,4 +1,4 @@
-"""ONNX's operators on images: convolutions, poolings, extremes over axes, and what moves values between places."""
+"""ONNX's operators on images: convolutions, poolings, and what moves values between places."""
 
 from __future__ import annotations
 
@@ -130,17 +130,8 @@ def _global_pool(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
     value = computed(inputs[0])
     positions = range(2, value.index.ndim)
     if op.kind == "GlobalMaxPool":
-        return convolutions.extreme(graph, op.origin, value, positions, 1.0, keepdims=True)
+        return lowering.extreme(graph, op.origin, value, positions, keepdims=True)
     return lowering.mean(graph, op.origin, value, positions, keepdims=True)
-
-
-def _extreme(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
-    axes = numbers(op.given(inputs, 1, "axes", 18), "its axes are")
-    if not axes and op.attributes.get("noop_with_empty_axes"):
-        return inputs[0]  # type: ignore[no-any-return]
-    sign = 1.0 if op.kind == "ReduceMax" else -1.0
-    keepdims = bool(op.attributes.get("keepdims", 1))
-    return convolutions.extreme(graph, op.origin, computed(inputs[0]), axes or None, sign, keepdims=keepdims)
 
 
 #: By ONNX operator.
@@ -152,8 +143,6 @@ IMAGES: dict[str, Lowering] = {
     "GlobalAveragePool": _global_pool,
     "GlobalMaxPool": _global_pool,
     "MaxPool": _pool,
-    "ReduceMax": _extreme,
-    "ReduceMin": _extreme,
     "Resize": _resize,
     "SpaceToDepth": _blocks,
     "Upsample": _resize,

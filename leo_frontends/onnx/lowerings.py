@@ -320,15 +320,19 @@ def _negative(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
 
 
 def _reduce(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
-    """Sums, of absolute values too, and means over axes."""
+    """Sums, of absolute values too, means and extremes over axes."""
     axes = numbers(op.given(inputs, 1, "axes", 13 if op.kind == "ReduceSum" else 18), "its axes are")
     tensor: Tensor = lowering.absolute(graph, op.origin, computed(inputs[0])) if op.kind == "ReduceL1" else inputs[0]
     if not axes:
         if op.attributes.get("noop_with_empty_axes"):
             return tensor
         axes = None
+    keepdims = bool(op.attributes.get("keepdims", 1))
+    if op.kind in ("ReduceMax", "ReduceMin"):
+        sign = 1.0 if op.kind == "ReduceMax" else -1.0
+        return lowering.extreme(graph, op.origin, tensor, axes, sign=sign, keepdims=keepdims)
     step = lowering.mean if op.kind == "ReduceMean" else lowering.total
-    return step(graph, op.origin, tensor, axes, keepdims=bool(op.attributes.get("keepdims", 1)))
+    return step(graph, op.origin, tensor, axes, keepdims=keepdims)
 
 
 def _where(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
@@ -400,7 +404,9 @@ LOWERINGS: dict[str, Lowering] = {
     "Pad": _pad,
     "Pow": _power,
     "ReduceL1": _reduce,
+    "ReduceMax": _reduce,
     "ReduceMean": _reduce,
+    "ReduceMin": _reduce,
     "ReduceSum": _reduce,
     "Relu": _relu,
     "Reshape": _reshape,

@@ -83,7 +83,7 @@ def _adaptive(axes: int, *, average: bool) -> Lowering:
             positions = range(2, axes + 2)
             if average:
                 return lowering.mean(graph, origin, value, positions, keepdims=True)
-            return convolutions.extreme(graph, origin, value, positions, 1.0, keepdims=True)
+            return lowering.extreme(graph, origin, value, positions, keepdims=True)
         if any(not new or size % new for size, new in zip(sizes, wanted, strict=True)):
             raise Refused(f"it makes {wanted} of {list(sizes)} positions, in windows that differ, which is not read")
         taps = [size // new for size, new in zip(sizes, wanted, strict=True)]
@@ -95,23 +95,11 @@ def _adaptive(axes: int, *, average: bool) -> Lowering:
     return apply
 
 
-def _extreme(sign: float) -> Lowering:
-    def apply(graph: Graph, origin: Origin, given: Arguments) -> Tensor:
-        dim = given.get("dim")
-        axes = None if dim is None or dim == [] else [dim] if isinstance(dim, int) else list(dim)
-        keepdims = bool(given.get("keepdim"))
-        return convolutions.extreme(graph, origin, computed(given["self"]), axes, sign, keepdims=keepdims)
-
-    return apply
-
-
 #: By name without the overload.
 IMAGES: dict[str, Lowering] = {
     "adaptive_avg_pool1d": _adaptive(1, average=True),
     "adaptive_avg_pool2d": _adaptive(2, average=True),
     "_adaptive_avg_pool2d": _adaptive(2, average=True),
-    "amax": _extreme(1.0),
-    "amin": _extreme(-1.0),
     "avg_pool1d": _pool(1, average=True),
     "avg_pool2d": _pool(2, average=True),
     "conv1d": _conv(1),

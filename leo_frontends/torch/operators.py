@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -367,6 +368,8 @@ OPERATORS: dict[str, Lowering] = {
     "addcmul": _addcmul,
     "addmm": _addmm("mat1", "mat2"),
     "addmv": _addmm("mat", "vec"),
+    "amax": _reduced(lowering.extreme),
+    "amin": _reduced(partial(lowering.extreme, sign=-1.0)),
     "baddbmm": _addmm("batch1", "batch2"),
     "batch_norm": _batch_norm,
     "bmm": _matmul,
