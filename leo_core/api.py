@@ -30,7 +30,7 @@ from leo_core.checker import Report
 from leo_core.checker.environment import ieee, settle
 from leo_core.compare import Comparison, compare
 from leo_core.domain import Box
-from leo_core.errors import CertificateError, NetworkError, UsageError
+from leo_core.errors import CertificateError, UsageError
 from leo_core.execution.budget import Budget
 from leo_core.execution.checkpoint import Checkpoint
 from leo_core.execution.events import Listener, Note, silent
@@ -47,7 +47,6 @@ from leo_core.rewrite import rewrite
 from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.view import View
 from leo_core.stability import StabilityMap, decide
-from leo_core.stability.channels import has_channels
 from leo_core.stability.cross_check import CrossCheck, cross_checked
 
 Made = TypeVar("Made")
@@ -135,12 +134,6 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
     heard = _Heard(listener)
     imported, frontend = read(model, heard, domain)
     original = imported.network
-    if has_channels(original):
-        where = f"{model}: " if isinstance(model, str | Path) else ""
-        raise NetworkError(
-            f"{where}it has convolutions, whose channels LEO decides ('leo inspect' tells which are stable) but does "
-            "not rewrite yet"
-        )
     box = _box(domain, original, heard)
     deciding = budget if settings.time_limit is None else budget.at_most(_DECIDING * settings.time_limit)
     stability = _decide(original, box, settings, deciding, heard)

@@ -36,6 +36,60 @@ class Origin:
 
 @final
 @dataclass(frozen=True, eq=False)
+class Rounding:
+    """How far the stored numbers of one affine node may be from what the model means.
+
+    Every stored weight w stands for some w' with |w' − w − v| ≤ ``weights`` · |w|, every bias b for some
+    b' with |b' − b − d| ≤ ``bias``. Both bounds are one number or one per unit.
+
+    ``known`` are v, a map per source, and d, a number per unit: by how much the model means more than is stored, as
+    far as that is known; without them nothing is. What is known can cancel on its way, what is only bounded cannot.
+    """
+
+    weights: float | FloatArray
+    bias: FloatArray
+    known: tuple[tuple[LinearMap, ...], FloatArray] | None = None
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Own:
+    """What a layer says of itself where that comes to no exact floats: a batch norm's statistics, a mean's count.
+
+    Its node stores what they come to, rounded; a writer puts them back as they are. So the node may stand for any that
+    is within the rounding: verdicts hold for each, and while the layer stays what it is, rounding it costs nothing.
+
+    Attributes
+    ----------
+    rounding:
+        How far the node's numbers may be from those meant; without anything known of it.
+    loose:
+        How far they may be, as a framework runs the layer, from the stored ones, in units of roundoff.
+    numbers:
+        By name, one number for each channel, or unit where there are none, as the layer stores them.
+    epsilon:
+        What a batch norm adds to its variance.
+    """
+
+    rounding: Rounding
+    loose: Rounding
+    numbers: Mapping[str, FloatArray] = field(default_factory=dict)
+    epsilon: float = 0.0
+
+    def kept(self, rows: NDArray[np.bool_]) -> Own:
+        """Of some units, whole channels."""
+        numbers = {
+            name: array[rows.reshape(len(array), -1).any(axis=1)] if len(array) else array
+            for name, array in self.numbers.items()
+        }
+        rounding, loose = (
+            replace(found, bias=np.broadcast_to(found.bias, rows.shape)[rows]) for found in (self.rounding, self.loose)
+        )
+        return Own(rounding, loose, numbers, self.epsilon)
+
+
+@final
+@dataclass(frozen=True, eq=False)
 class Affine:
     """y = Σ maps[i] · sources[i] + bias.
 
@@ -50,6 +104,8 @@ class Affine:
     shape:
         How the units are laid out, as (channels, height, width) or (channels, length), last index fastest; empty where
         they are a plain list. It says what belongs together; what is computed does not depend on it.
+    own:
+        The layer's own numbers, where ``maps`` and ``bias`` are those rounded.
     """
 
     name: str
@@ -58,6 +114,7 @@ class Affine:
     bias: FloatArray
     origin: Origin = Origin()
     shape: tuple[int, ...] = ()
+    own: Own | None = None
 
     def __post_init__(self) -> None:
         bias = np.asarray(self.bias)
@@ -124,7 +181,7 @@ class Affine:
         return [*arrays, self.bias]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Affine, (self.name, self.sources, self.maps, self.bias, self.origin, self.shape)
+        return Affine, (self.name, self.sources, self.maps, self.bias, self.origin, self.shape, self.own)
 
 
 @final
@@ -308,7 +365,8 @@ class Network:
 
     @property
     def _widest(self) -> np.dtype[Any]:
-        kinds = [array.dtype for node in self.nodes if isinstance(node, Affine) for array in node.weights]
+        affine = (node for node in self.nodes if isinstance(node, Affine) and node.own is None)
+        kinds = [array.dtype for node in affine for array in node.weights]
         return np.result_type(np.float32, *kinds)
 
     @property
@@ -448,28 +506,11 @@ class Network:
             if only is not None and node.name not in only:
                 continue
             if isinstance(node, Relu):
-                values[node.name] = _relu_exact(values[node.source], node.slope)
+                values[node.name] = relu_exact(values[node.source], node.slope)
             else:
                 terms = [linear.apply_exact(values[source]) for source, linear in node.reads]
                 values[node.name] = add_exact([*terms, ExactVector.of(node.bias)])
         return values
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Rounding:
-    """How far the stored numbers of one affine node may be from what the model means.
-
-    Every stored weight w stands for some w' with |w' − w − v| ≤ ``weights`` · |w|, every bias b for some
-    b' with |b' − b − d| ≤ ``bias``. Both bounds are one number or one per unit.
-
-    ``known`` are v, a map per source, and d, a number per unit: by how much the model means more than is stored, as
-    far as that is known; without them nothing is. What is known can cancel on its way, what is only bounded cannot.
-    """
-
-    weights: float | FloatArray
-    bias: FloatArray
-    known: tuple[tuple[LinearMap, ...], FloatArray] | None = None
 
 
 def free_name(name: str, taken: Container[str], separator: str = "_") -> str:
@@ -495,7 +536,8 @@ def reachable(nodes: Iterable[Node], output: str) -> tuple[Node, ...]:
     return tuple(node for node in ordered if node.name in needed)
 
 
-def _relu_exact(z: ExactVector, slope: FloatArray) -> ExactVector:
+def relu_exact(z: ExactVector, slope: FloatArray) -> ExactVector:
+    """What a ReLU of these slopes makes of exact values."""
     if not slope.any():
         return ExactVector(np.where(z.numerators > 0, z.numerators, 0), z.denominator)
     slopes = ExactVector.of(slope)

@@ -21,7 +21,7 @@ from leo_core.checker.networks import Net, checksum, keep
 from leo_core.checker.networks import Node as CheckedNode
 from leo_core.errors import FormatError, LeoError, OutputError
 from leo_core.linear import KINDS, LinearMap, kind_of
-from leo_core.network import Affine, Network, Node, Origin, Relu, Signature
+from leo_core.network import Affine, Network, Node, Origin, Own, Relu, Rounding, Signature
 
 VERSION = 1
 _HEADER = "header.json"
@@ -156,7 +156,37 @@ def _describe(node: Node, arrays: _Arrays) -> dict[str, Any]:
         for linear in node.maps
     ]
     described |= {"kind": "affine", "sources": list(node.sources), "maps": maps, "bias": keep(node.bias, arrays)}
-    return described | ({"shape": list(node.shape)} if node.shape else {})
+    described |= {"shape": list(node.shape)} if node.shape else {}
+    return described | ({"own": _own_numbers(node.own, arrays)} if node.own is not None else {})
+
+
+def _own_numbers(own: Own, arrays: _Arrays) -> dict[str, Any]:
+    size = own.rounding.bias.shape
+    bounds = {"rounding": own.rounding, "loose": own.loose}
+    spread = {
+        which: [keep(np.broadcast_to(np.asarray(part, np.float64), size).copy(), arrays)
+                for part in (found.weights, found.bias)]
+        for which, found in bounds.items()
+    }  # fmt: skip
+    numbers = {name: keep(array, arrays) for name, array in own.numbers.items()}
+    return {"numbers": numbers, "epsilon": own.epsilon, **spread}
+
+
+def _own(described: Mapping[str, Any] | None, arrays: _Arrays) -> Own | None:
+    if described is None:
+        return None
+    rounding, loose = (
+        Rounding(_sizes(arrays[weights]), _sizes(arrays[bias]))
+        for weights, bias in (described["rounding"], described["loose"])
+    )
+    numbers = {_text(name): arrays[_text(array)] for name, array in described["numbers"].items()}
+    return Own(rounding, loose, numbers, float(described["epsilon"]))
+
+
+def _sizes(array: NDArray[Any]) -> NDArray[Any]:
+    if array.ndim != 1 or not (array >= 0).all():
+        raise FormatError("how far numbers are off must be a list of numbers that are not negative")
+    return array
 
 
 def _network(content: Mapping[str, Any], arrays: _Arrays) -> Network:
@@ -169,7 +199,8 @@ def _network(content: Mapping[str, Any], arrays: _Arrays) -> Network:
         elif item["kind"] == "affine":
             maps = tuple(_map(described, arrays) for described in item["maps"])
             sources, shape = tuple(map(_text, item["sources"])), tuple(map(_integer, item.get("shape", ())))
-            nodes.append(Affine(name, sources, maps, arrays[item["bias"]], origin, shape))
+            own = _own(item.get("own"), arrays)
+            nodes.append(Affine(name, sources, maps, arrays[item["bias"]], origin, shape, own))
         else:
             raise FormatError(f"a node of the unknown kind {item['kind']!r}")
     (input_name, input_shape), (output_name, output_shape) = (

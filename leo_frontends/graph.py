@@ -27,6 +27,7 @@ from leo_core.network import (
     Network,
     Node,
     Origin,
+    Own,
     Relu,
     Signature,
     free_name,
@@ -109,6 +110,7 @@ class Graph:
         self.rounding: dict[str, Rounding] = {}
         #: How far the numbers of a node may be off as the framework runs it, in units of roundoff of what it runs in.
         self.loose: dict[str, Rounding] = {}
+        self._numbers: dict[str, tuple[Mapping[str, Array], float]] = {}
         #: How many ReLUs stand for layers that are none: clips, absolute values, maxima.
         self.added = 0
         self._tails: dict[str, tuple[str, Value]] = {}
@@ -254,6 +256,14 @@ class Graph:
         spread = np.broadcast_to(np.asarray(bias, np.float64), (self.size(value.node),))
         self.loose[value.node] = Rounding(weights, spread)
 
+    def remember(self, result: Value, numbers: Mapping[str, Array], epsilon: float = 0.0) -> None:
+        """Keep what a layer that is rounded stores itself, by name, each broadcast to the result's shape."""
+        size = self.size(result.node)
+        spread = {name: np.empty(size, array.dtype) for name, array in numbers.items()}
+        for name, array in numbers.items():
+            spread[name][result.index.ravel() % size] = np.broadcast_to(array, result.index.shape).ravel()
+        self._numbers[result.node] = spread, epsilon
+
     def sliced(self, value: Value, axis: int, part: slice) -> Value:
         """The elements along an axis that a slice takes, which may end beyond them.
 
@@ -317,7 +327,22 @@ class Graph:
         network = Network(self.input_size, nodes, name, replace(signature, tail=tail))
         kept = {node.name for node in nodes}
         rounding, loose = ({name: found[name] for name in found.keys() & kept} for found in (self.rounding, self.loose))
+        if self._convolves:  # in deep networks on images a rounding would come to more than any tolerance
+            network, rounding = network.with_nodes(*map(self._with_own, network.nodes)), {}
         return Imported(network, (*notes, *self._notes(tail)), rounding, loose=loose)
+
+    def _with_own(self, node: Node) -> Node:
+        """A node that was rounded, with the numbers of its layer."""
+        if not isinstance(node, Affine) or node.name not in self.rounding:
+            return node
+        nothing = Rounding(0.0, np.zeros(node.size))
+        numbers, epsilon = self._numbers.get(node.name, ({}, 0.0))
+        if node.shape:
+            channels = {name: array.reshape(node.shape[0], -1) for name, array in numbers.items()}
+            if all((array == array[:, :1]).all() for array in channels.values()):
+                numbers = {name: array[:, 0] for name, array in channels.items()}
+        own = Own(self.rounding[node.name], self.loose.get(node.name, nothing), numbers, epsilon)
+        return replace(node, own=own)
 
     def _last(self, result: Tensor) -> tuple[str, Tensor]:
         """(the tail, or an empty text; the tensor that goes into it)."""

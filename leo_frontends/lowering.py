@@ -156,7 +156,10 @@ def divide(graph: Graph, origin: Origin, left: Tensor, right: Tensor) -> Tensor:
         raise Refused("it divides by zero")
     if (np.frexp(np.abs(divisor))[0] == 0.5).all():
         return graph.scaled(origin, left, 1.0 / divisor, np.zeros((), np.float32))
-    return graph.scaled(origin, left, 1.0 / divisor, np.zeros(()), (EPS, np.zeros(())))
+    result = graph.scaled(origin, left, 1.0 / divisor, np.zeros(()), (EPS, np.zeros(())))
+    if result.node != left.node:
+        graph.remember(result, {"divisor": weights(right, "the divisor")})
+    return result
 
 
 def relu(graph: Graph, origin: Origin, value: Value, slope: Array | float = 0.0) -> Value:
@@ -237,6 +240,9 @@ def batch_norm(
     # as run: √, 1/·, two products and two sums, each of what was rounded before, in whichever order
     size = np.broadcast_to((np.abs(beta) + np.abs(mean * scale)).reshape(axes), value.index.shape)
     if result.node != value.node:
+        names = ("gamma", "beta", "mean", "variance")
+        numbers = {name: array.reshape(axes) for name, array in zip(names, statistics, strict=True)}
+        graph.remember(result, numbers, epsilon)
         graph.loosen(result, _STEPS, _STEPS * graph.split(value, value.index.reshape(-1, 1)).same(size.ravel()))
     return result
 

@@ -35,6 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.arithmetic import TINY, ExactVector, gamma, round_up
+from leo_core.bounds.interval import rounded_off
 from leo_core.bounds.region import Region
 from leo_core.bounds.upto import upto
 from leo_core.checker.trees import Tilt
@@ -185,9 +186,10 @@ class _Tilted:
         used = tilt.share > 0
         self._units, self._share = tilt.units[used], tilt.share[used]
         share, slope = self._share[:, None], tilt.slope[used]
+        weights = one_rounding(network, affine, region)[0] if affine.own is not None else np.zeros(affine.size)
         on = share * affine.bias[self._units, None].astype(np.float64)
         off = np.zeros((1, 1))
-        cost = np.abs(on[:, 0])
+        cost = np.abs(on[:, 0]) + self._share * weights[self._units]
         self.flows = []
         self.columns = 0
         for source, linear in affine.reads:
@@ -325,7 +327,10 @@ def _corner_terms(ahead: Array, y: Array, low: Array, high: Array) -> Array:
 
 
 def one_rounding(network: Network, affine: Affine, region: Region) -> tuple[Array, float, int]:
-    """|A|·max|h| + |b| per unit, and the sum of max|h|: what one rounding can cost, per unit of price."""
+    """(|A|·max|h| + |b| per unit, the sum of max|h|, their count): what one rounding can cost, per unit of price.
+
+    That the layer's own numbers are rounded in the node is covered with it.
+    """
     weight = np.abs(affine.bias.astype(np.float64))
     reach_sum, columns = 0.0, 0
     for source, linear in affine.reads:
@@ -333,5 +338,6 @@ def one_rounding(network: Network, affine: Affine, region: Region) -> tuple[Arra
         weight = weight + linear.absolute().apply(reach)
         reach_sum += float(reach.sum())
         columns += linear.columns
+    weight = weight + rounded_off(affine, weight) / gamma(0)  # it is multiplied by at least that
     # |A|·|h| may underflow where a price makes it large again
     return weight + (columns + 4) * TINY, reach_sum, columns

@@ -4,7 +4,8 @@ Of one region, entries are taken by their sign: A⁺ u − A⁻ l + b is the lar
 cancels there that need not, so that a unit is seen to be inactive whose inputs may be huge, but only push it down. Of a
 stack of regions, centre c and radius r give A c + b ± |A| r, which takes fewer products. Rounding: ``arithmetic``. A
 bound that rounding alone keeps from settling a unit's sign is recomputed over the rationals, so that a unit whose
-maximum is exactly 0 is seen to be inactive.
+maximum is exactly 0 is seen to be inactive. Of a layer with numbers of its own (:class:`~leo_core.network.Own`) the
+bounds hold for all that its node may stand for.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ def bound_affine(network: Network, node: Affine, region: Region) -> Interval:
         (lower < 0) & (lower + 4 * error_below >= 0),
         (upper > 0) & (upper - 4 * error_above <= 0),
     )
+    if node.own is not None:  # what is meant is not exactly what is stored
+        return lower, upper
     if close_below.any() or close_above.any():
         # where every product is one with zero, the value is the bias: many, where much before a layer is dead
         bias, moving = node.bias.astype(np.float64), _moving(network, node, region)
@@ -64,10 +67,21 @@ def _by_sign(network: Network, node: Affine, region: Region) -> tuple[tuple[Arra
                 of_high = above.apply(np.abs(high)), below.apply(np.abs(high))
             low_size, high_size = low_size + of_low[0] + of_high[1], high_size + of_high[0] + of_low[1]
             terms += linear.terms + 2
-        errors = product_error(low_size, terms), product_error(high_size, terms)
+        errors = (
+            product_error(low_size, terms) + rounded_off(node, low_size),
+            product_error(high_size, terms) + rounded_off(node, high_size),
+        )
         lower, upper = round_down(low_sum - errors[0]), round_up(high_sum + errors[1])
     lower, upper = np.where(np.isnan(lower), -np.inf, lower), np.where(np.isnan(upper), np.inf, upper)
     return (lower, errors[0]), (upper, errors[1])
+
+
+def rounded_off(node: Affine, size: Array) -> Array | float:
+    """How far a node's value may be from what its layer means, where its products and bias add up to ``size``."""
+    if node.own is None:
+        return 0.0
+    rounding = node.own.rounding
+    return round_up(round_up(2.0 * rounding.weights * size) + 2.0 * rounding.bias)
 
 
 def _moving(network: Network, node: Affine, region: Region) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -99,7 +113,7 @@ def _by_centre(network: Network, node: Affine, region: Region) -> Interval:
             magnitude = magnitude + absolute.apply(np.abs(centre)) + spread
         terms += linear.terms + 2
     with np.errstate(invalid="ignore", over="ignore"):
-        error = product_error(magnitude, terms)
+        error = product_error(magnitude, terms) + rounded_off(node, magnitude)
         lower = round_down(centre_sum - radius_sum - error)
         upper = round_up(centre_sum + radius_sum + error)
     lower = np.where(np.isnan(lower), -np.inf, lower)

@@ -7,11 +7,11 @@ from fractions import Fraction
 
 import numpy as np
 
-from leo_core.arithmetic import Array, ExactVector, float_down
+from leo_core.arithmetic import Array, ExactVector, add_exact, float_down
 from leo_core.bounds.interval import bound_network
 from leo_core.checker.environment import ieee
 from leo_core.domain import Box
-from leo_core.network import Network
+from leo_core.network import INPUT, Network, Relu, relu_exact
 
 #: Points run, at most and at least, then again around the worst of them in so many rounds; and how many products of
 #: floats all that may take (float64: in long double).
@@ -20,6 +20,10 @@ _PRODUCTS = {np.dtype(np.float32): 4e9, np.dtype(np.float64): 6e7}
 #: The points at which the error looks largest are checked; products of integers allowed for that.
 _CHECKED = 16
 _EXACT_PRODUCTS = 5_000_000
+_ENCLOSED_PRODUCTS = 200_000_000
+_BITS = 256
+#: Numbers held at once while points are run.
+_HELD = 20_000_000
 
 
 @ieee()
@@ -34,7 +38,8 @@ def float_noise(
 
     Inputs are rounded to the dtype first, so that this is the noise of the arithmetic alone. Never more
     than what was really seen: points are picked by a wider float, but a float32 run is then compared with
-    an outward-rounded float64 enclosure, which errs towards less, and a float64 run with the exact value.
+    an outward-rounded float64 enclosure, which errs towards less (deep networks: with fixed point), and a float64 run
+    with the exact value.
     From where ``expired`` on, no further point is looked at.
     """
     rng = np.random.default_rng(seed)
@@ -47,30 +52,44 @@ def float_noise(
         near = _around(box, rounded[best].astype(np.float64), len(tried) // _ROUNDS, rng)
         more = _run(network, near)
         rounded, off, computed = (np.concatenate(pair) for pair in zip((rounded, off, computed), more, strict=True))
-    measure, checked = _enclosed_error, _CHECKED
+    ranked = [at for at in np.argsort(off)[::-1][:_CHECKED] if off[at] >= 0]
+    measures: list[tuple[Callable[[Network, Array, Array], float], int]]
     if network.dtype == np.float64:
-        measure, checked = _exact_error, max(2, min(checked, int(_EXACT_PRODUCTS // max(1, network.connections))))
+        measures = [(_exact_error, max(2, int(_EXACT_PRODUCTS // _work(network))))]
+    else:
+        measures = [(_enclosed_error, max(2, int(_ENCLOSED_PRODUCTS // _work(network)))), (_fixed_error, 2)]
     worst = 0.0
-    for at in np.argsort(off)[::-1][:checked]:
-        if expired():
+    for measure, count in measures:
+        for at in ranked[:count]:
+            if not expired():
+                worst = max(worst, measure(network, rounded[at].astype(np.float64), computed[at].astype(np.float64)))
+        if worst > 0:
             break
-        if off[at] >= 0:
-            worst = max(worst, measure(network, rounded[at].astype(np.float64), computed[at].astype(np.float64)))
     return worst
+
+
+def _work(network: Network) -> int:
+    """Products of one run, those of images counted more: they take longer."""
+    return max(1, network.connections, 4 * network.operations - 3 * network.connections)
 
 
 def _run(network: Network, points: Array) -> tuple[Array, Array, Array]:
     """(points in the network's dtype, about how far it is off there, or −1 where it overflows, what it computes)."""
     wide = np.float64 if network.dtype == np.float32 else np.longdouble
     rounded = points.astype(network.dtype)
+    computed, off = np.empty((len(points), network.output_size), network.dtype), np.empty(len(points))
+    step = max(1, _HELD // sum(node.size for node in network.nodes))
     with np.errstate(over="ignore", invalid="ignore"):
-        computed = network.evaluate(rounded, network.dtype)
-        off = np.abs(computed - network.evaluate(rounded.astype(wide), wide)).max(axis=1).astype(np.float64)
+        for start in range(0, len(points), step):
+            part = slice(start, start + step)
+            computed[part] = network.evaluate(rounded[part], network.dtype)
+            away = np.abs(computed[part] - network.evaluate(rounded[part].astype(wide), wide))
+            off[part] = away.max(axis=1).astype(np.float64)
     return rounded, np.where(np.isfinite(computed).all(axis=1) & np.isfinite(off), off, -1.0), computed
 
 
 def _points(network: Network, box: Box, given: Sequence[Array], rng: np.random.Generator) -> Array:
-    count = _PRODUCTS.get(network.dtype, 0.0) / max(1, network.connections) / 2
+    count = _PRODUCTS.get(network.dtype, 0.0) / _work(network) / 2
     count = int(min(max(count, _FEWEST), _POINTS))
     parts = [box.center[None], *(point[None] for point in given[: count // 4]), box.corners(count // 4)]
     points = np.vstack(parts)
@@ -93,3 +112,32 @@ def _enclosed_error(network: Network, x: Array, seen: Array) -> float:
     region = bound_network(network, Box(x, x))
     lower, upper = region.value(network, network.output)
     return float(np.maximum(np.maximum(lower - seen, seen - upper), 0.0).max(initial=0.0))
+
+
+def _fixed_error(network: Network, x: Array, seen: Array) -> float:
+    """The same with values in units of 2^-256, where an enclosure in float64 is wider than what is to be seen."""
+    values = {INPUT: _fixed(ExactVector.of(x))}
+    lost = {INPUT: np.ones(network.input_size)}  # in such units
+    for node in network.nodes:
+        if isinstance(node, Relu):
+            values[node.name] = _fixed(relu_exact(values[node.source], node.slope))
+            lost[node.name] = lost[node.source] + 1.0
+            continue
+        terms = [linear.apply_exact(values[source]) for source, linear in node.reads]
+        values[node.name] = _fixed(add_exact([*terms, ExactVector.of(node.bias)]))
+        lost[node.name] = np.ones(node.size)
+        for source, linear in node.reads:
+            lost[node.name] = lost[node.name] + 2.0 * linear.absolute().apply(lost[source])
+    output = values[network.output].fractions()
+    off = [
+        abs(Fraction(float(value)) - true) - Fraction(float(units)) / (1 << _BITS)
+        for value, true, units in zip(seen, output, lost[network.output], strict=True)
+    ]
+    return float_down(max(off, default=Fraction(0)))
+
+
+def _fixed(exact: ExactVector) -> ExactVector:
+    """Rounded down to units of 2^-256; denominators are powers of two."""
+    shift = exact.denominator.bit_length() - 1 - _BITS
+    moved = exact.numerators >> shift if shift >= 0 else exact.numerators << -shift
+    return ExactVector(moved, 1 << _BITS)

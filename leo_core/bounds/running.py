@@ -183,7 +183,8 @@ class _Arithmetic:
             products = max(products, int(linear.products > 0))
             columns += linear.columns
         rounded: Any = max(self._rounding(array) for array in node.weights)
-        own = self._loose.get(node.name)  # what else its numbers, as run, are off by
+        # what else its numbers, as run, are off by
+        own = self._loose.get(node.name, node.own.loose if node.own is not None else None)
         if own is not None:
             rounded = rounded + own.weights * self._unit
             terms = terms + (own.bias != 0)  # a bias of 0 may be another number as run

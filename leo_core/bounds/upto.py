@@ -48,6 +48,11 @@ class Upto:
         """Multiplications that one sweep of one objective takes."""
         return sum(linear.products for node, _ in self.steps for linear in node.maps)
 
+    @cached_property
+    def exact(self) -> bool:
+        """Whether what is stored is what is meant: no layer on the way has numbers of its own, rounded in its node."""
+        return all(node.own is None for node, _ in self.steps)
+
     def objectives(self, units: Any, signs: Any = 1.0) -> NDArray[np.float64]:
         """One row for each of some units of the target, with its sign there: (len(units), units of the target)."""
         return one_hot(units, self.steps[-1][0].size, signs)

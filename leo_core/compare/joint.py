@@ -75,7 +75,8 @@ def _merged(
     sources, picks = [f"first/{name}"], [_pick(relu.size, taken, origin[taken], width)]
     if own.any():
         linears = tuple(linear.select_rows(np.flatnonzero(own)) for linear in node.maps)
-        made.append(Affine(names[0], node.sources, linears, node.bias[own], node.origin))
+        left = node.own.kept(own) if node.own is not None else None
+        made.append(Affine(names[0], node.sources, linears, node.bias[own], node.origin, own=left))
         made.append(Relu(relu.name, names[0], relu.slope[own], relu.origin))
         sources.append(relu.name)
         picks.append(_pick(relu.size, np.flatnonzero(own), np.arange(int(own.sum())), int(own.sum())))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from leo_core.arithmetic import ExactVector
 from leo_core.linear.base import FloatArray, LinearMap, Mask, Units, require_apart
 from leo_core.linear.conv import Conv
+from leo_core.linear.geometry import Geometry
 from leo_core.linear.sparse import Sparse
 
 
@@ -45,6 +46,11 @@ class ConvTranspose(LinearMap):
             raise ValueError(f"the output padding {output_padding} must be from 0 to below the stride {strides}")
         conv = Conv.of(kernel, tuple(output), strides=strides, low=low, high=high, dilations=dilations, groups=groups)
         return ConvTranspose(**conv.arrays())
+
+    @property
+    def geometry(self) -> Geometry:
+        """That of the convolution it is the transpose of."""
+        return self.conv.geometry
 
     @property
     def output_padding(self) -> tuple[int, ...]:

@@ -5,6 +5,8 @@ With a leak it computes slope · z instead, a line, and belongs to :mod:`~leo_co
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from leo_core.arithmetic import product_error, round_up
@@ -42,7 +44,7 @@ def drop_inactive(view: View, name: str) -> Ladder | Refusal | None:
                 cleared.append(linear)
         if defect.any():
             changes[node.name] = Change.at_most(error)
-        changed.append(Affine(node.name, node.sources, tuple(cleared), node.bias, node.origin))
+        changed.append(replace(node, maps=tuple(cleared)))
     what = f"{int(off.sum())} inactive unit(s) dropped"
     return only(
         Rewrite(view.with_nodes(*changed), what, changes),

@@ -209,6 +209,8 @@ def _sweep(state: _State, work: _Work, look: Pass, at_once: float) -> Iterator[_
             return
         if name not in state.view.network:
             continue
+        if look is not fold_constants and not state.view.plain(name):
+            continue
         known = state.looked.get((look, name))
         if known is None or not known.holds(at_once):
             known = state.looked[look, name] = _looked(state, work, look, name, at_once, budget)

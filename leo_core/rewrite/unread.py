@@ -1,4 +1,7 @@
-"""Units and nodes that nothing downstream reads go: exact, and always worth it, so it follows every rewrite."""
+"""Units and nodes that nothing downstream reads go: exact, and always worth it, so it follows every rewrite.
+
+Of a node with channels, only whole ones go: what is left is then still a convolution.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,8 @@ def drop_unread(view: View) -> View:
                 wanted = np.flatnonzero(keep[live[node.source]])
                 picked = Select(wanted, columns=int(live[node.source].sum()))
                 bias = np.zeros(len(wanted), network.affine(node.source).bias.dtype)
-                nodes.append(Affine(source, (node.source,), (picked,), bias, node.origin))
+                of = network.affine(node.source)
+                nodes.append(Affine(source, (node.source,), (picked,), bias, node.origin, _shape(of.shape, keep)))
             nodes.append(node if keep.all() and source == node.source else Relu(node.name, source, slope, node.origin))
             units[source] = facts.units[node.source].kept(keep)
     return View(replace(network, nodes=tuple(nodes)), replace(facts, units=units))
@@ -48,13 +52,30 @@ def _live(network: Network) -> dict[str, Mask]:
         live[node.name] = np.zeros(node.size, dtype=bool)
     live[network.output][:] = True
     for node in reversed(network.nodes):
-        rows = live[node.name]
         if not isinstance(node, Affine):
-            live[node.source] |= rows
-        elif rows.any():
+            live[node.source] |= live[node.name]
+            continue
+        rows = live[node.name] = by_channel(live[node.name], node.shape)
+        if rows.any():
             for source, linear in node.reads:
                 live[source] |= linear.used_columns(rows)
+    for node in network.nodes:  # a ReLU has the layout of what it reads
+        if not isinstance(node, Affine):
+            live[node.name] = by_channel(live[node.name], network.affine(node.source).shape)
     return live
+
+
+def by_channel(mask: Mask, shape: tuple[int, ...]) -> Mask:
+    """All units of each channel of which the mask has one, where a node has channels."""
+    if not shape or not mask.any():
+        return mask
+    channels = mask.reshape(shape[0], -1).any(axis=1)
+    return np.repeat(channels, mask.size // shape[0])
+
+
+def _shape(shape: tuple[int, ...], keep: Mask) -> tuple[int, ...]:
+    """The layout that is left of one of whose channels these units are kept."""
+    return (int(keep.sum()) // (keep.size // shape[0]), *shape[1:]) if shape else ()
 
 
 def _restricted_affine(network: Network, node: Affine, live: dict[str, Mask]) -> Affine:
@@ -67,4 +88,7 @@ def _restricted_affine(network: Network, node: Affine, live: dict[str, Mask]) ->
         parts = [(INPUT, Sparse.zero(int(rows.sum()), network.input_size, node.bias.dtype))]
     sources, linears = (tuple(part) for part in zip(*parts, strict=True))
     same = sources == node.sources and all(a is b for a, b in zip(linears, node.maps, strict=True))
-    return node if same else Affine(node.name, sources, linears, node.bias[rows], node.origin)
+    if same:
+        return node
+    own = node.own.kept(rows) if node.own is not None else None
+    return Affine(node.name, sources, linears, node.bias[rows], node.origin, _shape(node.shape, rows), own)

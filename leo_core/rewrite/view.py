@@ -56,6 +56,16 @@ class View:
     def _answers(self) -> dict[Hashable, Any]:
         return {}
 
+    def plain(self, name: str) -> bool:
+        """Whether units can be rewritten one by one around a node: neither it nor a reader has channels or own numbers.
+
+        Of a ReLU, what it reads counts, too.
+        """
+        node = self.network[name]
+        around = [node.name if isinstance(node, Affine) else node.source, *self.network.readers[name]]
+        near = [found for found in map(self.network.__getitem__, around) if isinstance(found, Affine)]
+        return not any(found.shape or found.own is not None for found in near)
+
     def with_nodes(self, *nodes: Node, units: Mapping[str, Units] | None = None) -> View:
         """The same, but for some nodes, by their names, and for the units of some."""
         facts = replace(self.facts, units={**self.facts.units, **units}) if units else self.facts

@@ -134,5 +134,5 @@ def _closes(tree: Tree, k: int, network: Network, target: str, region: Region) -
         return upper < 0
     if upper <= 0:
         return True
-    near = upper <= 2 * rounding  # all that is missing may be rounding
+    near = upto(network, target).exact and upper <= 2 * rounding  # all that is missing may be rounding
     return near and bound_above_exact(network, target, objective[0], region, y, tilts) <= 0

@@ -52,7 +52,8 @@ class Goal:
         """A leaf, if these multipliers (units,), whose bound is ``upper``, close a part of the region."""
         if upper <= 0:
             return self._closed(multipliers, tilts, PLAIN)
-        if not upper - 2 * rounding <= NEARLY_ZERO * self._reach:
+        exact = upto(self.network, self.target).exact
+        if not exact or not upper - 2 * rounding <= NEARLY_ZERO * self._reach:
             return None
         for bits in _SNAP_BITS:  # rounding may be all that is missing: simple multipliers, in rational arithmetic
             y = {name: _snap(values, bits) for name, values in multipliers.items()}

@@ -40,7 +40,7 @@ def signs_at(
         region = region.tightened(node.name, *bound_affine_stack(network, node, region))
     lower, upper = (side[at, units] for side in region.intervals[target])
     signs = (lower > 0).astype(np.int8) - (upper < 0).astype(np.int8)
-    for k in np.flatnonzero(signs == 0):
+    for k in np.flatnonzero(signs == 0) if way.exact else ():
         if expired():
             break
         signs[k] = network.evaluate_exact(points[at[k]], only=way.names)[target].signs()[units[k]]
