@@ -376,8 +376,9 @@ class Network:
 
     @property
     def parameters(self) -> int:
-        """How many weights and biases the network stores."""
-        return self.connections + sum(node.size for node in self.nodes if isinstance(node, Affine))
+        """How many weights and biases the network stores; a channel has one bias."""
+        return self.connections + sum(node.shape[0] if node.shape else node.size for node in self.nodes
+                                      if isinstance(node, Affine))  # fmt: skip
 
     @property
     def nonzeros(self) -> int:
@@ -412,8 +413,9 @@ class Network:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Input, every hidden ReLU layer, output."""
-        return (self.input_size, *(r.size for r in self.relus if r.name != self.output), self.output_size)
+        """Input, every hidden ReLU layer, output: channels where a layer has them, else units."""
+        shapes = ((self.affine(relu.source).shape or (relu.size,)) for relu in self.relus if relu.name != self.output)
+        return (self.input_size, *(shape[0] for shape in shapes), self.output_size)
 
     def with_nodes(self, *changed: Node) -> Network:
         """The network with other nodes of the same names in the place of its own."""

@@ -272,7 +272,8 @@ def _affine(node: Affine, found: Mapping[str, Constants]) -> Constants:
             off = off + _flow(linear, of.units(of.off))
         if not nonzero.any():
             continue
-        used = linear.used_columns(constants.units(known)).reshape(len(of.known), -1).any(axis=1)
+        seen = linear.used_columns(constants.units(known)).reshape(len(of.known), -1)
+        used: Mask = np.asarray(seen.any(axis=1))
         columns = np.flatnonzero(of.units(used))
         if len(columns):
             values = of.exact(used & of.known)

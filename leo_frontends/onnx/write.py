@@ -1,18 +1,22 @@
 """A network as an ONNX model: opset 18, weights inline, batch axis free, names and shapes as in the original.
 
 A model in double computes in double. In one in float32, each affine node is computed in the dtype its weights are
-stored in (double where any is float64), with casts between: stored weights keep their bits.
+stored in (double where any is float64), with casts between: stored weights keep their bits. Layers of images are put
+together again (:mod:`leo_frontends.layers`), batch norms and poolings with the numbers that they had.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.linear import Diagonal, LinearMap, Select
+from leo_core.linear import Conv, ConvTranspose, LinearMap, Select
 from leo_core.network import INPUT, Affine, Network, Relu, free_name
+from leo_frontends import layers
 from leo_frontends.matrices import matrix
 from leo_frontends.onnx.lowerings import TAIL_OPERATORS
 
@@ -38,8 +42,18 @@ def build_model(network: Network) -> Any:
     )
 
 
+@final
+@dataclass(frozen=True)
+class _Tensor:
+    """An ONNX tensor: its name, what it holds, and its shape behind the batch axis."""
+
+    at: str
+    dtype: np.dtype[Any]
+    layout: layers.Layout
+
+
 class _Writer:
-    """The graph so far. ``_tensor[name]`` is the ONNX tensor of a node, flat per example, and its dtype."""
+    """The graph so far. ``_tensor[name]`` is the ONNX tensor of a node, as it lies behind the batch axis."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
@@ -53,35 +67,29 @@ class _Writer:
         self._shape_in = signature.input_shape or (network.input_size,)
         self._shape_out = signature.output_shape or (network.output_size,)
         self._dtype = np.dtype(network.dtype)
-        at = signature.input_name
-        if len(self._shape_in) != 1:
-            at = self._emit("Reshape", [at, self._constant(np.array([-1, network.input_size]), "flat")], "input_flat")
-        self._tensor: dict[str, tuple[str, np.dtype[Any]]] = {INPUT: (at, self._dtype)}
+        self._tensor = {INPUT: _Tensor(signature.input_name, self._dtype, self._shape_in)}
+        self._pools = layers.pools(network)
+        self._inside = {name for pool in self._pools.values() for name in pool.inside}
 
     def affine(self, node: Affine) -> None:
-        """Σ maps · sources + bias."""
-        arrays = [a for linear in node.maps for a in linear.arrays().values() if a.dtype.kind == "f"]
-        dtype = np.result_type(self._dtype, node.bias, *arrays)
-        live = [(s, m) for s, m in node.reads if m.nonzeros and m.columns]
-        bias: Array | None = node.bias.astype(dtype)
-        terms = []
-        for source, linear in live:
-            term, took_bias = self._term(node.name, self._cast(source, dtype), linear, bias, dtype)
-            terms.append(term)
-            bias = None if took_bias else bias
-        if not terms:
-            terms = [self._spread(node, node.bias.astype(dtype))]
-            bias = None
-        total = terms[0]
-        for term in terms[1:]:
-            total = self._emit("Add", [total, term], node.name)
-        if bias is not None and bias.any():
-            total = self._emit("Add", [total, self._constant(bias, f"{node.name}.bias")], node.name)
-        self._tensor[node.name] = (total, dtype)
+        """A pooling, a layer with numbers of its own, or Σ maps · sources + bias."""
+        if node.name in self._inside:
+            return
+        own = node.own.numbers if node.own is not None else {}
+        if node.name in self._pools:
+            self._tensor[node.name] = self._pool(node, self._pools[node.name])
+        elif len(own.get("gamma", ())) and len(own["gamma"]) == (node.shape or (node.size,))[0]:
+            self._tensor[node.name] = self._norm(node, own)
+        elif "divisor" in own and len(node.maps) == 1 and not node.bias.any():
+            self._tensor[node.name] = self._divided(node, own["divisor"])
+        else:
+            self._tensor[node.name] = self._sum(node)
 
     def relu(self, node: Relu) -> None:
         """ReLU, LeakyRelu or PRelu, by its slopes."""
-        at, dtype = self._tensor[node.source]
+        if node.name in self._inside:
+            return
+        at, dtype, layout = (tensor := self._tensor[node.source]).at, tensor.dtype, tensor.layout
         slopes = np.unique(node.slope)
         if len(slopes) <= 1 and not slopes.any():
             at = self._emit("Relu", [at], node.name)
@@ -89,20 +97,23 @@ class _Writer:
             at = self._emit("LeakyRelu", [at], node.name, alpha=float(slopes[0]))
         else:
             if (node.slope.astype(np.float32) != node.slope).any():
-                at, dtype = self._cast(node.source, np.dtype(np.float64)), np.dtype(np.float64)
-            at = self._emit("PRelu", [at, self._constant(node.slope.astype(dtype), f"{node.name}.slope")], node.name)
-        self._tensor[node.name] = (at, dtype)
+                at, dtype = self._cast(tensor, np.dtype(np.float64), node.source).at, np.dtype(np.float64)
+            slope = layers.compact(node.slope.astype(dtype), layout)
+            at = self._emit("PRelu", [at, self._constant(slope, f"{node.name}.slope")], node.name)
+        self._tensor[node.name] = _Tensor(at, dtype, layout)
 
     def finish(self) -> Any:
         """The graph, with the output under its own name and shape."""
         from onnx import helper
 
         network, signature = self._network, self._network.signature
-        at = self._cast(network.output, self._dtype)
+        given = self._cast(self._tensor[network.output], self._dtype, network.output)
+        at, layout = given.at, given.layout
         if signature.tail:
+            at, layout = self._laid(given, (network.output_size,)).at, (network.output_size,)
             axis: dict[str, Any] = {"axis": -1} if "softmax" in signature.tail else {}
             at = self._emit(TAIL_OPERATORS[signature.tail], [at], signature.tail, **axis)
-        if len(self._shape_out) != 1:
+        if layout != self._shape_out:
             shape = self._constant(np.array([-1, *self._shape_out]), "output_shape")
             self._emit("Reshape", [at, shape], "", output=self._output)
         elif self._nodes and list(self._nodes[-1].output) == [at] and not any(at in node.input for node in self._nodes):
@@ -118,37 +129,144 @@ class _Writer:
             self._initializers,
         )
 
-    def _term(
-        self, name: str, at: str, linear: LinearMap, bias: Array | None, dtype: np.dtype[Any]
-    ) -> tuple[str, bool]:
+    def _sum(self, node: Affine) -> _Tensor:
+        arrays = [a for linear in node.maps for a in linear.arrays().values() if a.dtype.kind == "f"]
+        dtype = self._dtype if node.own is not None else np.result_type(self._dtype, node.bias, *arrays)
+        live = [(s, m) for s, m in node.reads if m.nonzeros and m.columns]
+        bias: Array | None = node.bias.astype(dtype)
+        terms = []
+        for source, linear in live:
+            given = self._cast(self._tensor[source], dtype, source)
+            term, took_bias = self._term(node, given, linear, bias)
+            terms.append(term)
+            bias = None if took_bias else bias
+        if not terms:
+            terms, bias = [self._spread(node, node.bias.astype(dtype))], None
+        layout = node.shape or terms[0].layout
+        total = self._laid(terms[0], layout)
+        for term in terms[1:]:
+            total = _Tensor(self._emit("Add", [total.at, self._laid(term, layout).at], node.name), dtype, layout)
+        if bias is not None and bias.any():
+            spread = self._constant(layers.compact(bias, layout), f"{node.name}.bias")
+            total = _Tensor(self._emit("Add", [total.at, spread], node.name), dtype, layout)
+        return total
+
+    def _term(self, node: Affine, given: _Tensor, linear: LinearMap, bias: Array | None) -> tuple[_Tensor, bool]:
+        """A map applied to a tensor, and whether it has taken the bias."""
+        name, dtype, layout = node.name, given.dtype, given.layout
+        if layers.elementwise(linear):
+            if isinstance(linear, Select):
+                return given, False
+            scale = self._constant(layers.compact(linear.arrays()["diagonal"].astype(dtype), layout), f"{name}.scale")
+            return _Tensor(self._emit("Mul", [given.at, scale], name), dtype, layout), False
+        order = layers.permutation(linear, layout)
+        if order is not None:
+            at = self._emit("Transpose", [given.at], name, perm=[0, *(axis + 1 for axis in order)])
+            return _Tensor(at, dtype, tuple(layout[axis] for axis in order)), False
+        if isinstance(linear, Conv | ConvTranspose):
+            return self._convolved(node, given, linear, bias)
+        if layers.summed_over(linear, layout):
+            axes = self._constant(np.arange(2, len(layout) + 1), f"{name}.axes")
+            return _Tensor(self._emit("ReduceSum", [given.at, axes], name, keepdims=0), dtype, layout[:1]), False
+        flat = self._laid(given, (linear.columns,)).at
         if isinstance(linear, Select):
-            if linear.is_identity:
-                return at, False
-            return self._emit("Gather", [at, self._constant(linear.indices, f"{name}.index")], name, axis=1), False
-        if isinstance(linear, Diagonal):
-            diagonal = linear.arrays()["diagonal"].astype(dtype)
-            return self._emit("Mul", [at, self._constant(diagonal, f"{name}.scale")], name), False
-        inputs = [at, self._constant(matrix(linear, name, "an ONNX model").astype(dtype), f"{name}.weight")]
+            at = self._emit("Gather", [flat, self._constant(linear.indices, f"{name}.index")], name, axis=1)
+            return _Tensor(at, dtype, (linear.rows,)), False
+        inputs = [flat, self._constant(matrix(linear, name, "an ONNX model").astype(dtype), f"{name}.weight")]
         if bias is not None:
             inputs.append(self._constant(bias, f"{name}.bias"))
         # alpha and beta have defaults, but some readers (OMLT) look for them
-        return self._emit("Gemm", inputs, name, alpha=1.0, beta=1.0, transB=1), bias is not None
+        at = self._emit("Gemm", inputs, name, alpha=1.0, beta=1.0, transB=1)
+        return _Tensor(at, dtype, (linear.rows,)), bias is not None
 
-    def _spread(self, node: Affine, bias: Array) -> str:
+    def _convolved(
+        self, node: Affine, given: _Tensor, linear: Conv | ConvTranspose, bias: Array | None
+    ) -> tuple[_Tensor, bool]:
+        conv = linear if isinstance(linear, Conv) else linear.conv
+        geometry, ins, outs = conv.geometry, conv.in_channels, conv.out_channels
+        before, behind = (ins, *geometry.input), (outs, *geometry.output)
+        if isinstance(linear, ConvTranspose):
+            before, behind = behind, before
+        inputs = [
+            self._laid(given, before).at,
+            self._constant(conv.kernel.astype(given.dtype), f"{node.name}.weight"),
+        ]
+        channels = layers.by_channel(bias, behind) if bias is not None else None
+        if channels is not None and channels.any():
+            inputs.append(self._constant(channels, f"{node.name}.bias"))
+        beyond: dict[str, Any] = (
+            {"output_padding": list(linear.output_padding)} if isinstance(linear, ConvTranspose) else {}
+        )
+        at = self._emit(
+            type(linear).__name__,
+            inputs,
+            node.name,
+            kernel_shape=list(conv.kernel.shape[2:]),
+            strides=list(geometry.strides),
+            pads=[*geometry.low, *geometry.high],
+            dilations=list(geometry.dilations),
+            group=geometry.groups,
+            **beyond,
+        )
+        return _Tensor(at, given.dtype, behind), channels is not None
+
+    def _norm(self, node: Affine, own: Mapping[str, Array]) -> _Tensor:
+        assert node.own is not None
+        layout = node.shape or (node.size,)
+        given = self._laid(self._cast(self._tensor[node.sources[0]], self._dtype, node.sources[0]), layout)
+        numbers = [self._constant(own[key].astype(self._dtype), f"{node.name}.{key}") for key in own]
+        at = self._emit("BatchNormalization", [given.at, *numbers], node.name, epsilon=node.own.epsilon)
+        return _Tensor(at, self._dtype, layout)
+
+    def _divided(self, node: Affine, divisor: Array) -> _Tensor:
+        given = self._cast(self._tensor[node.sources[0]], self._dtype, node.sources[0])
+        layout = node.shape or given.layout
+        spread = np.repeat(divisor, node.size // len(divisor)).astype(self._dtype)
+        by = self._constant(layers.compact(spread, layout), f"{node.name}.divisor")
+        return _Tensor(self._emit("Div", [self._laid(given, layout).at, by], node.name), self._dtype, layout)
+
+    def _pool(self, node: Affine, pool: layers.Pool) -> _Tensor:
+        given = self._tensor[pool.source]
+        layout = (len(pool.channels), *node.shape[1:])
+        at = given.at
+        if not np.array_equal(pool.channels, np.arange(given.layout[0])):
+            at = self._emit("Gather", [at, self._constant(pool.channels, f"{node.name}.channels")], node.name, axis=1)
+        more: dict[str, Any] = {"dilations": list(pool.dilations)} if max(pool.dilations) > 1 else {}
+        more |= {"count_include_pad": 1} if pool.kind == "average" else {}
+        at = self._emit(
+            "MaxPool" if pool.kind == "max" else "AveragePool",
+            [at],
+            node.name,
+            kernel_shape=list(pool.taps),
+            strides=list(pool.strides),
+            pads=[*pool.low, *pool.high],
+            **more,
+        )
+        return _Tensor(at, given.dtype, layout)
+
+    def _spread(self, node: Affine, bias: Array) -> _Tensor:
         """A constant, once per example."""
         shape = self._emit("Shape", [self._network.signature.input_name], f"{node.name}.shape", start=0, end=1)
         full = self._emit(
             "Concat", [shape, self._constant(np.array([len(bias)]), f"{node.name}.size")], f"{node.name}.full", axis=0
         )
-        return self._emit("Expand", [self._constant(bias, f"{node.name}.bias"), full], node.name)
+        at = self._emit("Expand", [self._constant(bias, f"{node.name}.bias"), full], node.name)
+        return _Tensor(at, bias.dtype, (len(bias),))
 
-    def _cast(self, name: str, dtype: np.dtype[Any]) -> str:
+    def _laid(self, tensor: _Tensor, layout: layers.Layout) -> _Tensor:
+        """The same values in the same order, in another layout."""
+        if tensor.layout == layout:
+            return tensor
+        shape = self._constant(np.array([-1, *layout]), "layout")
+        return _Tensor(self._emit("Reshape", [tensor.at, shape], f"{tensor.at}_reshaped"), tensor.dtype, layout)
+
+    def _cast(self, tensor: _Tensor, dtype: np.dtype[Any], name: str) -> _Tensor:
         from onnx import helper
 
-        at, have = self._tensor[name]
-        if have == dtype:
-            return at
-        return self._emit("Cast", [at], f"{name}.cast", to=helper.np_dtype_to_tensor_dtype(dtype))
+        if tensor.dtype == dtype:
+            return tensor
+        at = self._emit("Cast", [tensor.at], f"{name}.cast", to=helper.np_dtype_to_tensor_dtype(dtype))
+        return _Tensor(at, dtype, tensor.layout)
 
     def _emit(self, kind: str, inputs: list[str], name: str, output: str | None = None, **attributes: Any) -> str:
         from onnx import helper

@@ -1,0 +1,197 @@
+"""The layers of images that a network's nodes were lowered from, put together again for those who write a model."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from leo_core.linear import Conv, Diagonal, LinearMap, Select, Sparse
+from leo_core.network import INPUT, Affine, Network, Node, Relu, sources_of
+
+Array = NDArray[Any]
+Layout = tuple[int, ...]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """A pooling of the node ``source``: windows along each spatial axis, or over all of it.
+
+    Attributes
+    ----------
+    inside:
+        The nodes that it was lowered to, but for the last, whose name it has.
+    channels:
+        Which channel of the source each of its own is of.
+    """
+
+    kind: str  # "max" or "average"
+    source: str
+    taps: Layout
+    strides: Layout
+    low: Layout
+    high: Layout
+    dilations: Layout
+    inside: frozenset[str]
+    channels: NDArray[np.int64]
+
+
+def pools(network: Network) -> dict[str, Pool]:
+    """By the name of the node that holds its result, each pooling that can be put back."""
+    found = {}
+    for node in network.nodes:
+        pool = _average(network, node) if isinstance(node, Affine) else None
+        if pool is not None:
+            found[node.name] = pool
+    kinds = {node.origin for node in network.nodes if "maxpool" in node.origin.kind.lower().replace("_", "")}
+    for origin in kinds:
+        group = [node for node in network.nodes if node.origin == origin]
+        pool = _largest(network, group)
+        if pool is not None:
+            found[group[-1].name] = pool
+    return found
+
+
+def permutation(linear: LinearMap, layout: Layout) -> tuple[int, ...] | None:
+    """The order of axes with which a map lays out values of this layout anew; None where it does something else."""
+    if not isinstance(linear, Select) or linear.rows != linear.columns or not 2 <= len(layout) <= 4:
+        return None
+    values = np.arange(math.prod(layout)).reshape(layout)
+    orders = itertools.permutations(range(len(layout)))
+    return next((order for order in orders if np.array_equal(values.transpose(order).ravel(), linear.indices)), None)
+
+
+def elementwise(linear: LinearMap) -> bool:
+    """Whether value i of the result is a multiple of value i."""
+    return isinstance(linear, Diagonal) or (isinstance(linear, Select) and linear.is_identity)
+
+
+def compact(array: Array, layout: Layout) -> Array:
+    """A list of numbers in a layout, with length 1 along axes that it is the same along: to be broadcast."""
+    shaped = array.reshape(layout or (-1,))
+    for axis in range(shaped.ndim):
+        first = shaped.take([0], axis) if shaped.shape[axis] else shaped
+        if (shaped == first).all():
+            shaped = first
+    return np.ascontiguousarray(shaped)
+
+
+def by_channel(array: Array, layout: Layout) -> Array | None:
+    """One number for each channel of a layout, where all positions of each have the same."""
+    rows = array.reshape(layout[0], -1) if layout else array[:, None]
+    return np.ascontiguousarray(rows[:, 0]) if rows.shape[1] and (rows == rows[:, :1]).all() else None
+
+
+def summed_over(linear: LinearMap, layout: Layout) -> bool:
+    """Whether a map sums each channel of a layout over all positions."""
+    if not isinstance(linear, Sparse) or len(layout) < 2 or linear.rows != layout[0]:
+        return False
+    arrays, count = linear.arrays(), math.prod(layout[1:])
+    ends = np.arange(0, linear.columns + 1, count)
+    whole = np.array_equal(arrays["indptr"], ends) and np.array_equal(arrays["indices"], np.arange(linear.columns))
+    return bool(whole and (arrays["data"] == 1).all())
+
+
+def _average(network: Network, node: Affine) -> Pool | None:
+    """Ones summed, then divided by how many there are."""
+    if node.sources[0] == INPUT:
+        return None
+    summing = network[node.sources[0]]
+    if not isinstance(summing, Affine) or len(node.sources) > 1 or node.bias.any():
+        return None
+    conv, alone = summing.maps[0], network.readers[summing.name] == (node.name,) and network.output != summing.name
+    if not alone or len(summing.maps) > 1 or not isinstance(conv, Conv) or summing.bias.any():
+        return None
+    kernel, geometry = conv.kernel, conv.geometry
+    if kernel.shape[1] != 1 or len(kernel) != geometry.groups or (kernel != 1).any():
+        return None
+    if (_divisor(node) != math.prod(kernel.shape[2:])).any():
+        return None
+    where = kernel.shape[2:], geometry.strides, geometry.low, geometry.high, geometry.dilations
+    return Pool("average", summing.sources[0], *where, frozenset([summing.name]), np.arange(len(kernel)))
+
+
+def _divisor(node: Affine) -> Array:
+    """What each value is divided by; NaN where it is none."""
+    if node.own is not None:
+        return node.own.numbers.get("divisor", np.full(1, np.nan))
+    scale = node.maps[0].scaling()
+    return np.full(1, np.nan) if scale is None or not scale.all() else 1.0 / scale.astype(np.float64)
+
+
+def _largest(network: Network, group: list[Node]) -> Pool | None:
+    """Maxima of two, and of two, until one is left of each window."""
+    last, names = group[-1], {node.name for node in group}
+    outside = {source for node in group for source in sources_of(node)} - names
+    read = {name for node in group[:-1] for name in network.readers[node.name]}
+    if not isinstance(last, Affine) or len(last.shape) not in (2, 3) or len(outside) != 1 or not read <= names:
+        return None
+    (source,) = outside
+    reached: dict[str, Any] = {source: sparse.identity(network.size(source), np.float32, "csr")}
+    for node in group:
+        if isinstance(node, Relu):
+            reached[node.name] = reached[node.source]
+        else:
+            reached[node.name] = sum(_support(linear) @ reached[name] for name, linear in node.reads)
+    positions = _positions(network, source, len(last.shape) - 1)
+    return None if positions is None else _windows(last, source, positions, reached[last.name].tocsr(), names)
+
+
+def _support(linear: LinearMap) -> Any:
+    arrays = linear.sparse().arrays()
+    data = np.ones(len(arrays["data"]), np.float32)
+    return sparse.csr_matrix((data, arrays["indices"], arrays["indptr"]), shape=(linear.rows, linear.columns))
+
+
+def _positions(network: Network, name: str, axes: int) -> Layout | None:
+    if name == INPUT:
+        return None
+    node = network[name]
+    shape = network.affine(node.source).shape if isinstance(node, Relu) else node.shape
+    return shape[1:] if len(shape) == axes + 1 else None
+
+
+def _windows(last: Affine, source: str, sizes: Layout, reached: Any, names: Iterable[str]) -> Pool | None:
+    """The windows of which each value of a node sees all values, if they are windows."""
+    outputs, count = last.shape[1:], math.prod(sizes)
+    reached.sort_indices()
+    if (np.diff(reached.indptr) == 0).any():
+        return None
+    places = np.unravel_index(reached.indices % count, sizes)
+    parts = []
+    for axis, size in enumerate(sizes):
+        # along this axis, the windows of the first channel that are the first along the others
+        first = np.arange(math.prod(outputs)).reshape(outputs).swapaxes(0, axis).reshape(outputs[axis], -1)[:, 0]
+        seen = [np.unique(places[axis][reached.indptr[at] : reached.indptr[at + 1]]) for at in first]
+        parts.append(_along(seen, size))
+    taps, strides, low, high, dilations = (tuple(part) for part in zip(*parts, strict=True))
+    channels = reached.indices[reached.indptr[: -1 : math.prod(outputs)]] // count
+    ones = np.ones((len(channels), 1, *taps), np.float32)
+    where = {"strides": strides, "low": low, "high": high, "dilations": dilations}
+    wanted = Conv.of(ones, sizes, groups=len(channels), **where)
+    if wanted.geometry.output != outputs:
+        return None
+    of_channels = (channels[:, None] * count + np.arange(count)).ravel()
+    if (_support(wanted) != reached[:, of_channels].astype(bool)).nnz:
+        return None
+    return Pool("max", source, taps, strides, low, high, dilations, frozenset(names) - {last.name}, channels)
+
+
+def _along(seen: list[Array], size: int) -> tuple[int, int, int, int, int]:
+    """(taps, stride, pad before, pad behind, dilation) of windows that see these places along an axis."""
+    taps = max(map(len, seen))
+    full = [at for at, places in enumerate(seen) if len(places) == taps]
+    dilation = int(seen[full[0]][1] - seen[full[0]][0]) if taps > 1 else 1
+    stride = int(seen[full[1]][0] - seen[full[0]][0]) // (full[1] - full[0]) if len(full) > 1 else max(1, size)
+    if len(full) == 1 and len(seen) > 1:  # ends of places tell, where only one window is whole
+        stride = abs(int(seen[1][-1] - seen[0][-1])) or abs(int(seen[1][0] - seen[0][0])) or 1
+    low = full[0] * stride - int(seen[full[0]][0])
+    span = (taps - 1) * dilation + 1
+    return taps, stride, max(0, low), max(0, (len(seen) - 1) * stride + span - size - low), dilation
