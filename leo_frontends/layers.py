@@ -68,6 +68,30 @@ def permutation(linear: LinearMap, layout: Layout) -> tuple[int, ...] | None:
     return next((order for order in orders if np.array_equal(values.transpose(order).ravel(), linear.indices)), None)
 
 
+def picked(linear: LinearMap) -> NDArray[np.int64] | None:
+    """Which value each row takes as it is, or ``columns`` where it is zero; None where it computes something."""
+    if isinstance(linear, Select):
+        return linear.indices
+    if not isinstance(linear, Sparse):
+        return None
+    arrays = linear.arrays()
+    counts = np.diff(arrays["indptr"])
+    if (counts > 1).any() or (arrays["data"] != 1).any():
+        return None
+    index = np.full(linear.rows, linear.columns)
+    index[counts == 1] = arrays["indices"]
+    return index
+
+
+def channels_picked(linear: LinearMap, layout: Layout) -> NDArray[np.int64] | None:
+    """The channels of a layout that a map takes as they are; None where it does something else."""
+    if not isinstance(linear, Select) or len(layout) < 2 or linear.rows % (count := math.prod(layout[1:])):
+        return None
+    channels = linear.indices[::count] // count
+    whole = (channels[:, None] * count + np.arange(count)).ravel()
+    return channels if np.array_equal(whole, linear.indices) else None
+
+
 def elementwise(linear: LinearMap) -> bool:
     """Whether value i of the result is a multiple of value i."""
     return isinstance(linear, Diagonal) or (isinstance(linear, Select) and linear.is_identity)

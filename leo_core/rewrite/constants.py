@@ -90,10 +90,36 @@ def fold_constants(view: View, name: str) -> Ladder | Refusal | None:
         return None
     if not node.shape:
         return _into_bias(view, node, read)
-    whole = (Conv, ConvTranspose)
-    if len(read) > 1 or not isinstance(read[0].linear, whole) or read[0].linear.geometry.groups > 1:
-        return None  # a sum, a concatenation, a layer that keeps channels apart: what reads it takes its constants
-    return _into_convolution(view, node, read[0])
+    if not _takes(node):
+        return None
+    gone = read[0].gone & ~_needed(view, node, read[0])
+    return _into_convolution(view, node, replace(read[0], gone=gone)) if gone.any() else None
+
+
+def _takes(node: Affine) -> bool:
+    """Whether a node can take constants in: not a sum, a concatenation, a layer that keeps channels apart.
+
+    What reads those takes theirs.
+    """
+    if node.own is not None or not node.shape:
+        return node.own is None
+    first = node.maps[0]
+    return len(node.maps) == 1 and isinstance(first, Conv | ConvTranspose) and first.geometry.groups == 1
+
+
+def _needed(view: View, node: Affine, read: _Read) -> Mask:
+    """The channels of what a node reads that stay, since something else reads them that takes no constants."""
+    network, needed = view.network, np.zeros(len(read.gone), dtype=bool)
+    for name in network.readers[read.source]:
+        other = network[name]
+        if isinstance(other, Relu):
+            return np.ones_like(needed)
+        if other is not node and not _takes(other):
+            for source, linear in other.reads:
+                if source == read.source:
+                    used = linear.used_columns(np.ones(linear.rows, dtype=bool))
+                    needed |= used.reshape(len(needed), -1).any(axis=1)
+    return needed
 
 
 @final

@@ -30,8 +30,12 @@ def drop_inactive(view: View, name: str) -> Ladder | Refusal | None:
     defect = np.where(off, units.defect(relu.slope), 0.0)
     changed: list[Node] = []
     changes: dict[str, Change] = {}
-    for node in network.nodes:
-        if not isinstance(node, Affine) or name not in node.sources:
+    for reader in network.readers[name]:
+        node = network[reader]
+        if not isinstance(node, Affine) or node.shape or node.own is not None:
+            continue  # of a layer with channels, whole ones go, with what else is constant
+        read = [linear for source, linear in node.reads if source == name]
+        if not any(linear.used_columns(np.ones(linear.rows, bool))[off].any() for linear in read):
             continue
         cleared = []
         error = np.zeros(node.size)
@@ -45,6 +49,8 @@ def drop_inactive(view: View, name: str) -> Ladder | Refusal | None:
         if defect.any():
             changes[node.name] = Change.at_most(error)
         changed.append(replace(node, maps=tuple(cleared)))
+    if not changed:
+        return None
     what = f"{int(off.sum())} inactive unit(s) dropped"
     return only(
         Rewrite(view.with_nodes(*changed), what, changes),

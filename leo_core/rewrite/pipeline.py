@@ -40,6 +40,8 @@ from leo_core.stability.verdict import StabilityMap
 
 #: Cheap passes, which run whatever the clock says.
 _CHEAP: tuple[Pass, ...] = (drop_inactive, fold_constants, settle_output)
+#: Those that know of channels; the others rewrite units one by one.
+_ON_IMAGES: tuple[Pass, ...] = (drop_inactive, fold_constants)
 #: By name, the passes that multiply matrices: all; LEO's own (Serra et al. 2020); LEO's and the nearest rule known.
 PASSES: Mapping[str, tuple[Pass, ...]] = MappingProxyType(
     {
@@ -209,7 +211,7 @@ def _sweep(state: _State, work: _Work, look: Pass, at_once: float) -> Iterator[_
             return
         if name not in state.view.network:
             continue
-        if look is not fold_constants and not state.view.plain(name):
+        if look not in _ON_IMAGES and not state.view.plain(name):
             continue
         known = state.looked.get((look, name))
         if known is None or not known.holds(at_once):

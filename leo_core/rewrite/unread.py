@@ -1,6 +1,7 @@
 """Units and nodes that nothing downstream reads go: exact, and always worth it, so it follows every rewrite.
 
-Of a node with channels, only whole ones go: what is left is then still a convolution.
+Of a node with channels, only whole ones go: what is left is then still a convolution. A matrix, or a layer that keeps
+channels apart, may read fewer of what such a node has: what it reads is picked first.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.linear import Select, Sparse
+from leo_core.linear import Conv, Select, Sparse
 from leo_core.network import INPUT, Affine, Network, Node, Relu, free_name
 from leo_core.rewrite.facts import Units
 from leo_core.rewrite.maps import restricted
@@ -30,7 +31,7 @@ def drop_unread(view: View) -> View:
         if not keep.any():
             continue
         if isinstance(node, Affine):
-            nodes.append(_restricted_affine(network, node, live))
+            nodes += _restricted_affine(network, node, live, {other.name for other in (*network.nodes, *nodes)})
         else:
             source, slope = node.source, node.slope[keep]
             if not np.array_equal(live[source], keep):
@@ -78,17 +79,40 @@ def _shape(shape: tuple[int, ...], keep: Mask) -> tuple[int, ...]:
     return (int(keep.sum()) // (keep.size // shape[0]), *shape[1:]) if shape else ()
 
 
-def _restricted_affine(network: Network, node: Affine, live: dict[str, Mask]) -> Affine:
+def _restricted_affine(network: Network, node: Affine, live: dict[str, Mask], taken: set[str]) -> list[Affine]:
+    """The node with what is live, behind nodes that pick what it reads of channels that others need, too."""
     rows = live[node.name]
+    picks: list[Affine] = []
     parts = []
     for source, linear in node.reads:
-        if live[source].any() and linear.used_columns(rows).any():
-            parts.append((source, restricted(linear, rows, live[source])))
+        read = linear.used_columns(rows)
+        if not (live[source].any() and read.any()):
+            continue
+        columns = live[source]
+        shape = _layout(network, source)
+        alone = isinstance(linear, Conv) and linear.geometry.groups == linear.in_channels > 1
+        read = by_channel(read, shape) if alone else read
+        if shape and (alone or linear.is_full) and (read != columns).any():
+            name = free_name(f"{source}.{node.name}", taken | {INPUT}, ".")
+            picked = Select(np.flatnonzero(read[columns]), columns=int(columns.sum()))
+            nothing = np.zeros(picked.rows, node.bias.dtype)
+            layout = _shape(shape, read) if alone else ()
+            picks.append(Affine(name, (source,), (picked,), nothing, node.origin, layout))
+            source, columns = name, read
+        parts.append((source, restricted(linear, rows, columns)))
     if not parts:
         parts = [(INPUT, Sparse.zero(int(rows.sum()), network.input_size, node.bias.dtype))]
     sources, linears = (tuple(part) for part in zip(*parts, strict=True))
-    same = sources == node.sources and all(a is b for a, b in zip(linears, node.maps, strict=True))
-    if same:
-        return node
+    if sources == node.sources and all(a is b for a, b in zip(linears, node.maps, strict=True)):
+        return [node]
     own = node.own.kept(rows) if node.own is not None else None
-    return Affine(node.name, sources, linears, node.bias[rows], node.origin, _shape(node.shape, rows), own)
+    kept = Affine(node.name, sources, linears, node.bias[rows], node.origin, _shape(node.shape, rows), own)
+    return [*picks, kept]
+
+
+def _layout(network: Network, name: str) -> tuple[int, ...]:
+    """How the values of a node are laid out."""
+    if name == INPUT:
+        return ()
+    node = network[name]
+    return node.shape if isinstance(node, Affine) else network.affine(node.source).shape

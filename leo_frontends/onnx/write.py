@@ -163,14 +163,22 @@ class _Writer:
         if order is not None:
             at = self._emit("Transpose", [given.at], name, perm=[0, *(axis + 1 for axis in order)])
             return _Tensor(at, dtype, tuple(layout[axis] for axis in order)), False
+        picked = layers.channels_picked(linear, layout)
+        if picked is not None:
+            at = self._emit("Gather", [given.at, self._constant(picked, f"{name}.channels")], name, axis=1)
+            return _Tensor(at, dtype, (len(picked), *layout[1:])), False
         if isinstance(linear, Conv | ConvTranspose):
             return self._convolved(node, given, linear, bias)
         if layers.summed_over(linear, layout):
             axes = self._constant(np.arange(2, len(layout) + 1), f"{name}.axes")
             return _Tensor(self._emit("ReduceSum", [given.at, axes], name, keepdims=0), dtype, layout[:1]), False
         flat = self._laid(given, (linear.columns,)).at
-        if isinstance(linear, Select):
-            at = self._emit("Gather", [flat, self._constant(linear.indices, f"{name}.index")], name, axis=1)
+        index = layers.picked(linear)
+        if index is not None:
+            if (index == linear.columns).any():  # zeros among them
+                pads = self._constant(np.array([0, 0, 0, 1]), f"{name}.pads")
+                flat = self._emit("Pad", [flat, pads], f"{name}.zero")
+            at = self._emit("Gather", [flat, self._constant(index, f"{name}.index")], name, axis=1)
             return _Tensor(at, dtype, (linear.rows,)), False
         inputs = [flat, self._constant(matrix(linear, name, "an ONNX model").astype(dtype), f"{name}.weight")]
         if bias is not None:
