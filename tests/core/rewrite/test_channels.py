@@ -1,0 +1,209 @@
+"""Channels of convolutional networks: each kind that can go is planted, found, and costs no more than is said."""
+
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from leo_backends.highs import HighsSolver
+from leo_core.bounds.noise import float_noise
+from leo_core.domain import Box
+from leo_core.linear import Conv, Dense, Select
+from leo_core.network import INPUT, Affine, Network, Own, Relu, Rounding
+from leo_core.rewrite import rewrite
+from leo_core.stability import decide
+
+SIZE = (6, 5)
+
+
+class Sown:
+    """A network on images as it grows; channels of its layers are made what a test wants of them."""
+
+    def __init__(self, seed):
+        self.rng = np.random.default_rng(seed)
+        self.nodes, self.at, self.shape = [], INPUT, (2, *SIZE)
+
+    def convolve(self, channels, taps=3, groups=1, relu=True, **where):
+        kernel = self.rng.uniform(-1, 1, (channels, self.shape[0] // groups, taps, taps)).astype(np.float32)
+        bias = self.rng.uniform(-1, 1, channels).astype(np.float32)
+        return self.put(kernel, bias, groups=groups, relu=relu, **where)
+
+    def put(self, kernel, bias, *, relu=True, **where):
+        conv = Conv.of(kernel, self.shape[1:], **where)
+        shape = (len(kernel), *conv.geometry.output)
+        name = f"conv{len(self.nodes)}"
+        spread = np.repeat(bias, shape[1] * shape[2])
+        self.nodes.append(Affine(name, (self.at,), (conv,), spread, shape=shape))
+        self.at, self.shape = name, shape
+        if relu:
+            self.rectify()
+        return self
+
+    def rectify(self):
+        name = f"relu{len(self.nodes)}"
+        self.nodes.append(Relu(name, self.at, np.zeros(int(np.prod(self.shape)))))
+        self.at = name
+
+    def normed(self):
+        """A batch norm, whose own numbers have no exact floats."""
+        ends = {"gamma": (0.5, 2), "beta": (-1, 1), "mean": (-1, 1), "variance": (0.1, 2)}
+        numbers = {key: self.rng.uniform(*end, self.shape[0]).astype(np.float32) for key, end in ends.items()}
+        scale = numbers["gamma"] / np.sqrt(numbers["variance"].astype(float) + 1e-3)
+        shift = numbers["beta"] - numbers["mean"] * scale
+        positions = self.shape[1] * self.shape[2]
+        size = np.repeat(np.abs(numbers["beta"]) + np.abs(numbers["mean"] * scale), positions)
+        own = Own(Rounding(2.0**-48, 2.0**-48 * size), Rounding(16.0, 16.0 * size), numbers, 1e-3)
+        conv = Conv.of(scale.reshape(-1, 1, 1, 1), self.shape[1:], groups=self.shape[0])
+        name = f"norm{len(self.nodes)}"
+        self.nodes.append(Affine(name, (self.at,), (conv,), np.repeat(shift, positions), shape=self.shape, own=own))
+        self.at = name
+        return self
+
+    def change(self, edit):
+        """The kernel and bias per channel of the last convolution, edited in place."""
+        at = max(i for i, node in enumerate(self.nodes) if node.name.startswith("conv"))
+        node = self.nodes[at]
+        kernel = node.maps[0].kernel.copy()
+        bias = node.bias.reshape(len(kernel), -1)[:, 0].copy()
+        edit(kernel, bias)
+        conv = Conv(kernel, node.maps[0].arrays()["geometry"])
+        self.nodes[at] = replace(node, maps=(conv,), bias=np.repeat(bias, node.size // len(bias)))
+        return self
+
+    def network(self, outputs=3):
+        size = int(np.prod(self.shape))
+        weights = self.rng.uniform(-1, 1, (outputs, size)).astype(np.float32)
+        out = Affine("out", (self.at,), (Dense(weights),), np.zeros(outputs, np.float32))
+        return Network(2 * SIZE[0] * SIZE[1], (*self.nodes, out), "out")
+
+
+def dead(channel):
+    def edit(kernel, bias):
+        bias[channel] = -1e4
+
+    return edit
+
+
+def constant(channel, value):
+    def edit(kernel, bias):
+        kernel[channel], bias[channel] = 0, value
+
+    return edit
+
+
+def unread(channel):
+    def edit(kernel, bias):
+        kernel[:, channel] = 0
+
+    return edit
+
+
+def compressed(network, tolerance=None):
+    box = Box.uniform(0, 1, network.input_size)
+    stability = decide(network, box, strategy="cascade", solver=HighsSolver())
+    noise = float_noise(network, box)
+    found = rewrite(network, stability, tolerance=64 * noise if tolerance is None else tolerance)
+    assert found.deviation <= (64 * noise if tolerance is None else tolerance)
+    rng = np.random.default_rng(5)
+    for x in np.vstack([box.sample(rng, 3), box.corners(2)]):
+        was, now = (net.evaluate_exact(x)[net.output].fractions() for net in (network, found.network))
+        assert max(abs(a - b) for a, b in zip(was, now, strict=True)) <= Fraction(found.deviation)
+    return found
+
+
+def channels(network):
+    return [node.shape[0] for node in network.nodes if isinstance(node, Affine) and node.shape]
+
+
+WHERE = st.fixed_dictionaries(
+    {
+        "strides": st.sampled_from([1, 2, (2, 1)]),
+        "low": st.sampled_from([0, 1, (1, 0)]),
+        "high": st.sampled_from([0, 1, (0, 2)]),
+        "dilations": st.sampled_from([1, (1, 2)]),
+    }
+)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), where=WHERE, value=st.sampled_from([0.3, 1.7, 1e-3]), fewer=st.booleans())
+def test_dead_constant_and_unread_channels_go_whatever_the_reader_is(seed, where, value, fewer):
+    sown = (
+        Sown(seed).convolve(6, low=1, high=1).change(dead(1)).change(constant(3, value)).change(constant(4, 2 * value))
+    )
+    sown.convolve(4, 2, **where).change(unread(5))
+    found = compressed(sown.network())
+    padded = any(np.max(where[side]) > 0 for side in ("low", "high"))
+    carriers = 1 if padded else 0  # one of the two constants carries both
+    assert channels(found.network)[0] <= 3 - 1 + carriers + (1 if padded else 0)
+    if fewer:
+        exactly = compressed(sown.network(), tolerance=0.0)
+        assert channels(exactly.network)[0] <= 4
+
+
+@settings(max_examples=6, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), padded=st.booleans())
+def test_a_dead_channel_goes_through_a_depthwise_layer_and_its_norm(seed, padded):
+    sown = Sown(seed).convolve(5, 1, relu=False).normed()
+    sown.rectify()
+    sown.change(dead(2))
+    sown.convolve(5, 3, groups=5, low=int(padded), high=int(padded), relu=False).normed()
+    sown.rectify()
+    sown.convolve(3, 1)
+    found = compressed(sown.network())
+    assert max(channels(found.network)[:4]) <= 4
+    for node in found.network.nodes:
+        if isinstance(node, Affine) and node.own is not None:
+            assert {len(array) for array in node.own.numbers.values()} == {node.shape[0]}
+            assert len(node.own.rounding.bias) == node.size
+
+
+@settings(max_examples=6, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_a_dead_stream_goes_from_all_that_write_it(seed):
+    sown = Sown(seed).convolve(4, 3, low=1, high=1).change(dead(2))
+    skip = sown.at
+    sown.convolve(3, 3, low=1, high=1).convolve(4, 3, low=1, high=1, relu=False).change(dead(2))
+    size = int(np.prod(sown.shape))
+    maps = (Select.identity(size), Select.identity(size))
+    sown.nodes.append(Affine("sum", (skip, sown.at), maps, np.zeros(size, np.float32), shape=sown.shape))
+    sown.at = "sum"
+    sown.rectify()
+    sown.convolve(2, 2)
+    found = compressed(sown.network(), tolerance=0.0)
+    assert channels(found.network) == [3, 3, 3, 3, 2]
+    assert isinstance(found.network.affine("sum").maps[0], Select)
+
+
+def test_what_keeps_channels_apart_picks_those_it_needs():
+    sown = Sown(3).convolve(4, 1)
+    first = sown.at
+    sown.convolve(4, 3, groups=4, low=1, high=1, relu=False)
+    depthwise = sown.at
+    sown.convolve(4, 1, relu=False).change(unread(1))
+    size = int(np.prod(sown.shape))
+    maps = (Select.identity(size), Select.identity(size))
+    sown.nodes.append(Affine("sum", (first, sown.at), maps, np.zeros(size, np.float32), shape=sown.shape))
+    sown.at = "sum"
+    found = compressed(sown.network(), tolerance=0.0).network
+    assert found.affine(depthwise).shape[0] == 3
+    assert isinstance(found.affine(depthwise).maps[0], Conv)
+
+
+@pytest.mark.parametrize("taps", [1, 3])
+def test_a_layer_that_is_dead_altogether_leaves_a_constant(taps):
+    def all_dead(kernel, bias):
+        bias[:] = -1e4
+
+    sown = Sown(1).convolve(3, taps).change(all_dead).convolve(2, 2)
+    found = compressed(sown.network(), tolerance=None)
+    assert found.network.units == 0 or found.network.connections == 0
+
+
+def test_where_nothing_goes_all_stays_as_it_is():
+    with_norm = Sown(8).convolve(3, 3, low=1, high=1, relu=False).normed().network()
+    for network in (with_norm, Sown(8).convolve(3, 3, low=1, high=1).network()):
+        assert compressed(network, tolerance=0.0).network == network
