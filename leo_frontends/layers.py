@@ -5,15 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from leo_core.linear import Conv, Diagonal, LinearMap, Select, Sparse
-from leo_core.network import INPUT, Affine, Network, Node, Relu, sources_of
+from leo_core.linear import Conv, ConvTranspose, Diagonal, LinearMap, Select, Sparse
+from leo_core.network import INPUT, Affine, Network, Node, Own, Relu, sources_of
 
 Array = NDArray[Any]
 Layout = tuple[int, ...]
@@ -41,6 +41,52 @@ class Pool:
     dilations: Layout
     inside: frozenset[str]
     channels: NDArray[np.int64]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Term:
+    """What a linear map does to a tensor, in the words of frameworks.
+
+    Attributes
+    ----------
+    kind:
+        'same'; 'scale' by ``numbers``, one for each value; 'transpose': ``numbers`` are the old axes in new order;
+        'channels': those of ``numbers`` are picked; 'convolve'; 'sum' of each channel; 'pick': values ``numbers``, of
+        which ``columns`` is a zero; 'matrix'.
+    layout:
+        How the tensor lies before it.
+    behind:
+        And behind it.
+    """
+
+    kind: str
+    layout: Layout
+    behind: Layout
+    numbers: Array = field(default_factory=lambda: np.zeros(0))
+
+
+def term(linear: LinearMap, layout: Layout) -> Term:
+    """The simplest way to say what a map does to a tensor that has, or can be given, this layout."""
+    flat = (linear.columns,)
+    if isinstance(linear, Diagonal):
+        return Term("scale", layout, layout, linear.arrays()["diagonal"])
+    if isinstance(linear, Select) and linear.is_identity:
+        return Term("same", layout, layout)
+    order = permutation(linear, layout)
+    if order is not None:
+        return Term("transpose", layout, tuple(layout[axis] for axis in order), np.array(order))
+    channels = channels_picked(linear, layout)
+    if channels is not None:
+        return Term("channels", layout, (len(channels), *layout[1:]), channels)
+    if isinstance(linear, Conv | ConvTranspose):
+        conv = linear if isinstance(linear, Conv) else linear.conv
+        ends = (conv.in_channels, *conv.geometry.input), (conv.out_channels, *conv.geometry.output)
+        return Term("convolve", *(ends if isinstance(linear, Conv) else ends[::-1]))
+    if summed_over(linear, layout):
+        return Term("sum", layout, layout[:1])
+    index = picked(linear)
+    return Term("matrix", flat, (linear.rows,)) if index is None else Term("pick", flat, (linear.rows,), index)
 
 
 def pools(network: Network) -> dict[str, Pool]:
@@ -92,11 +138,6 @@ def channels_picked(linear: LinearMap, layout: Layout) -> NDArray[np.int64] | No
     return channels if np.array_equal(whole, linear.indices) else None
 
 
-def elementwise(linear: LinearMap) -> bool:
-    """Whether value i of the result is a multiple of value i."""
-    return isinstance(linear, Diagonal) or (isinstance(linear, Select) and linear.is_identity)
-
-
 def compact(array: Array, layout: Layout) -> Array:
     """A list of numbers in a layout, with length 1 along axes that it is the same along: to be broadcast."""
     shaped = array.reshape(layout or (-1,))
@@ -111,6 +152,21 @@ def by_channel(array: Array, layout: Layout) -> Array | None:
     """One number for each channel of a layout, where all positions of each have the same."""
     rows = array.reshape(layout[0], -1) if layout else array[:, None]
     return np.ascontiguousarray(rows[:, 0]) if rows.shape[1] and (rows == rows[:, :1]).all() else None
+
+
+def norm_of(node: Affine) -> Own | None:
+    """The batch norm that a node is, where it has one number of each kind for each channel."""
+    channels = node.shape[0] if node.shape else node.size
+    whole = node.own is not None and len(node.own.numbers.get("gamma", ())) == channels
+    return node.own if whole and len(node.maps) == 1 else None
+
+
+def divisor_of(node: Affine) -> Array | None:
+    """What each value of a node is divided by, where that is all it does."""
+    divisor = node.own.numbers.get("divisor") if node.own is not None else None
+    if divisor is None or len(node.maps) > 1 or node.bias.any():
+        return None
+    return np.repeat(divisor, node.size // len(divisor))
 
 
 def summed_over(linear: LinearMap, layout: Layout) -> bool:

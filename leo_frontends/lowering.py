@@ -155,7 +155,7 @@ def divide(graph: Graph, origin: Origin, left: Tensor, right: Tensor) -> Tensor:
     if (divisor == 0).any():
         raise Refused("it divides by zero")
     if (np.frexp(np.abs(divisor))[0] == 0.5).all():
-        return graph.scaled(origin, left, 1.0 / divisor, np.zeros((), np.float32))
+        return graph.scaled(origin, left, _short(1.0 / divisor), np.zeros((), np.float32))
     result = graph.scaled(origin, left, 1.0 / divisor, np.zeros(()), (EPS, np.zeros(())))
     if result.node != left.node:
         graph.remember(result, {"divisor": weights(right, "the divisor")})
@@ -406,6 +406,11 @@ def _shifted(graph: Graph, origin: Origin, value: Value, end: float) -> Value:
     return value if end == 0 else graph.scaled(origin, value, np.ones((), np.float32), _number(-end))
 
 
-def _number(value: float) -> Array:
+def _short(array: Array) -> Array:
     """In float32 where that is exact: it must not make a float32 network a wider one."""
-    return np.array(value, np.float32 if float(np.float32(value)) == value else np.float64)
+    short = array.astype(np.float32)
+    return short if (short == array).all() else array
+
+
+def _number(value: float) -> Array:
+    return _short(np.array(value, np.float64))

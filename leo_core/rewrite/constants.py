@@ -91,9 +91,21 @@ def fold_constants(view: View, name: str) -> Ladder | Refusal | None:
     if not node.shape:
         return _into_bias(view, node, read)
     if not _takes(node):
-        return None
+        return _without_branches(view, node, read)
     gone = read[0].gone & ~_needed(view, node, read[0])
     return _into_convolution(view, node, replace(read[0], gone=gone)) if gone.any() else None
+
+
+def _without_branches(view: View, node: Affine, read: list[_Read]) -> Ladder | Refusal | None:
+    """A sum without those of its terms that are constant in every channel."""
+    dead = []
+    for part in read:
+        used = part.linear.used_columns(np.ones(part.linear.rows, dtype=bool))
+        whole = not (used.reshape(len(part.gone), -1).any(axis=1) & ~part.gone).any()
+        dead.append(part if whole else replace(part, gone=np.zeros_like(part.gone)))
+    if len(read) < 2 or not any(part.gone.any() for part in dead) or all(part.gone.any() for part in dead):
+        return None
+    return _into_bias(view, node, dead)
 
 
 def _takes(node: Affine) -> bool:
@@ -160,6 +172,8 @@ def _into_bias(view: View, node: Affine, read: list[_Read]) -> Ladder | Refusal 
     with np.errstate(over="ignore"):
         bias = np.array([nearest_float(value) for value in exact]).astype(node.bias.dtype)
     what = f"{folded} constant unit(s) before it folded into the bias"
+    if node.shape and not _by_channel(bias, node.shape[0]):
+        return None  # a bias for each position is not what any layer has
     if not np.isfinite(bias).all():
         return Refusal(what, "a new bias would overflow")
     rounded = np.array([float_up(abs(Fraction(float(new)) - old)) for new, old in zip(bias, exact, strict=True)])

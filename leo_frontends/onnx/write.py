@@ -7,15 +7,14 @@ together again (:mod:`leo_frontends.layers`), batch norms and poolings with the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.linear import Conv, ConvTranspose, LinearMap, Select
-from leo_core.network import INPUT, Affine, Network, Relu, free_name
+from leo_core.linear import Conv, ConvTranspose, LinearMap
+from leo_core.network import INPUT, Affine, Network, Own, Relu, free_name
 from leo_frontends import layers
 from leo_frontends.matrices import matrix
 from leo_frontends.onnx.lowerings import TAIL_OPERATORS
@@ -75,13 +74,13 @@ class _Writer:
         """A pooling, a layer with numbers of its own, or Σ maps · sources + bias."""
         if node.name in self._inside:
             return
-        own = node.own.numbers if node.own is not None else {}
+        norm, divisor = layers.norm_of(node), layers.divisor_of(node)
         if node.name in self._pools:
             self._tensor[node.name] = self._pool(node, self._pools[node.name])
-        elif len(own.get("gamma", ())) and len(own["gamma"]) == (node.shape or (node.size,))[0]:
-            self._tensor[node.name] = self._norm(node, own)
-        elif "divisor" in own and len(node.maps) == 1 and not node.bias.any():
-            self._tensor[node.name] = self._divided(node, own["divisor"])
+        elif norm is not None:
+            self._tensor[node.name] = self._norm(node, norm)
+        elif divisor is not None:
+            self._tensor[node.name] = self._divided(node, divisor)
         else:
             self._tensor[node.name] = self._sum(node)
 
@@ -153,62 +152,52 @@ class _Writer:
 
     def _term(self, node: Affine, given: _Tensor, linear: LinearMap, bias: Array | None) -> tuple[_Tensor, bool]:
         """A map applied to a tensor, and whether it has taken the bias."""
-        name, dtype, layout = node.name, given.dtype, given.layout
-        if layers.elementwise(linear):
-            if isinstance(linear, Select):
-                return given, False
-            scale = self._constant(layers.compact(linear.arrays()["diagonal"].astype(dtype), layout), f"{name}.scale")
-            return _Tensor(self._emit("Mul", [given.at, scale], name), dtype, layout), False
-        order = layers.permutation(linear, layout)
-        if order is not None:
-            at = self._emit("Transpose", [given.at], name, perm=[0, *(axis + 1 for axis in order)])
-            return _Tensor(at, dtype, tuple(layout[axis] for axis in order)), False
-        picked = layers.channels_picked(linear, layout)
-        if picked is not None:
-            at = self._emit("Gather", [given.at, self._constant(picked, f"{name}.channels")], name, axis=1)
-            return _Tensor(at, dtype, (len(picked), *layout[1:])), False
-        if isinstance(linear, Conv | ConvTranspose):
-            return self._convolved(node, given, linear, bias)
-        if layers.summed_over(linear, layout):
-            axes = self._constant(np.arange(2, len(layout) + 1), f"{name}.axes")
-            return _Tensor(self._emit("ReduceSum", [given.at, axes], name, keepdims=0), dtype, layout[:1]), False
-        flat = self._laid(given, (linear.columns,)).at
-        index = layers.picked(linear)
-        if index is not None:
-            if (index == linear.columns).any():  # zeros among them
-                pads = self._constant(np.array([0, 0, 0, 1]), f"{name}.pads")
-                flat = self._emit("Pad", [flat, pads], f"{name}.zero")
-            at = self._emit("Gather", [flat, self._constant(index, f"{name}.index")], name, axis=1)
-            return _Tensor(at, dtype, (linear.rows,)), False
-        inputs = [flat, self._constant(matrix(linear, name, "an ONNX model").astype(dtype), f"{name}.weight")]
-        if bias is not None:
-            inputs.append(self._constant(bias, f"{name}.bias"))
-        # alpha and beta have defaults, but some readers (OMLT) look for them
-        at = self._emit("Gemm", inputs, name, alpha=1.0, beta=1.0, transB=1)
-        return _Tensor(at, dtype, (linear.rows,)), bias is not None
+        name, term, took = node.name, layers.term(linear, given.layout), False
+        at = self._laid(given, term.layout).at
+        match term.kind:
+            case "scale":
+                scale = layers.compact(term.numbers.astype(given.dtype), term.layout)
+                at = self._emit("Mul", [at, self._constant(scale, f"{name}.scale")], name)
+            case "transpose":
+                at = self._emit("Transpose", [at], name, perm=[0, *(int(axis) + 1 for axis in term.numbers)])
+            case "channels":
+                at = self._emit("Gather", [at, self._constant(term.numbers, f"{name}.channels")], name, axis=1)
+            case "sum":
+                axes = self._constant(np.arange(2, len(term.layout) + 1), f"{name}.axes")
+                at = self._emit("ReduceSum", [at, axes], name, keepdims=0)
+            case "pick":
+                if (term.numbers == linear.columns).any():  # zeros among them
+                    pads = self._constant(np.array([0, 0, 0, 1]), f"{name}.pads")
+                    at = self._emit("Pad", [at, pads], f"{name}.zero")
+                at = self._emit("Gather", [at, self._constant(term.numbers, f"{name}.index")], name, axis=1)
+            case "convolve":
+                assert isinstance(linear, Conv | ConvTranspose)
+                channels = layers.by_channel(bias, term.behind) if bias is not None else None
+                at, took = self._convolved(name, at, linear, channels, given.dtype), channels is not None
+            case "matrix":
+                weights = matrix(linear, name, "an ONNX model").astype(given.dtype)
+                inputs, took = [at, self._constant(weights, f"{name}.weight")], bias is not None
+                if bias is not None:
+                    inputs.append(self._constant(bias, f"{name}.bias"))
+                # alpha and beta have defaults, but some readers (OMLT) look for them
+                at = self._emit("Gemm", inputs, name, alpha=1.0, beta=1.0, transB=1)
+        return _Tensor(at, given.dtype, term.behind), took
 
     def _convolved(
-        self, node: Affine, given: _Tensor, linear: Conv | ConvTranspose, bias: Array | None
-    ) -> tuple[_Tensor, bool]:
+        self, name: str, at: str, linear: Conv | ConvTranspose, bias: Array | None, dtype: np.dtype[Any]
+    ) -> str:
         conv = linear if isinstance(linear, Conv) else linear.conv
-        geometry, ins, outs = conv.geometry, conv.in_channels, conv.out_channels
-        before, behind = (ins, *geometry.input), (outs, *geometry.output)
+        geometry = conv.geometry
+        inputs = [at, self._constant(conv.kernel.astype(dtype), f"{name}.weight")]
+        if bias is not None and bias.any():
+            inputs.append(self._constant(bias, f"{name}.bias"))
+        beyond: dict[str, Any] = {}
         if isinstance(linear, ConvTranspose):
-            before, behind = behind, before
-        inputs = [
-            self._laid(given, before).at,
-            self._constant(conv.kernel.astype(given.dtype), f"{node.name}.weight"),
-        ]
-        channels = layers.by_channel(bias, behind) if bias is not None else None
-        if channels is not None and channels.any():
-            inputs.append(self._constant(channels, f"{node.name}.bias"))
-        beyond: dict[str, Any] = (
-            {"output_padding": list(linear.output_padding)} if isinstance(linear, ConvTranspose) else {}
-        )
-        at = self._emit(
+            beyond["output_padding"] = list(linear.output_padding)
+        return self._emit(
             type(linear).__name__,
             inputs,
-            node.name,
+            name,
             kernel_shape=list(conv.kernel.shape[2:]),
             strides=list(geometry.strides),
             pads=[*geometry.low, *geometry.high],
@@ -216,21 +205,20 @@ class _Writer:
             group=geometry.groups,
             **beyond,
         )
-        return _Tensor(at, given.dtype, behind), channels is not None
 
-    def _norm(self, node: Affine, own: Mapping[str, Array]) -> _Tensor:
-        assert node.own is not None
+    def _norm(self, node: Affine, own: Own) -> _Tensor:
         layout = node.shape or (node.size,)
         given = self._laid(self._cast(self._tensor[node.sources[0]], self._dtype, node.sources[0]), layout)
-        numbers = [self._constant(own[key].astype(self._dtype), f"{node.name}.{key}") for key in own]
-        at = self._emit("BatchNormalization", [given.at, *numbers], node.name, epsilon=node.own.epsilon)
+        numbers = [
+            self._constant(array.astype(self._dtype), f"{node.name}.{key}") for key, array in own.numbers.items()
+        ]
+        at = self._emit("BatchNormalization", [given.at, *numbers], node.name, epsilon=own.epsilon)
         return _Tensor(at, self._dtype, layout)
 
     def _divided(self, node: Affine, divisor: Array) -> _Tensor:
         given = self._cast(self._tensor[node.sources[0]], self._dtype, node.sources[0])
         layout = node.shape or given.layout
-        spread = np.repeat(divisor, node.size // len(divisor)).astype(self._dtype)
-        by = self._constant(layers.compact(spread, layout), f"{node.name}.divisor")
+        by = self._constant(layers.compact(divisor.astype(self._dtype), layout), f"{node.name}.divisor")
         return _Tensor(self._emit("Div", [self._laid(given, layout).at, by], node.name), self._dtype, layout)
 
     def _pool(self, node: Affine, pool: layers.Pool) -> _Tensor:
@@ -254,12 +242,12 @@ class _Writer:
 
     def _spread(self, node: Affine, bias: Array) -> _Tensor:
         """A constant, once per example."""
+        layout = node.shape or (node.size,)
         shape = self._emit("Shape", [self._network.signature.input_name], f"{node.name}.shape", start=0, end=1)
-        full = self._emit(
-            "Concat", [shape, self._constant(np.array([len(bias)]), f"{node.name}.size")], f"{node.name}.full", axis=0
-        )
-        at = self._emit("Expand", [self._constant(bias, f"{node.name}.bias"), full], node.name)
-        return _Tensor(at, bias.dtype, (len(bias),))
+        size = self._constant(np.array(layout), f"{node.name}.size")
+        full = self._emit("Concat", [shape, size], f"{node.name}.full", axis=0)
+        at = self._emit("Expand", [self._constant(layers.compact(bias, layout), f"{node.name}.bias"), full], node.name)
+        return _Tensor(at, bias.dtype, layout)
 
     def _laid(self, tensor: _Tensor, layout: layers.Layout) -> _Tensor:
         """The same values in the same order, in another layout."""

@@ -14,7 +14,7 @@ from torch.nn import functional  # noqa: E402
 from leo_core.errors import UnsupportedModelError  # noqa: E402
 from leo_core.linear import Conv, ConvTranspose  # noqa: E402
 from leo_core.testing.networks import convolutional  # noqa: E402
-from leo_frontends.torch import write_live_model  # noqa: E402
+from leo_frontends.matrices import matrix  # noqa: E402
 
 
 def normal(*shape):
@@ -67,4 +67,4 @@ def test_average_pooling():
 
 def test_a_writer_that_does_not_know_convolutions_refuses_them():
     with pytest.raises(UnsupportedModelError, match="'conv' is made of a Conv, which LEO does not write there"):
-        write_live_model(convolutional())
+        matrix(convolutional().affine("conv").maps[0], "conv", "a file")

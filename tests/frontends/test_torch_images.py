@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
+from door_cases.torch_images import MODULES, Calls  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402, N812
 
@@ -16,17 +17,6 @@ from leo_core.linear import Conv, ConvTranspose  # noqa: E402
 from leo_frontends.torch import read_file, read_live_model  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-class Calls(nn.Module):
-    """A function of one tensor as a module."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x):
-        return self.function(x)
 
 
 def agrees(module, shape, tmp_path=None):
@@ -48,56 +38,6 @@ def agrees(module, shape, tmp_path=None):
     return network
 
 
-MODULES = {
-    "conv": (lambda: nn.Conv2d(2, 3, 3, padding=1), (2, 5, 6)),
-    "no bias, strided, dilated": (lambda: nn.Conv2d(2, 3, (2, 3), (2, 1), dilation=(1, 2), bias=False), (2, 7, 8)),
-    "grouped": (lambda: nn.Conv2d(4, 6, 3, groups=2, padding=(0, 2)), (4, 5, 5)),
-    "depthwise and pointwise": (lambda: nn.Sequential(nn.Conv2d(3, 3, 3, groups=3), nn.Conv2d(3, 4, 1)), (3, 5, 5)),
-    "same pads, even kernel": (lambda: nn.Conv2d(1, 2, (4, 2), padding="same", dilation=(1, 3)), (1, 6, 7)),
-    "valid": (lambda: nn.Conv2d(1, 2, 3, padding="valid"), (1, 5, 5)),
-    "one axis": (lambda: nn.Conv1d(2, 3, 4, stride=3, padding=1), (2, 9)),
-    "transposed": (lambda: nn.ConvTranspose2d(2, 4, 3, stride=2, padding=1, output_padding=1, groups=2), (2, 3, 4)),
-    "transposed over one axis": (lambda: nn.ConvTranspose1d(2, 3, 3, stride=2, dilation=2), (2, 4)),
-    "batch norm and relu": (lambda: normed(), (2, 5, 5)),
-    "max pool": (lambda: nn.MaxPool2d(3, stride=2, padding=1), (2, 6, 7)),
-    "max pool, ceil, dilated": (lambda: nn.MaxPool2d(2, stride=3, dilation=2, ceil_mode=True), (1, 7, 8)),
-    "max pool over one axis": (lambda: nn.MaxPool1d(3), (2, 8)),
-    "average pool": (lambda: nn.AvgPool2d(3, stride=2, padding=1), (2, 6, 7)),
-    "average pool, ceil": (lambda: nn.AvgPool2d(2, stride=2, padding=1, ceil_mode=True), (1, 6, 5)),
-    "average pool without pads": (lambda: nn.AvgPool2d(2, padding=1, count_include_pad=False), (1, 4, 5)),
-    "average pool over one axis": (lambda: nn.AvgPool1d(3, padding=1), (2, 8)),
-    "adaptive to one": (lambda: nn.AdaptiveAvgPool2d(1), (3, 4, 5)),
-    "adaptive to windows of one size": (lambda: nn.AdaptiveAvgPool2d((2, None)), (2, 4, 5)),
-    "adaptive over one axis": (lambda: nn.AdaptiveAvgPool1d(2), (2, 6)),
-    "largest over positions": (lambda: Calls(lambda x: x.amax((2, 3))), (2, 3, 5)),
-    "smallest over channels": (lambda: Calls(lambda x: x.amin(1, keepdim=True)), (3, 2, 2)),
-    "residual": (lambda: Residual(), (3, 4, 4)),
-    "channels joined": (lambda: Calls(lambda x: torch.cat([x, -x], 1).relu()), (2, 3, 3)),
-    "channels shuffled": (lambda: Calls(lambda x: x.reshape(-1, 2, 2, 9).transpose(1, 2).flatten(1)), (4, 3, 3)),
-    "a head": (lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 3)),
-               (1, 6, 6)),
-}  # fmt: skip
-
-
-def normed():
-    norm = nn.BatchNorm2d(3)
-    with torch.no_grad():
-        norm.running_mean.copy_(torch.tensor([0.5, -1.0, 2.0]))
-        norm.running_var.copy_(torch.tensor([0.3, 2.0, 1.0]))
-    return nn.Sequential(nn.Conv2d(2, 3, 3, bias=False), norm, nn.ReLU6())
-
-
-class Residual(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.first, self.second = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 1)
-
-    def forward(self, x):
-        y = F.relu(self.first(x), inplace=True)
-        y += self.second(x)
-        return F.relu_(y)
-
-
 @pytest.mark.parametrize("name", MODULES)
 def test_modules(name, tmp_path):
     torch.manual_seed(0)
@@ -105,7 +45,7 @@ def test_modules(name, tmp_path):
     agrees(make(), shape, tmp_path)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_any_options(data):
     each = lambda low, high: data.draw(st.tuples(st.integers(low, high), st.integers(low, high)))  # noqa: E731
