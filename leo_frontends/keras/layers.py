@@ -156,8 +156,7 @@ def _normalization(graph: Graph, origin: Origin, layer: Any, inputs: Sequence[Te
     error = 4 * lowering.EPS * np.abs(shift)
     result = graph.scaled(origin, value, scale, shift, (4 * lowering.EPS, error))
     if result.node != value.node:  # as run: √, a difference and a quotient
-        size = np.broadcast_to(np.abs(shift), value.index.shape)
-        graph.loosen(result, 8.0, 8.0 * graph.split(value, value.index.reshape(-1, 1)).same(size.ravel()))
+        graph.loosen(result, 8.0, 8.0 * graph.by_value(result, np.abs(shift)))
     return result
 
 
