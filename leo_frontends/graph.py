@@ -66,14 +66,14 @@ def moved(tensor: Tensor, change: Callable[[Array], Array]) -> Tensor:
     return Value(tensor.node, change(tensor.index)) if isinstance(tensor, Value) else change(tensor)
 
 
-def turned(tensor: Tensor, axes: Sequence[int]) -> Tensor:
+def turned(value: Value, axes: Sequence[int]) -> Value:
     """A tensor with its axes in another order."""
-    return moved(tensor, lambda array: array.transpose(axes))
+    return Value(value.node, value.index.transpose(axes))
 
 
 def turned_back(value: Value, axes: Sequence[int]) -> Value:
     """A tensor whose axes were brought into that order as it was before."""
-    return Value(value.node, value.index.transpose(np.argsort(axes)))
+    return turned(value, [*np.argsort(axes)])
 
 
 class Refused(Exception):  # noqa: N818 - it is an answer, not an error
@@ -206,7 +206,9 @@ class Graph:
     def _axes(self, value: Value) -> tuple[int, ...]:
         """Those of a tensor of images, the batch first; else none."""
         node, index = self._node(value.node), value.index
-        shape = self._node(node.source).shape if isinstance(node, Relu) else getattr(node, "shape", ())
+        if isinstance(node, Relu):
+            node = self._node(node.source)
+        shape = node.shape if isinstance(node, Affine) else ()
         if not shape or not index.size or len(index) != self.batch:
             return ()
         steps = np.cumprod((1, *shape[:0:-1]))[::-1]

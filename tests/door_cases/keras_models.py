@@ -11,7 +11,7 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -827,7 +827,7 @@ def _faults() -> list[tuple[str, Callable[[], Any]]]:
 
     def misread(kind: str, lower: Callable[..., Any]) -> Callable[[], Any]:
         known = reader.LAYERS[kind]
-        return lambda: mock.patch.dict(reader.LAYERS, {kind: reader.Known(lower, known.options)})
+        return lambda: mock.patch.dict(reader.LAYERS, {kind: replace(known, lower=lower)})
 
     def changed(kind: str, **options: Any) -> Callable[[], Any]:
         known = reader.LAYERS[kind]
@@ -841,6 +841,9 @@ def _faults() -> list[tuple[str, Callable[[], Any]]]:
 
         return misread(kind, lower)
 
+    def inactive(kind: str) -> Callable[[], Any]:
+        return lambda: mock.patch.dict(reader.LAYERS, {kind: replace(reader.LAYERS[kind], activated=False)})
+
     def turned(graph: Any, origin: Any, layer: Any, inputs: Any) -> Any:
         return joined(graph, origin, layer, list(inputs)[::-1])
 
@@ -851,7 +854,7 @@ def _faults() -> list[tuple[str, Callable[[], Any]]]:
         ("ReLU ignores max_value", changed("ReLU", max_value=None)),
         ("ReLU ignores negative_slope", changed("ReLU", negative_slope=0.0)),
         ("Dense ignores its bias", changed("Dense", use_bias=False)),
-        ("Dense ignores its activation", changed("Dense", activation=None)),
+        ("Dense ignores its activation", inactive("Dense")),
         ("Subtract adds", misread("Subtract", reader.LAYERS["Add"].lower)),
         ("Minimum is Maximum", misread("Minimum", reader.LAYERS["Maximum"].lower)),
         ("Average adds", misread("Average", reader.LAYERS["Add"].lower)),
