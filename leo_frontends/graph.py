@@ -221,6 +221,23 @@ class Graph:
         at.update((a, free[i] if i < len(free) else len(shape)) for i, a in enumerate(still))
         return (0, *sorted(range(1, index.ndim), key=at.__getitem__))
 
+    def moved_by(self, value: Value) -> Value | None:
+        """A tensor by what its node reads, -1 where it is zero; None where the node does more than move values."""
+        node = self._node(value.node)
+        if not isinstance(node, Affine) or len(node.maps) > 1 or node.bias.any():
+            return None
+        (linear,) = node.maps
+        if not isinstance(linear, Sparse) or linear.terms > 1:
+            return None
+        entries = linear.arrays()
+        if (entries["data"] != 1).any():
+            return None
+        reads = np.full(linear.rows, -1)
+        reads[np.flatnonzero(np.diff(entries["indptr"]))] = entries["indices"]
+        example, unit = np.divmod(value.index, linear.rows)
+        index = np.where(reads[unit] < 0, -1, example * linear.columns + reads[unit])
+        return Value(node.sources[0], index)
+
     def by_value(self, tensor: Value, array: Array) -> Array:
         """What is given for each element of a tensor that holds all of a node, broadcast, for each of its values."""
         order = np.argsort(tensor.index.ravel()).reshape(self.batch, -1)

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from leo_core.network import Origin
-from leo_frontends import lowering
+from leo_frontends import convolutions, lowering
 from leo_frontends.graph import Array, Graph, Refused, Tensor, Value, elements
 from leo_frontends.keras import activations, why_not
 from leo_frontends.keras.images import IMAGES
@@ -87,9 +87,11 @@ def behind(layer: Any) -> Origin:
 
 
 def _dense(graph: Graph, origin: Origin, layer: Any, inputs: Sequence[Tensor]) -> Tensor:
-    kernel = numbers(layer.kernel)
+    value, kernel = computed(inputs[0]), numbers(layer.kernel)
     bias = numbers(layer.bias) if layer.use_bias else np.zeros(kernel.shape[1], kernel.dtype)
-    return lowering.dense(graph, origin, computed(inputs[0]), np.ascontiguousarray(kernel.T), bias)
+    if convolutions.has_channels_last(graph, value):
+        return convolutions.pointwise(graph, origin, value, np.ascontiguousarray(kernel.T), bias)
+    return lowering.dense(graph, origin, value, np.ascontiguousarray(kernel.T), bias)
 
 
 def _activation(graph: Graph, origin: Origin, layer: Any, inputs: Sequence[Tensor]) -> Tensor:
