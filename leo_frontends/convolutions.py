@@ -120,7 +120,7 @@ def _with_zeros_as_pads(graph: Graph, value: Value, windows: Windows) -> tuple[V
     """Images in place of those that a node made of them by putting zeros around, and windows with so many pads more."""
     while (read := graph.moved_by(value)) is not None:
         there = read.index >= 0
-        cut = _block(there.any(axis=(0, 1)))
+        cut = _block(np.asarray(there.any(axis=(0, 1))))
         block: tuple[Any, ...] = (..., *cut)
         if not cut or there.sum() != there[block].size:  # zeros elsewhere too
             break
