@@ -891,9 +891,8 @@ def _faults() -> list[tuple[str, Callable[[], Any]]]:
         ("Minimum is Maximum", misread("Minimum", reader.LAYERS["Maximum"].lower)),
         ("Average adds", misread("Average", reader.LAYERS["Add"].lower)),
         ("Concatenate the other way round", misread("Concatenate", turned)),
-        ("convolutions ignore their bias", changed("Conv2D", use_bias=False)),
-        ("convolutions ignore their strides", changed("Conv1D", strides=lambda layer: (1,) * layer.rank)),
-        ("depthwise convolutions put all pads behind", changed("DepthwiseConv2D", padding="valid")),
+        ("Conv1D ignores its bias", changed("Conv1D", use_bias=False)),
+        ("Conv1D ignores its strides", changed("Conv1D", strides=lambda layer: (1,) * layer.rank)),
         ("Rescaling ignores its offset", changed("Rescaling", offset=0.0)),
         ("Normalization ignores its mean", changed("Normalization", mean=lambda layer: layer.mean * 0)),
     ]
