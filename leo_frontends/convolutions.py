@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,11 +107,52 @@ def convolve(
         )
     if min(windows.low + windows.high) < 0:
         raise Refused("negative pads are not read")
+    value, windows = _with_zeros_as_pads(graph, value, windows)
+    sizes = _sizes(value, len(windows.taps))
     linear = Conv.of(
         kernel, sizes, strides=windows.strides, low=windows.low, high=windows.high, dilations=windows.dilations,
         groups=groups,
     )  # fmt: skip
     return mapped(graph, origin, value, linear, bias, (linear.out_channels, *linear.geometry.output))
+
+
+def _with_zeros_as_pads(graph: Graph, value: Value, windows: Windows) -> tuple[Value, Windows]:
+    """Images in place of those that a node made of them by putting zeros around, and windows with so many pads more."""
+    while (read := graph.moved_by(value)) is not None:
+        there = read.index >= 0
+        cut = _block(np.asarray(there.any(axis=(0, 1))))
+        block: tuple[Any, ...] = (..., *cut)
+        if not cut or there.sum() != there[block].size:  # zeros elsewhere too
+            break
+        low = tuple(have + part.start for have, part in zip(windows.low, cut, strict=True))
+        ends = zip(windows.high, there.shape[2:], cut, strict=True)
+        high = tuple(have + size - part.stop for have, size, part in ends)
+        value = Value(read.node, read.index[block])
+        windows = Windows(windows.taps, windows.strides, low, high, windows.dilations)
+    return value, windows
+
+
+def _block(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
+    """The smallest block that holds all of a mask; none where there is nothing."""
+    if not mask.any():
+        return ()
+    ends = [(int(at.min()), int(at.max()) + 1) for at in np.nonzero(mask)]
+    return tuple(slice(*pair) for pair in ends)
+
+
+def has_channels_last(graph: Graph, value: Value) -> bool:
+    """Whether a tensor is one of images whose channels, first in their node, are its last axis."""
+    last = value.index.ndim - 1
+    return last in (2, 3) and graph.stored(value)[1] == last
+
+
+def pointwise(graph: Graph, origin: Origin, value: Value, weight: Array, bias: Array) -> Value:
+    """weight (rows × channels) applied along the last axis of images, plus bias: a convolution of one tap."""
+    rank = value.index.ndim - 2
+    first = Value(value.node, np.moveaxis(value.index, -1, 1))
+    kernel = weight.reshape(*weight.shape, *[1] * rank)
+    result = convolve(graph, origin, first, kernel, bias, Windows.of((1,) * rank))
+    return Value(result.node, np.moveaxis(result.index, 1, -1))
 
 
 def convolve_transposed(

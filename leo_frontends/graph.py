@@ -67,6 +67,16 @@ def moved(tensor: Tensor, change: Callable[[Array], Array]) -> Tensor:
     return Value(tensor.node, change(tensor.index)) if isinstance(tensor, Value) else change(tensor)
 
 
+def turned(value: Value, axes: Sequence[int]) -> Value:
+    """A tensor with its axes in another order."""
+    return Value(value.node, value.index.transpose(axes))
+
+
+def turned_back(value: Value, axes: Sequence[int]) -> Value:
+    """A tensor whose axes were brought into that order as it was before."""
+    return turned(value, [*np.argsort(axes)])
+
+
 class Refused(Exception):  # noqa: N818 - it is an answer, not an error
     """A node cannot be lowered; the text says why."""
 
@@ -183,8 +193,65 @@ class Graph:
         self.nodes.append(Affine(name, tuple(sources), tuple(maps), bias, origin, index.shape[1:] if images else ()))
         return Value(name, index)
 
+    def stored(self, *values: Value) -> tuple[int, ...]:
+        """The axes of tensors of one rank in the order in which the first node of images among theirs has them.
+
+        What is made of tensors element by element is made in that order: so channels that come last in a tensor come
+        first in each node. Any order would be right.
+        """
+        for value in values:
+            axes = self._axes(value)
+            if axes:
+                return axes
+        return tuple(range(values[0].index.ndim)) if values else ()
+
+    def _axes(self, value: Value) -> tuple[int, ...]:
+        """Those of a tensor of images, the batch first; else none."""
+        node, index = self._node(value.node), value.index
+        if isinstance(node, Relu):
+            node = self._node(node.source)
+        shape = node.shape if isinstance(node, Affine) else ()
+        if not shape or not index.size or len(index) != self.batch:
+            return ()
+        steps = np.cumprod((1, *shape[:0:-1]))[::-1]
+        first = index[(0,) * index.ndim]
+        ends = [index[tuple(-1 if axis == other else 0 for other in range(index.ndim))] for axis in range(index.ndim)]
+        # an axis that goes far enough for a step along an axis of the node's, but not along the one before
+        at = {a: int((steps > abs(end - first)).sum()) for a, end in enumerate(ends) if a and end != first}
+        free = [place for place in range(len(shape)) if place not in at.values()]
+        still = [a for a in range(1, index.ndim) if a not in at]
+        at.update((a, free[i] if i < len(free) else len(shape)) for i, a in enumerate(still))
+        return (0, *sorted(range(1, index.ndim), key=at.__getitem__))
+
+    def moved_by(self, value: Value) -> Value | None:
+        """A tensor by what its node reads, -1 where it is zero; None where the node does more than move values."""
+        node = self._node(value.node)
+        if not isinstance(node, Affine) or len(node.maps) > 1 or node.bias.any():
+            return None
+        (linear,) = node.maps
+        if not isinstance(linear, Sparse) or linear.terms > 1:
+            return None
+        entries = linear.arrays()
+        if (entries["data"] != 1).any():
+            return None
+        reads = np.full(linear.rows, -1)
+        reads[np.flatnonzero(np.diff(entries["indptr"]))] = entries["indices"]
+        example, unit = np.divmod(value.index, linear.rows)
+        index = np.where(reads[unit] < 0, -1, example * linear.columns + reads[unit])
+        return Value(node.sources[0], index)
+
+    def by_value(self, tensor: Value, array: Array) -> Array:
+        """What is given for each element of a tensor that holds all of a node, broadcast, for each of its values."""
+        order = np.argsort(tensor.index.ravel()).reshape(self.batch, -1)
+        return Split(order, order).same(np.broadcast_to(array, tensor.index.shape).ravel())
+
     def relu(self, origin: Origin, value: Value, slope: Array) -> Value:
         """Add a ReLU with one slope per element; an affine identity comes first where one is needed."""
+        axes = self.stored(value)
+        slope = slope.reshape(value.index.shape).transpose(axes).ravel()
+        return turned_back(self._relu(origin, turned(value, axes), slope), axes)
+
+    def _relu(self, origin: Origin, value: Value, slope: Array) -> Value:
         split = self.split(value, value.index.reshape(-1, 1))
         source = self._node(value.node)
         if not (isinstance(source, Affine) and is_identity(split.reads, source.size)):
@@ -205,23 +272,23 @@ class Graph:
     ) -> Value:
         """scale · value + shift, element by element, broadcast."""
         shape = np.broadcast_shapes(value.index.shape, scale.shape, shift.shape)
-        index = np.broadcast_to(value.index, shape)
-        scale, shift = np.broadcast_to(scale, shape).ravel(), np.broadcast_to(shift, shape).ravel()
+        value = Value(value.node, np.broadcast_to(value.index, shape))
         if (scale == 1).all() and (shift == 0).all():
-            return Value(value.node, index)
+            return value
+        axes = self.stored(value)
+        index = value.index.transpose(axes)
+        scale, shift = (np.broadcast_to(given, shape).transpose(axes).ravel() for given in (scale, shift))
         split = self.split(value, index.reshape(-1, 1))
         factors = split.same(scale)
         linear: LinearMap | None = None
         if self._convolves:
-            linear = _by_channel(split, factors, shape, self.size(value.node))
+            linear = _by_channel(split, factors, index.shape, self.size(value.node))
         if linear is None:
             linear = scaling(split.reads.ravel(), factors, self.size(value.node))
-        result = self.affine(origin, [value.node], [linear], split.same(shift), split, shape)
+        result = turned_back(self.affine(origin, [value.node], [linear], split.same(shift), split, index.shape), axes)
         if rounding is not None:
             relative, absolute = rounding
-            self.rounding[result.node] = Rounding(
-                relative, split.same(np.broadcast_to(absolute, shape).ravel()).astype(np.float64)
-            )
+            self.rounding[result.node] = Rounding(relative, self.by_value(result, absolute).astype(np.float64))
         return result
 
     def matrix(self, origin: Origin, value: Value, columns: Array, weight: Array, bias: Array, shape: Any) -> Value:
@@ -258,11 +325,7 @@ class Graph:
 
     def remember(self, result: Value, numbers: Mapping[str, Array], epsilon: float = 0.0) -> None:
         """Keep what a layer that is rounded stores itself, by name, each broadcast to the result's shape."""
-        size = self.size(result.node)
-        spread = {name: np.empty(size, array.dtype) for name, array in numbers.items()}
-        for name, array in numbers.items():
-            spread[name][result.index.ravel() % size] = np.broadcast_to(array, result.index.shape).ravel()
-        self._numbers[result.node] = spread, epsilon
+        self._numbers[result.node] = {name: self.by_value(result, array) for name, array in numbers.items()}, epsilon
 
     def sliced(self, value: Value, axis: int, part: slice) -> Value:
         """The elements along an axis that a slice takes, which may end beyond them.

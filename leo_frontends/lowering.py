@@ -14,7 +14,7 @@ import numpy as np
 
 from leo_core.linear import LinearMap, Sparse
 from leo_core.network import Origin
-from leo_frontends.graph import Array, Graph, Refused, Tensor, Value, elements, scaling
+from leo_frontends.graph import Array, Graph, Refused, Tensor, Value, elements, scaling, turned_back
 
 #: Relative error allowed for one rounded float64 operation and the next: generous on purpose.
 EPS = 2.0**-50
@@ -119,7 +119,9 @@ def add(graph: Graph, origin: Origin, left: Tensor, right: Tensor, signs: tuple[
         return np.asarray(signs[0] * left + signs[1] * right)
     if isinstance(left, Value) and isinstance(right, Value):
         shape = np.broadcast_shapes(left.index.shape, right.index.shape)
-        spread = [np.broadcast_to(value.index, shape).ravel() for value in (left, right)]
+        left, right = (Value(value.node, np.broadcast_to(value.index, shape)) for value in (left, right))
+        axes = graph.stored(left, right)
+        spread = [value.index.transpose(axes).ravel() for value in (left, right)]
         if left.node == right.node and (spread[0] == spread[1]).all():
             factor = np.full(math.prod(shape), signs[0] + signs[1], np.float32).reshape(shape)
             return graph.scaled(origin, left, factor, np.zeros((), np.float32))
@@ -129,7 +131,8 @@ def add(graph: Graph, origin: Origin, left: Tensor, right: Tensor, signs: tuple[
             for value, units, sign in zip((left, right), split.reads.T, signs, strict=True)
         ]
         bias = np.zeros(len(split.reads), np.float32)
-        return graph.affine(origin, [left.node, right.node], maps, bias, split, shape)
+        turned = [shape[axis] for axis in axes]
+        return turned_back(graph.affine(origin, [left.node, right.node], maps, bias, split, turned), axes)
     (value, sign), (constant, other) = (left, signs[0]), (right, signs[1])
     if isinstance(right, Value):
         (value, sign), (constant, other) = (right, signs[1]), (left, signs[0])
@@ -238,12 +241,12 @@ def batch_norm(
     axes[axis] = -1
     result = graph.scaled(origin, value, scale.reshape(axes), shift.reshape(axes), (4 * EPS, error.reshape(axes)))
     # as run: √, 1/·, two products and two sums, each of what was rounded before, in whichever order
-    size = np.broadcast_to((np.abs(beta) + np.abs(mean * scale)).reshape(axes), value.index.shape)
     if result.node != value.node:
         names = ("gamma", "beta", "mean", "variance")
         numbers = {name: array.reshape(axes) for name, array in zip(names, statistics, strict=True)}
         graph.remember(result, numbers, epsilon)
-        graph.loosen(result, _STEPS, _STEPS * graph.split(value, value.index.reshape(-1, 1)).same(size.ravel()))
+        size = (np.abs(beta) + np.abs(mean * scale)).reshape(axes)
+        graph.loosen(result, _STEPS, _STEPS * graph.by_value(result, size))
     return result
 
 
@@ -258,7 +261,7 @@ def concatenate(graph: Graph, origin: Origin, tensors: Sequence[Tensor], axis: i
     which = np.concatenate([np.full(np.shape(index), i) for i, (index, _) in enumerate(filled)], axis)
     index = np.concatenate([index for index, _ in filled], axis)
     constants = np.concatenate([constant for _, constant in filled], axis)
-    return _put_together(graph, origin, tensors, which, index, constants)
+    return put_together(graph, origin, tensors, which, index, constants)
 
 
 def padded(graph: Graph, origin: Origin, tensor: Tensor, axis: int, widths: tuple[int, int], value: float) -> Tensor:
@@ -279,7 +282,7 @@ def where(graph: Graph, origin: Origin, mask: Array, left: Tensor, right: Tensor
     index, constants = (np.where(mask, *(np.broadcast_to(pair[part], shape) for pair in filled)) for part in range(2))
     if isinstance(left, Value) and isinstance(right, Value) and left.node == right.node:
         return Value(left.node, index)
-    return _put_together(graph, origin, [left, right], np.where(mask, 0, 1), index, constants)
+    return put_together(graph, origin, [left, right], np.where(mask, 0, 1), index, constants)
 
 
 def replaced(graph: Graph, origin: Origin, old: Tensor, at: Array, new: Tensor) -> Tensor:
@@ -299,14 +302,17 @@ def replaced(graph: Graph, origin: Origin, old: Tensor, at: Array, new: Tensor) 
         return constants
     if isinstance(new, Value) and (mask.all() or (isinstance(old, Value) and old.node == new.node)):
         return Value(new.node, index)
-    return _put_together(graph, origin, [old, new], mask.reshape(shape).astype(int), index, constants)
+    return put_together(graph, origin, [old, new], mask.reshape(shape).astype(int), index, constants)
 
 
-def _put_together(
+def put_together(
     graph: Graph, origin: Origin, tensors: Sequence[Tensor], which: Array, index: Array, constants: Array
 ) -> Value:
     """Element e is that of ``tensors[which[e]]``: the one that ``index`` names, or a constant."""
     values = {i: tensor for i, tensor in enumerate(tensors) if isinstance(tensor, Value)}
+    axes = graph.stored(*(value for value in values.values() if value.index.ndim == which.ndim))
+    axes = axes or tuple(range(which.ndim))
+    which, index, constants = (array.transpose(axes) for array in (which, index, constants))
     split = graph.gathered(values, which, index.ravel())
     of, units = split.reads.T
     maps: list[LinearMap] = []
@@ -315,7 +321,8 @@ def _put_together(
         pointers = np.concatenate([[0], np.cumsum(mine)])
         maps.append(Sparse(np.ones(mine.sum(), np.float32), units[mine], pointers, columns=graph.size(value.node)))
     names = [value.node for value in values.values()]
-    return graph.affine(origin, names, maps, split.same(constants.ravel()), split, which.shape)
+    whole = graph.affine(origin, names, maps, split.same(constants.ravel()), split, which.shape)
+    return turned_back(whole, axes)
 
 
 def _one_node(tensors: Sequence[Tensor], axis: int) -> Value | None:

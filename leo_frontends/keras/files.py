@@ -20,7 +20,7 @@ import keras
 from leo_core.errors import FormatError, LeoError, UnsupportedModelError, first_line
 from leo_core.network import Network
 from leo_core.plugins import Imported
-from leo_frontends.keras.old import attach, modernised, unread
+from leo_frontends.keras.old import attach, misread, modernised, several_axes, unread
 from leo_frontends.keras.read import read_model
 from leo_frontends.keras.training import SoftThreshold
 from leo_frontends.keras.write import build_model
@@ -29,6 +29,10 @@ from leo_frontends.pointers import refuse_pointer
 _SHAPELESS = (
     "the file does not say the shape of its input; build the model with an Input, load the weights into it "
     "(load_weights) and save it again"
+)
+_DISORDERED = (
+    "its weights are in another order than its layers, so that Keras 3 gives them to the wrong ones; build the model, "
+    "load the weights into it by name (load_weights with by_name=True) and save it again"
 )
 #: The one class of ours that a model may hold, by the name under which it is registered.
 _OURS = keras.saving.get_registered_name(SoftThreshold)
@@ -48,6 +52,10 @@ def load(path: Path) -> Imported:
     try:
         config = _config(path)
         problems = sorted(set(_foreign(config)))
+        if _version(path) < 3:
+            problems += misread(config)
+        if not _is_new(path):
+            problems += several_axes(config)
         if problems:
             raise UnsupportedModelError(str(path), problems)
         model, notes = (opened(path), ()) if _is_new(path) else _opened_h5(path, config)
@@ -91,10 +99,35 @@ def _opened_h5(path: Path, config: Any) -> tuple[Any, tuple[str, ...]]:
             if problems:
                 raise UnsupportedModelError(str(path), problems) from None
             raise
+        with h5py.File(copy, "r") as file:
+            if not _in_order(file["model_weights"], loaded):
+                raise UnsupportedModelError(str(path), [_DISORDERED])
     if model.shapeless and not loaded.built:
         raise UnsupportedModelError(str(path), [_SHAPELESS])
     attach(loaded, model.activations)
     return loaded, model.notes
+
+
+def _in_order(group: Any, model: Any) -> bool:
+    """Whether weights, which Keras loads in the order in which they are listed, went where their names say."""
+    layers = {layer.name: layer for layer in model.layers if layer.weights}
+    listed = {name: _listed(group[name], "weight_names") for name in _listed(group, "layer_names")}
+    if [*layers] != [name for name, weights in listed.items() if weights]:
+        return False
+    for name, layer in layers.items():
+        parts = {part.name for part in getattr(layer, "layers", ())}
+        for weight, written in zip([*layer.trainable_weights, *layer.non_trainable_weights], listed[name], strict=True):
+            of = parts.intersection(written.split("/"))
+            if of and not of.intersection(weight.path.split("/")):
+                return False
+    return True
+
+
+def _listed(group: Any, what: str) -> list[str]:
+    """Names in an attribute, or in several where they are many."""
+    chunks = [what] if what in group.attrs else sorted((key for key in group.attrs if key.startswith(what)), key=len)
+    found = [name for chunk in chunks for name in group.attrs[chunk]]
+    return [name.decode("utf-8") if isinstance(name, bytes) else str(name) for name in found]
 
 
 def _kernel_rows(file: Any, name: str) -> int | None:
@@ -147,6 +180,18 @@ def _config(path: Path) -> Any:
             ],
         )
     return json.loads(text if isinstance(text, str) else text.decode("utf-8"))
+
+
+def _version(path: Path) -> int:
+    """The number before the point of the Keras that wrote a file; a file that does not say it is from before 3."""
+    if _is_new(path):
+        with zipfile.ZipFile(path) as archive:
+            version = json.loads(archive.read("metadata.json")).get("keras_version", "2")
+    else:
+        with h5py.File(path, "r") as file:
+            version = file.attrs.get("keras_version", "2")
+    text = version.decode("utf-8") if isinstance(version, bytes) else str(version)
+    return int(text.partition(".")[0])
 
 
 def _foreign(config: Any) -> Iterator[str]:

@@ -9,29 +9,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, final
+from typing import Any
 
 import keras
 import numpy as np
 
 from leo_core.network import Origin
-from leo_frontends import lowering
+from leo_frontends import convolutions, lowering
 from leo_frontends.graph import Array, Graph, Refused, Tensor, Value, elements
 from leo_frontends.keras import activations, why_not
+from leo_frontends.keras.images import IMAGES
+from leo_frontends.keras.layer import Known, Lowering, known, numbers
 from leo_frontends.keras.rearrange import padded, rearranged
 from leo_frontends.lowering import computed
-
-Lowering = Callable[[Graph, Origin, Any, Sequence[Tensor]], Tensor]
-
-
-@final
-@dataclass(frozen=True)
-class Known:
-    """How a class of layers is lowered, and the options that are obeyed or have no effect on a trained model."""
-
-    lower: Lowering
-    options: frozenset[str]
 
 
 def lower_layer(graph: Graph, layer: Any, inputs: Sequence[Tensor]) -> Tensor:
@@ -40,8 +30,8 @@ def lower_layer(graph: Graph, layer: Any, inputs: Sequence[Tensor]) -> Tensor:
     Raises :class:`Refused` for one that is not read, or not with these options.
     """
     kind = type(layer).__name__
-    known = LAYERS.get(kind)
-    if known is None or not is_keras_own(layer):
+    entry = LAYERS.get(kind)
+    if entry is None or not is_keras_own(layer):
         raise Refused(why_not.layer(layer))
     mode = getattr(layer, "quantization_mode", None)
     if mode is not None:
@@ -51,10 +41,11 @@ def lower_layer(graph: Graph, layer: Any, inputs: Sequence[Tensor]) -> Tensor:
         )
     if not layer.compute_dtype.startswith(("float", "bfloat16")):
         raise Refused(f"it computes in {layer.compute_dtype}, not in floats")
-    if not layer.built and kind in _HOLDING:
+    if not layer.built and entry.holds:
         raise Refused("it has no weights yet; call the model once, on any input")
-    _refuse_unknown_options(layer, known)
-    return known.lower(graph, Origin(layer.name, kind), layer, inputs)
+    _refuse_unknown_options(layer, entry)
+    result = entry.lower(graph, Origin(layer.name, kind), layer, inputs)
+    return activated(graph, layer, result) if entry.activated else result
 
 
 def is_keras_own(layer: Any) -> bool:
@@ -62,16 +53,14 @@ def is_keras_own(layer: Any) -> bool:
     return type(layer).__module__.startswith("keras.")
 
 
-#: Those that hold weights.
-_HOLDING = ("BatchNormalization", "Dense", "Normalization", "PReLU")
 #: Options of any layer without effect on what it computes once trained.
 _TRAINING = ("initializer", "regularizer", "constraint")
 _ANY = {"self", "kwargs", "name", "trainable", "dtype", "seed", "autocast"}
 
 
-def _refuse_unknown_options(layer: Any, known: Known) -> None:
+def _refuse_unknown_options(layer: Any, entry: Known) -> None:
     for name, parameter in inspect.signature(type(layer).__init__).parameters.items():
-        if name in known.options or name in _ANY or name.rpartition("_")[2] in _TRAINING:
+        if name in entry.options or name in _ANY or name.rpartition("_")[2] in _TRAINING:
             continue
         value = getattr(layer, name, parameter.default)
         if value != parameter.default:
@@ -97,17 +86,12 @@ def behind(layer: Any) -> Origin:
     return Origin(f"{layer.name}_{name}", name)
 
 
-def numbers(tensor: Any) -> Array:
-    """A variable's values; half floats become float32, which is exact."""
-    array = np.asarray(keras.ops.convert_to_numpy(tensor))
-    return lowering.number_array(array.astype(np.float32) if array.dtype.name == "bfloat16" else array)
-
-
 def _dense(graph: Graph, origin: Origin, layer: Any, inputs: Sequence[Tensor]) -> Tensor:
-    kernel = numbers(layer.kernel)
+    value, kernel = computed(inputs[0]), numbers(layer.kernel)
     bias = numbers(layer.bias) if layer.use_bias else np.zeros(kernel.shape[1], kernel.dtype)
-    dense = lowering.dense(graph, origin, computed(inputs[0]), np.ascontiguousarray(kernel.T), bias)
-    return activated(graph, layer, dense)
+    if convolutions.has_channels_last(graph, value):
+        return convolutions.pointwise(graph, origin, value, np.ascontiguousarray(kernel.T), bias)
+    return lowering.dense(graph, origin, value, np.ascontiguousarray(kernel.T), bias)
 
 
 def _activation(graph: Graph, origin: Origin, layer: Any, inputs: Sequence[Tensor]) -> Tensor:
@@ -156,8 +140,7 @@ def _normalization(graph: Graph, origin: Origin, layer: Any, inputs: Sequence[Te
     error = 4 * lowering.EPS * np.abs(shift)
     result = graph.scaled(origin, value, scale, shift, (4 * lowering.EPS, error))
     if result.node != value.node:  # as run: √, a difference and a quotient
-        size = np.broadcast_to(np.abs(shift), value.index.shape)
-        graph.loosen(result, 8.0, 8.0 * graph.split(value, value.index.reshape(-1, 1)).same(size.ravel()))
+        graph.loosen(result, 8.0, 8.0 * graph.by_value(result, np.abs(shift)))
     return result
 
 
@@ -184,13 +167,6 @@ def _up_sampling(graph: Graph, origin: Origin, layer: Any, inputs: Sequence[Tens
 
 def _zero_padding(graph: Graph, origin: Origin, layer: Any, inputs: Sequence[Tensor]) -> Tensor:
     return padded(graph, origin, computed(inputs[0]), layer.call, np.zeros((), np.float32))
-
-
-def _global_average(graph: Graph, origin: Origin, layer: Any, inputs: Sequence[Tensor]) -> Tensor:
-    value = computed(inputs[0])
-    first = layer.data_format == "channels_first"
-    axes = range(2, value.index.ndim) if first else range(1, value.index.ndim - 1)
-    return lowering.mean(graph, origin, value, tuple(axes), keepdims=layer.keepdims)
 
 
 def _fold(step: Callable[[Graph, Origin, Tensor, Tensor], Tensor]) -> Lowering:
@@ -237,58 +213,55 @@ def subtract(graph: Graph, origin: Origin, left: Tensor, right: Tensor) -> Tenso
     return lowering.add(graph, origin, left, right, (1.0, -1.0))
 
 
-def _known(lower: Lowering, options: str = "") -> Known:
-    return Known(lower, frozenset(options.split()))
-
-
-_DROPOUT = _known(_same, "rate noise_shape stddev data_format")
-_PADDING = _known(_zero_padding, "padding data_format")
-_CROPPING = _known(_moved, "cropping data_format")
-_POOLING = _known(_global_average, "data_format keepdims")
+_DROPOUT = known(_same, "rate noise_shape stddev data_format")
+_PADDING = known(_zero_padding, "padding data_format")
+_CROPPING = known(_moved, "cropping data_format")
 
 #: By the name of Keras' class.
 LAYERS: dict[str, Known] = {
-    "Activation": _known(_activation, "activation"),
-    "ActivityRegularization": _known(_same, "l1 l2"),
-    "Add": _known(_fold(lowering.add)),
+    **IMAGES,
+    "Activation": known(_activation, "activation"),
+    "ActivityRegularization": known(_same, "l1 l2"),
+    "Add": known(_fold(lowering.add)),
     "AlphaDropout": _DROPOUT,
-    "Average": _known(_average),
-    "BatchNormalization": _known(
-        _batch_norm, "axis momentum epsilon center scale renorm renorm_clipping renorm_momentum synchronized"
+    "Average": known(_average),
+    "BatchNormalization": known(
+        _batch_norm,
+        "axis momentum epsilon center scale renorm renorm_clipping renorm_momentum synchronized",
+        holds=True,
     ),
-    "Concatenate": _known(_concatenate, "axis"),
+    "Concatenate": known(_concatenate, "axis"),
     "Cropping1D": _CROPPING,
     "Cropping2D": _CROPPING,
     "Cropping3D": _CROPPING,
-    "Dense": _known(_dense, "units activation use_bias lora_rank lora_alpha quantization_config"),
+    "Dense": known(
+        _dense, "units activation use_bias lora_rank lora_alpha quantization_config", activated=True, holds=True
+    ),
     "Dropout": _DROPOUT,
-    "Flatten": _known(_moved, "data_format"),
+    "Flatten": known(_moved, "data_format"),
     "GaussianDropout": _DROPOUT,
     "GaussianNoise": _DROPOUT,
-    "GlobalAveragePooling1D": _POOLING,
-    "GlobalAveragePooling2D": _POOLING,
-    "GlobalAveragePooling3D": _POOLING,
-    "Identity": _known(_same),
-    "InputLayer": _known(_same, "shape batch_size batch_shape input_tensor sparse ragged optional"),
-    "LeakyReLU": _known(_leaky_relu, "negative_slope"),
-    "Maximum": _known(_fold(lowering.maximum)),
-    "Minimum": _known(_fold(minimum)),
-    "Multiply": _known(_fold(lowering.multiply)),
-    "Normalization": _known(_normalization, "axis mean variance invert"),
-    "PReLU": _known(_prelu, "shared_axes"),
-    "Permute": _known(_moved, "dims"),
-    "ReLU": _known(_relu, "max_value negative_slope threshold"),
-    "RepeatVector": _known(_moved, "n"),
-    "Rescaling": _known(_rescaling, "scale offset"),
-    "Reshape": _known(_moved, "target_shape"),
-    "Softmax": _known(_softmax, "axis"),
+    "Identity": known(_same),
+    "InputLayer": known(_same, "shape batch_size batch_shape input_tensor sparse ragged optional"),
+    "LeakyReLU": known(_leaky_relu, "negative_slope"),
+    "Maximum": known(_fold(lowering.maximum)),
+    "Minimum": known(_fold(minimum)),
+    "Multiply": known(_fold(lowering.multiply)),
+    "Normalization": known(_normalization, "axis mean variance invert", holds=True),
+    "PReLU": known(_prelu, "shared_axes", holds=True),
+    "Permute": known(_moved, "dims"),
+    "ReLU": known(_relu, "max_value negative_slope threshold"),
+    "RepeatVector": known(_moved, "n"),
+    "Rescaling": known(_rescaling, "scale offset"),
+    "Reshape": known(_moved, "target_shape"),
+    "Softmax": known(_softmax, "axis"),
     "SpatialDropout1D": _DROPOUT,
     "SpatialDropout2D": _DROPOUT,
     "SpatialDropout3D": _DROPOUT,
-    "Subtract": _known(_fold(subtract)),
-    "UpSampling1D": _known(_moved, "size"),
-    "UpSampling2D": _known(_up_sampling, "size data_format interpolation"),
-    "UpSampling3D": _known(_moved, "size data_format"),
+    "Subtract": known(_fold(subtract)),
+    "UpSampling1D": known(_moved, "size"),
+    "UpSampling2D": known(_up_sampling, "size data_format interpolation"),
+    "UpSampling3D": known(_moved, "size data_format"),
     "ZeroPadding1D": _PADDING,
     "ZeroPadding2D": _PADDING,
     "ZeroPadding3D": _PADDING,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, final
@@ -15,6 +16,15 @@ _MODELS = ("Functional", "Model", "Sequential")
 #: Layers that are put back by :func:`attach` where they were activations; Keras loads one with weights by itself.
 _WITHOUT_WEIGHTS = ("Activation", "ELU", "LeakyReLU", "ReLU", "Softmax")
 _SHAPES = ("batch_input_shape", "batch_shape")
+#: What matters in training only; Keras 3 has not all of it under the same names, and some may be code.
+_TRAINING = ("constraint", "initializer", "regularizer")
+#: Options that some classes have lost since, each with the values that change nothing.
+_LOST: Mapping[str, tuple[Any, ...]] = {
+    "adjustment": (None,),
+    "fused": (None, True, False),
+    "groups": (1,),
+    "virtual_batch_size": (None,),
+}
 
 
 @final
@@ -76,6 +86,34 @@ def unread(config: Any) -> Iterator[str]:
             yield f"layer '{name}' ({kind}): {why_not.named(kind, 'keras.layers' if own else str(layer.get('module')))}"
 
 
+def misread(config: Any) -> Iterator[str]:
+    """Layers of Keras 2 that Keras 3 would take for something else."""
+    for layer in _layers(config):
+        if layer["class_name"] in _MODELS:
+            yield from misread(layer)
+        elif _names(layer["config"].get("activation")) == "hard_sigmoid":
+            name = layer["config"].get("name")
+            yield (
+                f"layer '{name}' ({layer['class_name']}): its hard_sigmoid is 0.2 x + 0.5 between 0 and 1, as Keras 2 "
+                "has it, and Keras 3 would take it for its own, which is (x + 3) / 6; export the model to ONNX"
+            )
+
+
+def several_axes(config: Any) -> Iterator[str]:
+    """Layers whose several axes Keras 3 drops when it reads this format."""
+    for layer in _layers(config):
+        if layer["class_name"] in _MODELS:
+            yield from several_axes(layer)
+        elif isinstance(axis := layer["config"].get("axis"), list) and len(axis) != 1:
+            name = layer["config"].get("name")
+            yield f"layer '{name}' ({layer['class_name']}): Keras 3 loses its axes {axis} in .h5; save it as .keras"
+
+
+def _names(activation: Any) -> Any:
+    """The name of an activation, written as one or as what Keras makes of a function."""
+    return activation.get("config") if isinstance(activation, Mapping) else activation
+
+
 def _layers(model: Any) -> list[Any]:
     config = model.get("config")
     return config if isinstance(config, list) else (config or {}).get("layers", [])
@@ -103,14 +141,36 @@ def _is_model(layer: Mapping[str, Any]) -> bool:
 
 
 def _layer(layer: Mapping[str, Any], activations: dict[str, Any]) -> dict[str, Any]:
-    config = dict(layer["config"])
-    if isinstance(config.get("dtype"), dict) and config["dtype"].get("class_name") == "Policy":
+    config = {
+        name: _plain(value)
+        for name, value in layer["config"].items()
+        if name.rpartition("_")[2] not in _TRAINING and not _lost(layer["class_name"], name, value)
+    }
+    if isinstance(config.get("dtype"), dict) and config["dtype"].get("class_name") in ("Policy", "PolicyV1"):
         config["dtype"] = config["dtype"]["config"]["name"]
+    if "data_format" in _options(layer["class_name"]):  # else the settings of the machine would decide
+        config.setdefault("data_format", "channels_last")
     activation = config.get("activation")
     if isinstance(activation, dict) and activation.get("class_name") in _WITHOUT_WEIGHTS:
         activations[config["name"]] = activation
         config["activation"] = "linear"
     return {**layer, "config": config}
+
+
+def _lost(kind: str, option: str, value: Any) -> bool:
+    """Whether Keras 3 has no such option in this class, and it is nothing to miss."""
+    return option in _LOST and option not in _options(kind) and value in _LOST[option]
+
+
+def _options(kind: str) -> Mapping[str, Any]:
+    """Those of a class of Keras 3's own."""
+    known = LAYERS.get(kind) and getattr(keras.layers, kind)
+    return inspect.signature(known.__init__).parameters if known else {}
+
+
+def _plain(value: Any) -> Any:
+    """A number that was written as an array."""
+    return value["value"] if isinstance(value, Mapping) and value.keys() == {"type", "value"} else value
 
 
 def _input(shape: list[int | None], layer: Mapping[str, Any]) -> dict[str, Any]:

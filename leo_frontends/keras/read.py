@@ -9,6 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 import keras
+import numpy as np
+from numpy.typing import NDArray
 
 from leo_core.errors import FormatError, UnsupportedModelError
 from leo_core.network import Origin, Signature
@@ -49,9 +51,7 @@ def read_model(model: Any, where: str) -> Imported:
         notes = (*notes, half)
     elif narrow != dtype:
         notes = (*notes, f"Keras computes this model in {narrow}, although its input is of type {dtype}")
-    return replace(
-        imported, notes=notes, run=running(model), inside=inside(model), runs_in=narrow if narrow != dtype else ""
-    )
+    return replace(imported, notes=notes, run=running(model), runs_in=narrow if narrow != dtype else "")
 
 
 def _for_its_batches(model: Any, where: str, size: int, batch: int | None) -> Imported:
@@ -84,7 +84,8 @@ def _lowered(model: Any, where: str, batch: int) -> Imported:
     name = model.inputs[0].name
     given = "input" if name.startswith("keras_tensor") else name  # Keras numbers an input without a name
     signature = Signature(given, tuple(shape), "output", tuple(rest), str(graph.dtype))
-    return graph.imported(where, result, Origin("output", "Identity"), signature)
+    imported = graph.imported(where, result, Origin("output", "Identity"), signature)
+    return replace(imported, inside=inside(model, reader.order))
 
 
 def _is_wired(model: Any) -> bool:
@@ -98,6 +99,8 @@ class _Reader:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.problems: list[str] = []
+        #: By layer, for each value of the node it became, which element of its output that is.
+        self.order: dict[str, NDArray[np.int64]] = {}
 
     def model(self, model: Any, inputs: Sequence[Tensor]) -> list[Tensor | None]:
         """The outputs of a model for its inputs; None for what depends on a layer that is not read."""
@@ -137,7 +140,10 @@ class _Reader:
         inputs = [given if isinstance(given, Value) else given.astype(self.graph.dtype) for given in inputs]
         if _is_wired(layer):
             return self.model(layer, inputs)
-        return [lower_layer(self.graph, layer, inputs)]
+        result = lower_layer(self.graph, layer, inputs)
+        if isinstance(result, Value) and result.index.size:
+            self.order[layer.name] = np.argsort(result.index[0].ravel())
+        return [result]
 
 
 def _inputs(layer: Any, args: Any, kwargs: Mapping[str, Any]) -> list[Any]:

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.errors import first_line
-from leo_core.linear import Sparse
 from leo_core.network import Origin
 from leo_frontends.graph import MIXES, Array, Graph, Refused, Value
+from leo_frontends.lowering import put_together
 
 #: Some backends count in 32 bits.
 _LARGEST = 2**31 - 2
@@ -32,13 +32,8 @@ def padded(graph: Graph, origin: Origin, value: Value, apply: Callable[[Any], An
     """As :func:`rearranged`, for a function that puts zeros somewhere too; ``fill`` is what stands there."""
     index = _indices(value, apply, 1) - 1
     missing = index < 0
-    split = graph.gathered({0: value}, np.where(missing, -1, 0), np.where(missing, 0, index).ravel())
-    which, units = split.reads.T
-    mine = which == 0
-    pointers = np.concatenate([[0], np.cumsum(mine)])
-    linear = Sparse(np.ones(mine.sum(), np.float32), units[mine], pointers, columns=graph.size(value.node))
-    bias = np.where(mine, np.zeros((), fill.dtype), fill)
-    return graph.affine(origin, [value.node], [linear], bias, split, index.shape)
+    which, constants = np.where(missing, -1, 0), np.where(missing, fill, np.zeros((), fill.dtype))
+    return put_together(graph, origin, [value], which, np.where(missing, 0, index), constants)
 
 
 def one_example(graph: Graph, value: Value, axis: int | None) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from leo_core.network import Network
 from leo_frontends.batches import in_batches
@@ -22,17 +23,24 @@ def running(model: Any) -> Callable[[Array], Array]:
     return in_batches(lambda inputs: _computed(model, inputs), model.inputs[0].shape[0])
 
 
-def inside(model: Any) -> Callable[[Array], Mapping[str, Array]]:
-    """Values of the layers that are called once, under the names that the nodes they become have."""
+def inside(model: Any, order: Mapping[str, NDArray[np.int64]]) -> Callable[[Array], Mapping[str, Array]]:
+    """Values of the layers that are called once, under the names that the nodes they become have.
+
+    ``order`` names, for a layer whose node holds its values otherwise than its output, the output's element for each.
+    """
 
     def values(inputs: Array) -> dict[str, Array]:
         known = {}
         for layer in model.layers:
             if len(layer._inbound_nodes) == 1 and isinstance(layer.output, keras.KerasTensor):
                 has = getattr(layer, "activation", None) is not None and type(layer).__name__ != "Activation"
-                known[behind(layer).layer if has else layer.name] = layer.output
-        outputs = keras.Model(model.inputs, [*known.values()])(inputs, training=False)
-        return {name: number(output) for name, output in zip(known, outputs, strict=True)}
+                known[layer.name] = behind(layer).layer if has else layer.name, layer.output
+        outputs = keras.Model(model.inputs, [output for _, output in known.values()])(inputs, training=False)
+        found = {}
+        for (name, (node, _)), output in zip(known.items(), outputs, strict=True):
+            values = number(output)
+            found[node] = values.reshape(len(values), -1)[:, order[name]] if name in order else values
+        return found
 
     return values
 

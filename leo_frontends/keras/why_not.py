@@ -38,7 +38,7 @@ def named(kind: str, module: str) -> str:
     if kind in NO_FORM:
         return "there is no affine + ReLU form for it"
     if "Conv" in kind or "Pool" in kind:
-        return "convolutions and poolings are not read yet"
+        return "it is not read; convolutions and poolings over one or two axes are"
     if kind in _LINEAR:
         return "it is not read yet"
     if kind.startswith(("Random", "AugMix", "CutMix", "MixUp", "RandAugment")):

@@ -11,7 +11,7 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -236,11 +236,42 @@ def up_sampled(draw: Draw, t: Any) -> Any:
     return layers.UpSampling2D(factors, draw.format(), draw.choice(["nearest", "nearest", "bilinear"]))(t)
 
 
-def average_pooled(draw: Draw, t: Any) -> Any:
+def convolved(draw: Draw, t: Any) -> Any:
+    """By each kind of convolution, with each kind of pads."""
+    axes = len(t.shape) - 2
+    need(axes in (1, 2))
+    given = {
+        "padding": draw.choice(["valid", "same", "same", "causal"]),
+        "data_format": draw.format(),
+        "activation": activation(draw),
+        "use_bias": draw.flag(0.8),
+        draw.choice(["strides", "strides", "dilation_rate"]): tuple(draw.integer(1, 3) for _ in range(axes)),
+    }
+    taps, made = tuple(draw.integer(1, 3) for _ in range(axes)), draw.integer(1, 4)
+    return draw.choice(
+        [
+            lambda: named("Conv{}D", axes)(made, taps, groups=draw.choice([1, 1, made]), **given)(t),
+            lambda: named("Conv{}DTranspose", axes)(made, taps, output_padding=draw.choice([None, 1]), **given)(t),
+            lambda: named("DepthwiseConv{}D", axes)(taps, depth_multiplier=draw.integer(1, 2), **given)(t),
+            lambda: named("SeparableConv{}D", axes)(made, taps, depth_multiplier=draw.integer(1, 2), **given)(t),
+        ]
+    )()
+
+
+def pooled(draw: Draw, t: Any) -> Any:
+    """Over windows, or over all positions."""
     axes = len(t.shape) - 2
     need(1 <= axes <= 3)
-    kinds = [layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D, layers.GlobalAveragePooling3D]
-    return kinds[axes - 1](data_format=draw.format(), keepdims=draw.flag(0.3))(t)
+    what = draw.choice(["Max", "Average"])
+    if axes == 3 or draw.flag(0.4):
+        return named(f"Global{what}Pooling{{}}D", axes)(data_format=draw.format(), keepdims=draw.flag(0.3))(t)
+    taps, strides = (tuple(draw.integer(1, 3) for _ in range(axes)) for _ in range(2))
+    padding = draw.choice(["valid", "same"])
+    return named(f"{what}Pooling{{}}D", axes)(taps, draw.choice([None, strides]), padding, data_format=draw.format())(t)
+
+
+def named(kind: str, axes: int) -> Any:
+    return getattr(layers, kind.format(axes))
 
 
 def softmax(draw: Draw, t: Any) -> Any:
@@ -260,10 +291,10 @@ def refused(draw: Draw, t: Any) -> Any:
             lambda: layers.GroupNormalization(1)(t),
             lambda: layers.Masking(0.5)(t) if rank == 3 else layers.ELU(0.5)(t),
             lambda: layers.LSTM(2)(t) if rank == 3 else layers.Dot(1)([t, t]),
-            lambda: layers.Conv1D(2, 1, data_format=draw.format())(t) if rank == 3 else layers.Multiply()([t, t]),
-            lambda: layers.MaxPooling1D(2)(t) if rank == 3 else layers.Dot(-1, normalize=True)([t, t]),
-            lambda: layers.Conv2D(2, 1, data_format=draw.format())(t) if rank == 4 else ops.sin(t),
-            lambda: layers.AveragePooling2D(1)(t) if rank == 4 else ops.square(t),
+            lambda: layers.Multiply()([t, t]),
+            lambda: layers.Dot(-1, normalize=True)([t, t]),
+            lambda: layers.Conv3D(2, 1, data_format=draw.format())(t) if rank == 5 else ops.sin(t),
+            lambda: layers.AveragePooling3D(1)(t) if rank == 5 else ops.square(t),
             lambda: layers.TimeDistributed(layers.Dense(2))(t) if rank == 3 else ops.cumsum(t, axis=1),
             lambda: layers.EinsumDense("...a,ab->...b", output_shape=2)(t) if rank == 2 else ops.sign(t),
             lambda: layers.Embedding(5, 2)(t) if rank == 2 else ops.exp(t),
@@ -518,7 +549,8 @@ STEPS: list[tuple[float, Callable[[Draw, Any], Any]]] = [
     (1, cropped),
     (1, zero_padded),
     (1, up_sampled),
-    (1, average_pooled),
+    (2, convolved),
+    (1.5, pooled),
     (2, merged),
     (1.5, concatenated),
     (2, arithmetic),
@@ -620,7 +652,7 @@ def in_a_row(draw: Draw) -> Any:
     current = model.layers
     t = keras.Input(shape)
     simple = [dense, dense, activated, prelu, batch_norm, flatten, reshape, permute, rescaling, normalization, same,
-              zero_padded, cropped, up_sampled, average_pooled]  # fmt: skip
+              zero_padded, cropped, up_sampled, convolved, pooled]  # fmt: skip
     for _ in range(draw.integer(1, 6)):
         try:
             result = draw.choice(simple)(draw, t)
@@ -827,7 +859,7 @@ def _faults() -> list[tuple[str, Callable[[], Any]]]:
 
     def misread(kind: str, lower: Callable[..., Any]) -> Callable[[], Any]:
         known = reader.LAYERS[kind]
-        return lambda: mock.patch.dict(reader.LAYERS, {kind: reader.Known(lower, known.options)})
+        return lambda: mock.patch.dict(reader.LAYERS, {kind: replace(known, lower=lower)})
 
     def changed(kind: str, **options: Any) -> Callable[[], Any]:
         known = reader.LAYERS[kind]
@@ -841,6 +873,9 @@ def _faults() -> list[tuple[str, Callable[[], Any]]]:
 
         return misread(kind, lower)
 
+    def inactive(kind: str) -> Callable[[], Any]:
+        return lambda: mock.patch.dict(reader.LAYERS, {kind: replace(reader.LAYERS[kind], activated=False)})
+
     def turned(graph: Any, origin: Any, layer: Any, inputs: Any) -> Any:
         return joined(graph, origin, layer, list(inputs)[::-1])
 
@@ -851,11 +886,13 @@ def _faults() -> list[tuple[str, Callable[[], Any]]]:
         ("ReLU ignores max_value", changed("ReLU", max_value=None)),
         ("ReLU ignores negative_slope", changed("ReLU", negative_slope=0.0)),
         ("Dense ignores its bias", changed("Dense", use_bias=False)),
-        ("Dense ignores its activation", changed("Dense", activation=None)),
+        ("Dense ignores its activation", inactive("Dense")),
         ("Subtract adds", misread("Subtract", reader.LAYERS["Add"].lower)),
         ("Minimum is Maximum", misread("Minimum", reader.LAYERS["Maximum"].lower)),
         ("Average adds", misread("Average", reader.LAYERS["Add"].lower)),
         ("Concatenate the other way round", misread("Concatenate", turned)),
+        ("Conv1D ignores its bias", changed("Conv1D", use_bias=False)),
+        ("Conv1D ignores its strides", changed("Conv1D", strides=lambda layer: (1,) * layer.rank)),
         ("Rescaling ignores its offset", changed("Rescaling", offset=0.0)),
         ("Normalization ignores its mean", changed("Normalization", mean=lambda layer: layer.mean * 0)),
     ]
