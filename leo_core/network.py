@@ -376,9 +376,10 @@ class Network:
 
     @property
     def parameters(self) -> int:
-        """How many weights and biases the network stores; a channel has one bias."""
-        return self.connections + sum(node.shape[0] if node.shape else node.size for node in self.nodes
-                                      if isinstance(node, Affine))  # fmt: skip
+        """How many weights and biases the network stores; a channel has one bias, a mere selection none."""
+        affine = [node for node in self.nodes if isinstance(node, Affine)]
+        storing = [node for node in affine if node.bias.any() or any(m.weights for m in node.maps)]
+        return self.connections + sum(node.shape[0] if node.shape else node.size for node in storing)
 
     @property
     def nonzeros(self) -> int:
