@@ -47,8 +47,8 @@ def has_channels(network: Network) -> bool:
     return any(network.affine(relu.source).shape for relu in network.relus)
 
 
-def decide_channels(work: Work, tally: Tally) -> None:
-    """Decide every channel, and each unit of the layers that have none."""
+def decide_channels(work: Work, tally: Tally) -> Region:
+    """Decide every channel, and each unit of the layers that have none; what is proved then."""
     network = work.network
     seen = _Seen(network, work)
     for relu in network.relus:  # so that an early end leaves something to say of each layer
@@ -73,6 +73,7 @@ def decide_channels(work: Work, tally: Tally) -> None:
         tally.channels[node.name] = seen.channels(node, varying[node.name], region.intervals[node.name])
         if not node.shape and 2 * node.size * network.input_size <= _WITNESSES:
             seen.tell(tally, node)
+    return region
 
 
 def _count(node: Affine) -> int:
