@@ -255,13 +255,13 @@ class _Trace:
             return
         price = flows.pop(node.name)
         if self.rounded:
-            terms = node.size + sum(matrix.shape[1] for matrix in node.matrices)
+            terms = node.size + node.terms
             weight, entering = rounding_weight(net, node, region)
             error = gamma(terms) * (np.abs(price) @ weight) + terms * TINY * (1 + entering)
             self._widen(np.where(copied(price), 0.0, error))
         self._shift(times(price, node.bias[:, None])[:, 0])
-        for source, matrix in zip(node.sources, node.matrices, strict=True):
-            self.add(net, region, flows, source, times(price, matrix))
+        for source, linear in zip(node.sources, node.maps, strict=True):
+            self.add(net, region, flows, source, linear.back(price))
 
     def shift(self, price: Array, constants: Array) -> None:
         """Prices times constants."""
