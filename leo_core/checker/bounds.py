@@ -65,7 +65,7 @@ def spanned(parts: Sequence[tuple[Map, Array, Array]], bias: Array) -> tuple[Arr
 
     The largest is A⁺ u − A⁻ l + b: what only pushes down is not in it, nor in its rounding, however far it reaches.
     """
-    count = len(parts[0][1])
+    count = len(parts[0][1]) if parts else 1
     sums = np.stack([np.broadcast_to(bias, (count, len(bias)))] * 2)
     sizes, terms = np.abs(sums), 8 + sum(linear.terms for linear, _, _ in parts)
     with np.errstate(invalid="ignore", over="ignore"):

@@ -80,7 +80,7 @@ class Net:
 
     @cached_property
     def products(self) -> int:
-        """Multiplications that one vector takes; 0 where there is no convolution, which is small enough for anything."""
+        """Multiplications that one vector takes; 0 without a convolution: matrices are small enough for anything."""
         maps = [linear for node in self.nodes for linear in node.maps]
         return sum(linear.products for linear in maps) if any(isinstance(linear, Taps) for linear in maps) else 0
 

@@ -77,3 +77,10 @@ def upwards_of(value: Fraction) -> float:
 def put(flows: dict[str, Array], name: str, flow: Array) -> None:
     """Add to what a node collects."""
     flows[name] = flows[name] + flow if name in flows else flow
+
+
+def two_sum(left: Array, right: Array) -> tuple[Array, Array]:
+    """The sum, and how far its rounding takes it (Knuth; exact)."""
+    total = left + right
+    part = total - left
+    return total, np.abs(left - (total - part)) + np.abs(right - part)
