@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from leo_core.checker.maps import read_map
 from leo_core.checker.networks import Net, checksum, keep
 from leo_core.checker.networks import Node as CheckedNode
 from leo_core.errors import FormatError, LeoError, OutputError
@@ -108,9 +109,11 @@ def as_checked(network: Network) -> Net:
         if isinstance(node, Relu):
             nodes.append(CheckedNode(node.name, (node.source,), (), node.slope, node.slope, True))
         else:
-            matrices = tuple(linear.dense().astype(np.float64) for linear in node.maps)
+            maps = tuple(
+                read_map(kind_of(linear), linear.arrays(), linear.rows, linear.columns) for linear in node.maps
+            )
             bias = node.bias.astype(np.float64)
-            nodes.append(CheckedNode(node.name, node.sources, matrices, bias, bias, False))
+            nodes.append(CheckedNode(node.name, node.sources, maps, bias, bias, False))
     return Net(network.input_size, tuple(nodes), network.output, network.digest, network.signature.tail)
 
 
