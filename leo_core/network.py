@@ -18,11 +18,12 @@ from typing import Any, TypeAlias, final
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core import tails
 from leo_core.arithmetic import ExactVector, add_exact
 from leo_core.checker.environment import own_thread
+from leo_core.checker.networks import ending_digest
 from leo_core.errors import NetworkError
 from leo_core.linear import FloatArray, LinearMap, frozen_array, kind_of
+from leo_core.signature import TAILS, Output, Signature
 
 
 @final
@@ -162,27 +163,6 @@ Node: TypeAlias = Affine | Relu
 INPUT = "input"
 
 
-#: What may follow a network: outside its nodes, but part of what the model computes (:mod:`leo_core.tails`).
-TAILS = tuple(name for name in tails.TAILS if name)
-
-
-@final
-@dataclass(frozen=True)
-class Signature:
-    """How a model looks outside: names and per-example shapes of input and output, and what it runs in.
-
-    ``dtype`` ('float32', 'float64') is empty where the widest stored dtype says it all. ``tail`` names a function in
-    :data:`TAILS` that the model applies to its output vector: the network is what comes before it.
-    """
-
-    input_name: str = "input"
-    input_shape: tuple[int, ...] = ()
-    output_name: str = "output"
-    output_shape: tuple[int, ...] = ()
-    dtype: str = ""
-    tail: str = ""
-
-
 @final
 @dataclass(frozen=True)
 class Layer:
@@ -197,8 +177,10 @@ class Layer:
 class Network:
     """A function of one input vector: nodes in topological order, the last-named ``output`` its value.
 
+    The value of a model with several outputs is these one after the other, as its signature has them.
+
     Equality and hashing are by :attr:`digest`: input size, nodes (not their origins and shapes), output and what
-    follows it.
+    follows it, outputs' names only where there are several.
     Raises :class:`NetworkError`, naming the node, when shapes, order or values do not fit.
     """
 
@@ -236,8 +218,7 @@ class Network:
             sizes[node.name] = node.size
         if self.output not in sizes or self.output == INPUT:
             raise NetworkError(f"the output '{self.output}' is not a node of the network")
-        if self.signature.tail not in ("", *TAILS):
-            raise NetworkError(f"the tail '{self.signature.tail}' is unknown; there are: {', '.join(TAILS)}")
+        object.__setattr__(self, "signature", self.signature.fitted(self.output_size))
         shape = self.signature.input_shape or (self.input_size,)
         if int(np.prod(shape)) != self.input_size:
             raise NetworkError(f"the input shape {shape} does not hold {self.input_size} values")
@@ -354,7 +335,7 @@ class Network:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Input, every hidden ReLU layer, output."""
+        """Input, every hidden ReLU layer, output: all outputs together."""
         return (self.input_size, *(r.size for r in self.relus if r.name != self.output), self.output_size)
 
     def with_nodes(self, *changed: Node) -> Network:
@@ -407,8 +388,7 @@ class Network:
                 arrays = (node.bias,)
             for array in arrays:
                 digest.update(array.dtype.str.encode() + np.ascontiguousarray(array).tobytes())
-        if self.signature.tail:
-            digest.update(json.dumps(["tail", self.signature.tail]).encode())
+        digest.update(ending_digest([output.described for output in self.signature.outputs]))
         return digest.hexdigest()
 
     def evaluate(self, x: Any, dtype: Any = np.float64) -> FloatArray:

@@ -158,7 +158,7 @@ def difference_lines(found: Comparison) -> list[str]:
     at = found.largest
     if at is None:
         return []
-    what = f"output {at}" if len(found.first) > 1 else "the output"
+    what = found.signature.called(at) if len(found.first) > 1 else "the output"
     return [
         f"at this input {what} is {found.first[at]:.9g} in A, {found.second[at]:.9g} in B"
         + (f" (before the {found.tail})" if found.tail else ""),

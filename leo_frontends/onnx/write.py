@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.linear import Diagonal, LinearMap, Select
-from leo_core.network import INPUT, Affine, Network, Relu, free_name
+from leo_core.network import INPUT, Affine, Network, Output, Relu, free_name
+from leo_frontends.heads import apart
 from leo_frontends.matrices import matrix
 from leo_frontends.onnx.lowerings import TAIL_OPERATORS
 
@@ -27,7 +28,7 @@ def build_model(network: Network) -> Any:
     from onnx import helper
 
     writer = _Writer(network)
-    for node in network.nodes:
+    for node in writer.nodes:
         if isinstance(node, Affine):
             writer.affine(node)
         else:
@@ -43,17 +44,18 @@ class _Writer:
 
     def __init__(self, network: Network) -> None:
         self._network = network
+        self.nodes, self._heads = apart(network)
         self._nodes: list[Any] = []
         self._initializers: list[Any] = []
         signature = network.signature
-        self._taken = {signature.input_name, signature.output_name}
-        self._output = signature.output_name
-        if self._output == signature.input_name:  # of a model that does nothing
-            self._output = self._unique("output")
+        self._taken = {signature.input_name, *signature.names}
+        # an output that is the input has its name; ONNX wants two where it has a shape of its own
+        self._input = signature.input_name
+        if self._input in signature.names:
+            self._input = self._unique("input")
         self._shape_in = signature.input_shape or (network.input_size,)
-        self._shape_out = signature.output_shape or (network.output_size,)
         self._dtype = np.dtype(network.dtype)
-        at = signature.input_name
+        at = self._input
         if len(self._shape_in) != 1:
             at = self._emit("Reshape", [at, self._constant(np.array([-1, network.input_size]), "flat")], "input_flat")
         self._tensor: dict[str, tuple[str, np.dtype[Any]]] = {INPUT: (at, self._dtype)}
@@ -94,29 +96,42 @@ class _Writer:
         self._tensor[node.name] = (at, dtype)
 
     def finish(self) -> Any:
-        """The graph, with the output under its own name and shape."""
+        """The graph, with the outputs under their own names and shapes."""
         from onnx import helper
 
-        network, signature = self._network, self._network.signature
-        at = self._cast(network.output, self._dtype)
-        if signature.tail:
-            axis: dict[str, Any] = {"axis": -1} if "softmax" in signature.tail else {}
-            at = self._emit(TAIL_OPERATORS[signature.tail], [at], signature.tail, **axis)
-        if len(self._shape_out) != 1:
-            shape = self._constant(np.array([-1, *self._shape_out]), "output_shape")
-            self._emit("Reshape", [at, shape], "", output=self._output)
-        elif self._nodes and list(self._nodes[-1].output) == [at] and not any(at in node.input for node in self._nodes):
-            self._nodes[-1].output[0] = self._output
-        else:
-            self._emit("Identity", [at], "", output=self._output)
+        outputs = self._network.signature.outputs
+        for output, head in zip(outputs, self._heads, strict=True):
+            self._finish(output, head)
         kind = helper.np_dtype_to_tensor_dtype(self._dtype)
         return helper.make_graph(
             self._nodes,
             "leo",
-            [helper.make_tensor_value_info(signature.input_name, kind, ["batch", *self._shape_in])],
-            [helper.make_tensor_value_info(self._output, kind, ["batch", *self._shape_out])],
+            [helper.make_tensor_value_info(self._input, kind, ["batch", *self._shape_in])],
+            [helper.make_tensor_value_info(output.name, kind, ["batch", *output.shape]) for output in outputs],
             self._initializers,
         )
+
+    def _finish(self, output: Output, head: str) -> None:
+        """One output: its tail and its shape put on the node that it is."""
+        at = self._cast(head, self._dtype)
+        if output.axis is not None:  # along an axis of the shape; any other is of the flat vector
+            shape = self._constant(np.array([-1, *output.shape]), f"{output.name}_shape")
+            at = self._emit("Reshape", [at, shape], f"{output.name}_shaped")
+            self._emit(TAIL_OPERATORS[output.tail], [at], "", output=output.name, axis=output.axis + 1)
+            return
+        if output.tail:
+            axis: dict[str, Any] = {"axis": -1} if "softmax" in output.tail else {}
+            at = self._emit(TAIL_OPERATORS[output.tail], [at], output.tail, **axis)
+        if len(output.shape) != 1:
+            shape = self._constant(np.array([-1, *output.shape]), f"{output.name}_shape")
+            self._emit("Reshape", [at, shape], "", output=output.name)
+        elif self._heads.count(head) == 1 and self._nodes and list(self._nodes[-1].output) == [at]:
+            if any(at in node.input for node in self._nodes):
+                self._emit("Identity", [at], "", output=output.name)
+            else:
+                self._nodes[-1].output[0] = output.name
+        else:
+            self._emit("Identity", [at], "", output=output.name)
 
     def _term(
         self, name: str, at: str, linear: LinearMap, bias: Array | None, dtype: np.dtype[Any]
@@ -136,7 +151,7 @@ class _Writer:
 
     def _spread(self, node: Affine, bias: Array) -> str:
         """A constant, once per example."""
-        shape = self._emit("Shape", [self._network.signature.input_name], f"{node.name}.shape", start=0, end=1)
+        shape = self._emit("Shape", [self._input], f"{node.name}.shape", start=0, end=1)
         full = self._emit(
             "Concat", [shape, self._constant(np.array([len(bias)]), f"{node.name}.size")], f"{node.name}.full", axis=0
         )
