@@ -29,6 +29,8 @@ AGREES = "agrees"
 BATCHES = (1, 2, 7)
 #: Units of roundoff that a softmax, sigmoid or tanh may be off by, relative to 1 or to its value.
 _TAIL_UNITS = 64
+#: So many values of nodes are bounded at once, several numbers for each.
+_HELD = 2**24
 
 
 @final
@@ -176,7 +178,12 @@ def _outputs(reading: Reading, points: Array) -> tuple[Array, Array]:
     """Proved (lower, upper) of the outputs as run, tail included: (count, outputs)."""
     network = reading.network
     dtype = reading.runs_in or str(network.dtype)
-    lower, upper = (side.copy() for side in nodes_as_run(network, points, dtype, reading.loose)[network.output])
+    step = max(1, _HELD // sum(node.size for node in network.nodes))
+    sides = [
+        nodes_as_run(network, points[begin : begin + step], dtype, reading.loose)[network.output]
+        for begin in range(0, len(points), step)
+    ]
+    lower, upper = (np.vstack(side) for side in zip(*sides, strict=True))
     for output, at in network.signature.ends:
         lower[..., at], upper[..., at] = through_tail(output.tail, lower[..., at], upper[..., at], dtype)
     return lower, upper

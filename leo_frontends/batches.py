@@ -27,7 +27,9 @@ def in_batches(run: Callable[[Array], Any], size: int | None) -> Callable[[Array
 
 
 def below(parts: Sequence[Any], count: int) -> Any:
-    """The first so many rows of what was computed part by part: an array, or a list of outputs, for each."""
+    """The first so many rows of what was computed part by part: an array, or outputs in a list or by name, for each."""
+    if isinstance(parts[0], dict):
+        return {name: below([part[name] for part in parts], count) for name in parts[0]}
     if isinstance(parts[0], list):
         return [below(output, count) for output in zip(*parts, strict=True)]
     return np.concatenate(parts)[:count]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,16 @@ from torch import fx, nn
 
 from leo_core.errors import UnsupportedModelError
 from leo_core.linear import Dense, Diagonal, LinearMap, Select
-from leo_core.network import INPUT, Affine, Network, Relu, free_name
+from leo_core.network import INPUT, Affine, Network, Output, Relu, free_name
 from leo_frontends.graph import Array
+from leo_frontends.heads import apart, require_one, returned
 from leo_frontends.matrices import matrix
 
-_TAILS = {
-    "softmax": lambda: nn.Softmax(dim=1),
-    "log_softmax": lambda: nn.LogSoftmax(dim=1),
-    "sigmoid": nn.Sigmoid,
-    "tanh": nn.Tanh,
+_TAILS: dict[str, Callable[[int], nn.Module]] = {
+    "softmax": lambda axis: nn.Softmax(dim=axis),
+    "log_softmax": lambda axis: nn.LogSoftmax(dim=axis),
+    "sigmoid": lambda _axis: nn.Sigmoid(),
+    "tanh": lambda _axis: nn.Tanh(),
 }
 
 
@@ -50,6 +52,7 @@ def save_program(network: Network, path: Path) -> None:
 
 def save_state_dict(network: Network, path: Path) -> None:
     """A state dict of a plain chain. Raises :class:`UnsupportedModelError` for anything else."""
+    require_one(network, str(path), "a state dict holds one; write a .pt2 file")
     layers = _sequence(network)
     kinds = [] if layers is None else [type(layer) for layer in layers.values()]
     expected = [nn.Linear if position % 2 == 0 else nn.ReLU for position in range(len(kinds))]
@@ -63,7 +66,8 @@ def save_state_dict(network: Network, path: Path) -> None:
 
 def _sequence(network: Network) -> OrderedDict[str, nn.Module] | None:
     """The layers of a chain; None where there is no chain of Linear and ReLU layers in one dtype."""
-    if not network.is_chain or network.exact_dtype != network.dtype:
+    outputs = network.signature.outputs
+    if not network.is_chain or network.exact_dtype != network.dtype or len(outputs) > 1:
         return None
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     if len(network.signature.input_shape) > 1:
@@ -80,10 +84,13 @@ def _sequence(network: Network) -> OrderedDict[str, nn.Module] | None:
                 return None
             slope = float(slopes[0]) if len(slopes) else 0.0
             layers[_key(step.relu.name, layers)] = nn.LeakyReLU(slope) if slope else nn.ReLU()
-    if network.signature.tail:
-        layers[network.signature.tail] = _TAILS[network.signature.tail]()
-    if len(network.signature.output_shape) > 1:
-        layers["unflatten"] = nn.Unflatten(1, network.signature.output_shape)
+    (output,) = outputs
+    if output.tail and output.axis is None:  # of the flat vector, so before it gets a shape
+        layers[output.tail] = _TAILS[output.tail](1)
+    if len(output.shape) > 1:
+        layers["unflatten"] = nn.Unflatten(1, output.shape)
+    if output.axis is not None:
+        layers[output.tail] = _TAILS[output.tail](output.axis + 1)
     return layers
 
 
@@ -105,18 +112,29 @@ class _GraphWriter:
         if self._dtype != network.dtype:
             at = self._graph.call_method("to", (at, _torch_dtype(self._dtype)))
         self._value[INPUT] = at
-        for node in network.nodes:
+        nodes, heads = apart(network)
+        for node in nodes:
             self._value[node.name] = self._affine(node) if isinstance(node, Affine) else self._relu(node)
-        result = self._value[network.output]
-        if signature.tail:
-            axis = (1,) if "softmax" in signature.tail else ()
-            result = self._graph.call_function(getattr(torch, signature.tail), (result, *axis))
-        if self._dtype != network.dtype:
-            result = self._graph.call_method("to", (result, _torch_dtype(network.dtype)))
-        if len(signature.output_shape) > 1:
-            result = self._graph.call_method("reshape", (result, -1, *signature.output_shape))
-        self._graph.output(result)
+        results = [
+            self._finished(self._value[head], output) for output, head in zip(signature.outputs, heads, strict=True)
+        ]
+        self._graph.output(returned(signature.outputs, results))
         return fx.GraphModule(self._root, self._graph)
+
+    def _finished(self, result: Any, output: Output) -> Any:
+        """An output with its tail and its shape."""
+        axis = 1
+        if output.axis is not None:  # along an axis of the shape; any other is of the flat vector
+            result, axis = self._shaped(result, output), output.axis + 1
+        if output.tail:
+            along = (axis,) if "softmax" in output.tail else ()
+            result = self._graph.call_function(getattr(torch, output.tail), (result, *along))
+        if self._dtype != self._network.dtype:
+            result = self._graph.call_method("to", (result, _torch_dtype(self._network.dtype)))
+        return self._shaped(result, output) if output.axis is None and len(output.shape) > 1 else result
+
+    def _shaped(self, result: Any, output: Output) -> Any:
+        return self._graph.call_method("reshape", (result, -1, *output.shape))
 
     def _affine(self, node: Affine) -> Any:
         bias: Array | None = node.bias
