@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core import tails
-from leo_core.checker import networks
+from leo_core.checker.networks import ending, function_of
 from leo_core.errors import NetworkError
 
 Array: TypeAlias = NDArray[Any]
@@ -58,7 +58,7 @@ class Output:
     @property
     def function(self) -> tuple[Any, ...]:
         """What it does to its values, whatever its name and its shape."""
-        return networks.function_of(self.described)
+        return function_of(self.described)
 
     @property
     def described(self) -> tuple[str, list[int], str, int | None]:
@@ -108,7 +108,7 @@ class Signature:
     @property
     def ending(self) -> str:
         """What the outputs end in, in words; empty where that is nothing."""
-        return networks.ending([output.described for output in self.outputs])
+        return ending([output.described for output in self.outputs])
 
     def fitted(self, size: int) -> Signature:
         """With all shapes filled in, of a network of so many values. Raises :class:`NetworkError` where they differ."""

@@ -44,9 +44,7 @@ class _Writer:
         nodes, heads = apart(self._network)
         for node in nodes:
             values[node.name] = self._affine(node, values) if isinstance(node, Affine) else self._relu(node, values)
-        results = [
-            self._finished(values[head], output) for output, head in zip(signature.outputs, heads, strict=True)
-        ]
+        results = [self._finished(values[head], output) for output, head in zip(signature.outputs, heads, strict=True)]
         # a Sequential of an Input alone does not run
         results = [
             keras.layers.Identity(name=self._name("identity"), dtype=self._dtype)(given) if result is given else result

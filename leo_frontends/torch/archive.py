@@ -106,9 +106,7 @@ class _Archive:
         calls = [_call(node) for node in graph["nodes"]]
         dtype, (container, keys) = _FLOATS[meta["dtype"]], _container(module)
         keys = keys if len(keys) == len(tensors) else ()
-        return Program(
-            inputs[0], shape, dtype, constants, calls, tensors, batch=batch, container=container, keys=keys
-        )
+        return Program(inputs[0], shape, dtype, constants, calls, tensors, batch=batch, container=container, keys=keys)
 
     def _payloads(self, kind: str) -> dict[str, Array]:
         """Parameters and buffers by their names."""

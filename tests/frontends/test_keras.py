@@ -162,14 +162,14 @@ def test_a_tail_is_kept_outside_and_put_back(tail, tmp_path):
     last = layers.Softmax()(layers.Dense(3)(hidden)) if tail == "softmax" else layers.Dense(3, activation=tail)(hidden)
     model = seeded(keras.Model(given, last))
     result = leo_core.compress(model, (-1, 1))
-    assert result.network.signature.tail == tail
+    assert result.network.signature.ending == tail
     assert any(tail in note for note in result.notes)
     points = np.random.default_rng(0).uniform(-1, 1, (20, 6)).astype(np.float32)
     want = np.asarray(model.predict(points, verbose=0))
     assert np.allclose(np.asarray(result.model.predict(points, verbose=0)), want, atol=1e-5)
     for name in ("t.onnx", "t.pt2", "t.keras", "t.leo"):
         again = read(result.export(tmp_path / name))[0].network
-        assert again.signature.tail == tail
+        assert again.signature.ending == tail
         assert np.array_equal(again.evaluate(points), result.network.evaluate(points))
     torch, ort = pytest.importorskip("torch"), pytest.importorskip("onnxruntime")
     with torch.no_grad():

@@ -321,7 +321,7 @@ def test_a_tail_stays_outside(kind):
     made = model([node("Gemm", "x W b", "z"), node(kind, "z", "y")], DENSE, ["n", 3], ["n", 4])
     imported = read_live_model(made)
     tail = {"LogSoftmax": "log_softmax"}.get(kind, kind.lower())
-    assert imported.network.signature.tail == tail
+    assert imported.network.signature.ending == tail
     assert tail in imported.notes[-1]
     x = RNG.standard_normal((5, 3)).astype(np.float32)
     assert np.allclose(run(write_live_model(imported.network), x), run(made, x), atol=1e-6)

@@ -410,7 +410,7 @@ def test_half_precision_and_training_mode(capsys):
 def test_a_tail_is_kept_outside_and_put_back(tail, name, tmp_path):
     module = seeded(chained(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3), tail)).eval()
     result = leo_core.compress(module, (-1, 1))
-    assert result.network.signature.tail == name
+    assert result.network.signature.ending == name
     points = torch.rand(20, 6) * 2 - 1
     with torch.no_grad():
         want = module(points)
@@ -418,7 +418,7 @@ def test_a_tail_is_kept_outside_and_put_back(tail, name, tmp_path):
         assert torch.allclose(torch.export.load(result.export(tmp_path / "t.pt2")).module()(points), want, atol=1e-5)
     for other in ("t.onnx", "t.leo"):
         again = read(result.export(tmp_path / other))[0].network
-        assert again.signature.tail == name
+        assert again.signature.ending == name
 
 
 class Sized(nn.Module):
