@@ -314,8 +314,8 @@ def _misread(imported: Imported, box: Box, _budget: Budget) -> float:
 
 def _shapes_apart(first: Network, second: Network) -> list[str]:
     """What to tell of shapes that differ though they hold as many values."""
-    inputs = [net.signature.input_shape or (net.input_size,) for net in (first, second)]
-    pairs = [("the input", *inputs)]
+    was, now = (net.signature.input_shape or (net.input_size,) for net in (first, second))
+    pairs = [("the input", was, now)]
     outputs = [net.signature.outputs for net in (first, second)]
     for one, other in zip(*outputs, strict=False):
         pairs.append(("the output" if len(outputs[0]) == 1 else f"output '{one.name}'", one.shape, other.shape))

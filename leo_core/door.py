@@ -167,10 +167,11 @@ def _compare(reading: Reading, points: Array, batch: slice, ran: Array, known: t
     if not outside.any():
         return
     example, unit = (int(at) for at in np.argwhere(outside)[0])
+    low, high = lower[example, unit], upper[example, unit]
     raise DoorError(
         f"at the input {_shown(points[batch][example])} (example {example + 1} in a batch of {len(ran)}) the framework "
-        f"itself computes {ran[example, unit]:.9g} as {reading.network.signature.called(unit)}, where the network as LEO "
-        f"sees it gives between {lower[example, unit]:.9g} and {upper[example, unit]:.9g}{_where_they_part(reading, points, batch, example)}"
+        f"itself computes {ran[example, unit]:.9g} as {reading.network.signature.called(unit)}, where the network as "
+        f"LEO sees it gives between {low:.9g} and {high:.9g}{_where_they_part(reading, points, batch, example)}"
     )
 
 

@@ -23,7 +23,9 @@ from leo_core.checker.environment import own_thread
 from leo_core.checker.networks import ending_digest
 from leo_core.errors import NetworkError
 from leo_core.linear import FloatArray, LinearMap, frozen_array, kind_of
-from leo_core.signature import Signature
+from leo_core.signature import TAILS as TAILS
+from leo_core.signature import Output as Output
+from leo_core.signature import Signature as Signature
 
 
 @final

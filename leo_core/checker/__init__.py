@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Context
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -88,21 +87,17 @@ def _checked(certificate: Any, original: Any, compressed: Any, note: Note) -> Re
 
 def require_meant(f: Net, g: Net, content: Mapping[str, Any]) -> None:
     """Raises :class:`Refused` where the certificate is of other networks, or the two end in different functions."""
-    names, functions = (
-        [[part(output) for output in net.outputs] for net in (f, g)] for part in (itemgetter(0), function_of)
-    )
+    names: list[list[str]] = [[output[0] for output in net.outputs] for net in (f, g)]
     if names[0] != names[1] and sorted(names[0]) == sorted(names[1]):
-        raise Refused(
-            f"the networks give their outputs in different orders: {', '.join(names[0])} and {', '.join(names[1])}"
-        )
+        first, second = (", ".join(found) for found in names)
+        raise Refused(f"the networks give their outputs in different orders: {first} and {second}")
+    functions: list[list[Any]] = [[function_of(output) for output in net.outputs] for net in (f, g)]
     if functions[0] != functions[1]:
         sizes = ["+".join(str(size) for size, *_ in found) for found in functions]
-        whats = (
-            ["original", "compressed"]
-            if sizes[0] == sizes[1]
-            else [f"original ({sizes[0]} values)", f"compressed ({sizes[1]} values)"]
+        ends = " and ".join(
+            f"{what}, of {size} values, in {net.tail or 'none'}"
+            for net, what, size in zip((f, g), ("original", "compressed"), sizes)
         )
-        ends = " and ".join(f"{what} in {net.tail or 'none'}" for net, what in zip((f, g), whats, strict=True))
         raise Refused(f"the networks end in different functions (softmax, say) of their outputs: the {ends}")
     for net, what in ((f, "original"), (g, "compressed")):
         if net.tail and content[what] == net.before_tail:

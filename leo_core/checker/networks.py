@@ -48,8 +48,8 @@ class Node:
 class Net:
     """Nodes in an order in which each comes after what it reads.
 
-    ``outputs`` are what it gives, (name, shape, tail, axis) of each: the parts of the value of the node ``output``, each
-    with the function that the model applies to it. ``before_tail`` is the digest without them.
+    ``outputs`` are what it gives, (name, shape, tail, axis) of each: the parts of the value of the node ``output``,
+    each with the function that the model applies to it. ``before_tail`` is the digest without them.
     """
 
     inputs: int

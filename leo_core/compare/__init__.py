@@ -188,6 +188,6 @@ def _require_one_ending(first: Network, second: Network, box: Box, seed: int) ->
     raise NetworkError(
         f"the networks cannot be compared: the first model ends in {endings[0]}, the second in {endings[1]} "
         "(of softmax, log_softmax, sigmoid, tanh), so what comes before does not say how far apart they are: at an "
-        f"input of the domain, {first.signature.called(int(at[1]))} is about {left[at]:.3g} in the first, {right[at]:.3g} in the second; "
-        "save both with the same function at the end, or both without any"
+        f"input of the domain, {first.signature.called(int(at[1]))} is about {left[at]:.3g} in the first, "
+        f"{right[at]:.3g} in the second; save both with the same function at the end, or both without any"
     )

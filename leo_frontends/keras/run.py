@@ -18,7 +18,8 @@ _BITS = {"bfloat16": 8, "float16": 11, "float32": 24, "float64": 53}
 
 
 def running(model: Any) -> Callable[[Array], Any]:
-    """(count, *input shape) → outputs (by name, if it gives a dict of several), in one batch, or in batches of the size that the model is made for."""
+    """(count, *input shape) → outputs, by name where it gives a dict of several; in batches of the size that the model
+    is made for, if of any."""
     return in_batches(lambda inputs: _computed(model, inputs), model.inputs[0].shape[0])
 
 

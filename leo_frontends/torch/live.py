@@ -162,7 +162,7 @@ def _keys(spec: Any) -> tuple[str, ...]:
 
 
 def _inner(spec: Any) -> list[Any]:
-    return spec.children() if hasattr(spec, "children") else spec.children_specs  # by the version of torch
+    return list(spec.children() if hasattr(spec, "children") else spec.children_specs)  # by the version of torch
 
 
 def _inside(exported: Any) -> Any:
