@@ -42,6 +42,8 @@ class Output:
         object.__setattr__(self, "shape", shape)
         if self.tail not in ("", *TAILS):
             raise NetworkError(f"the tail '{self.tail}' is unknown; there are: {', '.join(TAILS)}")
+        if min(shape, default=0) < 0:
+            raise NetworkError(f"output '{self.name}': {shape} is no shape")
         if self.axis is None:
             return
         if not -len(shape) <= self.axis < len(shape):

@@ -176,7 +176,9 @@ def _network(content: Mapping[str, Any], arrays: _Arrays) -> Network:
             raise FormatError(f"a node of the unknown kind {item['kind']!r}")
     described = content["signature"]
     input_name, input_shape = described["input"]
-    outputs = described.get("outputs") or [[*described["output"], described.get("tail", ""), None]]
+    outputs = described.get("outputs")
+    if outputs is None:
+        outputs = [[*described["output"], described.get("tail", ""), None]]
     signature = Signature(
         _text(input_name),
         tuple(map(_integer, input_shape)),
