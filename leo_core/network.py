@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Container, Iterable, Mapping, MutableMapping
+from collections.abc import Container, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeAlias, final
@@ -295,9 +295,18 @@ class Network:
         return np.result_type(np.float32, *kinds)
 
     @property
+    def _weighed(self) -> Iterator[tuple[Affine, LinearMap]]:
+        """The maps that a model stores, each with its node: what only puts several outputs side by side is none."""
+        several = len(self.signature.outputs) > 1
+        for node in self.nodes:
+            if isinstance(node, Affine):
+                beside = several and node.name == self.output
+                yield from ((node, linear) for linear in node.maps if not (beside and linear.places))
+
+    @property
     def connections(self) -> int:
         """How many weights the network stores, biases apart."""
-        return sum(m.weights for node in self.nodes if isinstance(node, Affine) for m in node.maps)
+        return sum(linear.weights for _, linear in self._weighed)
 
     @property
     def parameters(self) -> int:
@@ -307,13 +316,13 @@ class Network:
     @property
     def nonzeros(self) -> int:
         """How many of the stored weights are not zero."""
-        affine = (node for node in self.nodes if isinstance(node, Affine))
-        return sum(int(np.count_nonzero(array)) for node in affine for array in node.weights[:-1])
+        arrays = (array for _, linear in self._weighed for array in linear.arrays().values() if array.dtype.kind == "f")
+        return sum(int(np.count_nonzero(array)) for array in arrays)
 
     @property
     def operations(self) -> int:
         """How many multiplications by a weight one input takes."""
-        return sum(m.products for node in self.nodes if isinstance(node, Affine) for m in node.maps)
+        return sum(linear.products for _, linear in self._weighed)
 
     @property
     def inner_connections(self) -> int:
@@ -322,8 +331,7 @@ class Network:
         for node in self.nodes:
             if isinstance(node, Relu) or behind.intersection(sources_of(node)):
                 behind.add(node.name)
-        affine = (node for node in self.nodes if isinstance(node, Affine) and node.name in behind)
-        return sum(m.weights for node in affine for m in node.maps)
+        return sum(linear.weights for node, linear in self._weighed if node.name in behind)
 
     @property
     def units(self) -> int:

@@ -143,7 +143,7 @@ class LinearMap(ABC):
 
     @property
     def places(self) -> bool:
-        """Whether each output is an input as it is, or 0: values put side by side, which stores no weight."""
+        """Whether each output is an input as it is, or 0: values are put side by side."""
         return self.picks
 
     @property

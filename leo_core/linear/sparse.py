@@ -67,7 +67,7 @@ class Sparse(LinearMap):
 
     @property
     def weights(self) -> int:
-        return 0 if self.places else len(self._data)
+        return len(self._data)
 
     @cached_property
     def terms(self) -> int:

@@ -66,10 +66,18 @@ class _Writer:
             result = keras.layers.Reshape(output.shape, name=self._name("reshape"), dtype=self._dtype)(result)
         if output.axis is None:
             return result
-        axis = output.axis + 1
         if output.tail == "softmax":
-            return keras.layers.Softmax(axis, name=self._name("softmax"), dtype=self._dtype)(result)
-        return keras.ops.log_softmax(result, axis=axis)
+            return keras.layers.Softmax(output.axis + 1, name=self._name("softmax"), dtype=self._dtype)(result)
+        # there is no such layer for others, and the activation is along the last axis
+        last = [*(axis for axis in range(len(output.shape)) if axis != output.axis), output.axis]
+        for layer in (
+            keras.layers.Permute([axis + 1 for axis in last], name=self._name("turned"), dtype=self._dtype),
+            keras.layers.Activation(output.tail, name=self._name(output.tail), dtype=self._dtype),
+            keras.layers.Permute([last.index(axis) + 1 for axis in range(len(last))], name=self._name("back"),
+                                 dtype=self._dtype),
+        ):  # fmt: skip
+            result = layer(result)
+        return result
 
     def _affine(self, node: Affine, values: dict[str, Any]) -> Any:
         terms = [(source, linear) for source, linear in node.reads if linear.nonzeros]

@@ -305,7 +305,10 @@ class TestCertificate:
     def test_none_is_written_about_other_outputs(self, proved, tmp_path):
         _, result, _ = proved
         first, second = result.network.signature.outputs
-        for outputs in ((replace(first, name="out1"), replace(second, name="out0")), (first, replace(second, tail="tanh"))):
+        for outputs in (
+            (replace(first, name="out1"), replace(second, name="out0")),
+            (first, replace(second, tail="tanh")),
+        ):
             storage.save(giving(result.network, *outputs), tmp_path / "other.leo")
             with pytest.raises(OutputError, match="no certificate"):
                 result.certify(tmp_path / "c", tmp_path / "other.leo")
