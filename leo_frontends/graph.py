@@ -335,12 +335,11 @@ class Graph:
         if not isinstance(result, Value) or result.node not in self._tails:
             return output, result
         name, value, axis = self._tails[result.node]
-        if not is_identity(result.index, value.index.size):
-            raise Refused(_only_at_the_end(name))
-        before = Value(value.node, value.index.reshape(result.index.shape))
-        if axis is None or value.index.shape[axis] * self.batch == value.index.size:
+        before = Value(value.node, value.index.ravel()[result.index])
+        if axis is None:
             return replace(output, tail=name), before
-        return replace(output, tail=name, axis=_along(name, output.shape, value.index.shape[axis:])), before
+        along = _along(name, output.shape, result.index, np.moveaxis(_counted(value.index), axis, -1))
+        return replace(output, tail=name, axis=along), before
 
     def _beside(self, origin: Origin, values: Sequence[Value]) -> Value:
         """Several outputs as one tensor: of each example all values, one output after the other."""
@@ -473,12 +472,29 @@ def _only_at_the_end(name: str) -> str:
     return f"a {name} has no affine + ReLU form; only one at the end, along an axis of an output, is kept outside"
 
 
-def _along(name: str, shape: tuple[int, ...], behind: tuple[int, ...]) -> int:
-    """The axis of an output's shape that a softmax was taken along, given the lengths from its own axis on."""
-    for axis, length in enumerate(shape):
-        if length == behind[0] and math.prod(shape[axis:]) == math.prod(behind):
-            return axis
+def _along(name: str, shape: tuple[int, ...], index: Array, groups: Array) -> int | None:
+    """The axis of an output's shape that a softmax was taken along, None for all of it.
+
+    ``index`` are the softmax's values that the output holds, ``groups`` (…, length) those that it takes together. They
+    may have been moved since, group by group.
+    """
+    length, group = groups.shape[-1], np.empty(groups.size, np.int64)
+    group[groups.reshape(-1, length)] = np.arange(groups.size // max(1, length))[:, None]
+    rows = index.reshape(-1, *shape)
+    axes: list[int | None] = [None, *range(len(shape))]
+    for axis in axes:
+        together = rows.reshape(len(rows), -1) if axis is None else np.moveaxis(rows, axis + 1, -1)
+        if together.shape[-1] == length:
+            together = np.sort(together.reshape(-1, length), axis=1)
+            of = group[together]
+            if (of == of[:, :1]).all() and (np.diff(together, axis=1) > 0).all():
+                return axis
     raise Refused(f"a {name} is kept outside where it is taken along one axis of an output, which is of shape {shape}")
+
+
+def _counted(array: Array) -> Array:
+    """The places of an array's elements, in its shape."""
+    return np.arange(array.size).reshape(array.shape)
 
 
 def is_identity(index: NDArray[np.int64], size: int) -> bool:

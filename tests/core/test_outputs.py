@@ -31,7 +31,8 @@ def towers(seed=0, widths=(4, 12, 8), rows=(3, 3), tail=("", "sigmoid")):
     """Two heads, each behind layers of its own on one trunk; many of their units are stable on [0, 1]."""
     rng = np.random.default_rng(seed)
     nodes, at, sources = [], "input", []
-    trunk = [Affine("trunk", ("input",), (Dense(rng.normal(size=widths[1::-1]).astype("f4")),), rng.normal(size=widths[1])),
+    first = Dense(rng.normal(size=widths[1::-1]).astype("f4"))
+    trunk = [Affine("trunk", ("input",), (first,), rng.normal(size=widths[1]).astype("f4")),
              Relu("trunk_relu", "trunk", np.zeros(widths[1]))]  # fmt: skip
     for head, size in enumerate(rows):
         at = f"hidden{head}"
@@ -299,7 +300,7 @@ class TestCertificate:
         if change == "renamed":  # counterparts by their order
             leo_core.check(forged, net, other)
             return
-        with pytest.raises(CertificateError, match="different (orders|functions)"):
+        with pytest.raises(CertificateError, match=r"different (orders|functions)"):
             leo_core.check(forged, net, other)
 
     def test_none_is_written_about_other_outputs(self, proved, tmp_path):
@@ -330,6 +331,14 @@ def test_stable_heads_that_are_relus(tmp_path):
     x = np.random.default_rng(0).uniform(-1, 1, (500, 3))
     np.testing.assert_allclose(result.network.evaluate(x), net.evaluate(x), atol=1e-12)
     assert leo_core.verify(net, result.export(tmp_path / "n.leo"), (-1, 1)).upper == result.deviation == 0
+
+
+def test_there_is_no_class_of_several_outputs():
+    inputs = np.zeros((3, 4))
+    assert leo_core.compress(towers(), (0, 1)).certain(inputs) is None
+    boxes = giving(chain(4, 5, 6), Output("scores", (2, 3), "softmax", 1))
+    assert leo_core.compress(boxes, (0, 1)).certain(inputs) is None
+    assert leo_core.compress(giving(boxes, Output("scores", (6,), "softmax")), (0, 1)).certain(inputs) is not None
 
 
 def test_one_node_cut_into_outputs():

@@ -241,7 +241,21 @@ class TestTails:
 
         assert lowered(step).network.signature.ending == "softmax"
 
-    @pytest.mark.parametrize("shuffle", [lambda i: i[:, ::-1], lambda i: i[:, :2]], ids=["reversed", "cut"])
+    def test_a_tail_whose_values_are_moved_together_is_that_of_moved_values(self):
+        def step(graph, x):
+            tail = graph.cut("softmax", Value(x.node, x.index.reshape(-1, 2, 3)), 1)
+            return Value(tail.node, tail.index.transpose(0, 2, 1)[:, 1:, ::-1])
+
+        network = lowered(step).network
+        (output,) = network.signature.outputs
+        assert (output.shape, output.tail, output.axis) == ((2, 2), "softmax", 1)
+        assert network.evaluate(np.arange(6.0)).tolist() == [4, 1, 5, 2]
+        moved = lowered(lambda graph, x: Value(graph.cut("tanh", x).node, x.index[:, [2, 0]])).network
+        assert (moved.signature.ending, moved.evaluate(np.arange(6.0)).tolist()) == ("tanh", [2, 0])
+
+    @pytest.mark.parametrize(
+        "shuffle", [lambda i: i[:, [0, 0, 1, 2, 3, 4]], lambda i: i[:, :2]], ids=["one twice", "cut"]
+    )
     def test_a_tail_that_is_changed_is_refused(self, shuffle):
         def step(graph, x):
             tail = graph.cut("softmax", x)

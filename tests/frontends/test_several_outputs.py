@@ -14,6 +14,7 @@ from leo_core import files
 from leo_core.errors import DoorError, FormatError, UnsupportedModelError
 from leo_core.network import Affine, Network, Output, Relu, Signature
 from leo_core.testing.networks import chain, two_heads
+from leo_frontends.graph import Graph
 from leo_frontends.heads import apart, returned
 from leo_frontends.keras import import_keras
 
@@ -115,6 +116,19 @@ def test_written_heads_that_are_exchanged_are_withdrawn(framework, monkeypatch, 
     with pytest.raises(DoorError, match=r"withdrawn.*as output 'a'\[\d\]"):
         leo_core.convert(net, tmp_path / f"n.{suffix}")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "keras"])
+def test_heads_that_are_read_in_another_order_are_caught(suffix, monkeypatch, tmp_path):
+    needs(*EXPORTS[suffix])
+    base = two_heads()
+    outputs = (Output("a", (6,)), Output("b", (6,)))
+    net = replace(base, signature=Signature("input", (4,), outputs))
+    path = leo_core.convert(net, tmp_path / f"n.{suffix}")
+    right = Graph._beside
+    monkeypatch.setattr(Graph, "_beside", lambda self, origin, values: right(self, origin, values[::-1]))
+    with pytest.raises(DoorError, match=r"LEO has misread this model.*as output 'a'\[\d\]"):
+        files.read(path, domain=(0, 1))
 
 
 class TestOnnx:
@@ -241,6 +255,18 @@ class TestOnnx:
             )
 
 
+RETURNED = {
+    "tuple": (lambda x, h, a, b: (a, b.sigmoid()), ("output0", "output1"), tuple),
+    "list": (lambda x, h, a, b: [a.view(-1, 3, 2).softmax(-1), b], ("output0", "output1"), tuple),
+    "dict": (lambda x, h, a, b: {"z": b.tanh(), "y": a}, ("z", "y"), dict),
+    "nested": (lambda x, h, a, b: (a, {"q": [b, h]}), ("output0", "output1", "output2"), tuple),
+    "the same twice": (lambda x, h, a, b: (h, h), ("output0", "output1"), tuple),
+    "the input": (lambda x, h, a, b: (x, a, x), ("output0", "output1", "output2"), tuple),
+    "parts of one": (lambda x, h, a, b: (a[:, 1:], a[:, :1]), ("output0", "output1"), tuple),
+    "scalars": (lambda x, h, a, b: (b[:, 0], a), ("output0", "output1"), tuple),
+}
+
+
 class TestTorch:
     @pytest.fixture(autouse=True)
     def torch(self):
@@ -261,21 +287,10 @@ class TestTorch:
 
         return Model().eval()
 
-    GIVEN = {
-        "tuple": (lambda x, h, a, b: (a, b.sigmoid()), ("output0", "output1"), tuple),
-        "list": (lambda x, h, a, b: [a.view(-1, 3, 2).softmax(-1), b], ("output0", "output1"), tuple),
-        "dict": (lambda x, h, a, b: {"z": b.tanh(), "y": a}, ("z", "y"), dict),
-        "nested": (lambda x, h, a, b: (a, {"q": [b, h]}), ("output0", "output1", "output2"), tuple),
-        "the same twice": (lambda x, h, a, b: (h, h), ("output0", "output1"), tuple),
-        "the input": (lambda x, h, a, b: (x, a, x), ("output0", "output1", "output2"), tuple),
-        "parts of one": (lambda x, h, a, b: (a[:, 1:], a[:, :1]), ("output0", "output1"), tuple),
-        "scalars": (lambda x, h, a, b: (b[:, 0], a), ("output0", "output1"), tuple),
-    }
-
-    @pytest.mark.parametrize("case", GIVEN)
+    @pytest.mark.parametrize("case", RETURNED)
     def test_what_a_module_returns(self, case, tmp_path):
         torch = self.torch
-        give, names, container = self.GIVEN[case]
+        give, names, container = RETURNED[case]
         module = self.module(give)
         result = leo_core.compress(module, (-1, 1))
         assert result.door == "agrees"
@@ -304,6 +319,17 @@ class TestTorch:
         assert any("returns its outputs in a list" in note for note in notes)
 
 
+GIVEN_BY_KERAS = {
+    "list": (lambda k, x, h, a, b: [k.Softmax()(a), k.Activation("tanh")(b)], ("output0", "output1")),
+    "dict": (lambda k, x, h, a, b: {"z": a, "y": k.Activation("sigmoid")(b)}, ("z", "y")),
+    "nested": (lambda k, x, h, a, b: {"l": [b, h], "a": a}, ("output0", "output1", "output2")),
+    "the same twice": (lambda k, x, h, a, b: [h, a, h], ("output0", "output1", "output2")),
+    "the input": (lambda k, x, h, a, b: [x, b], ("output0", "output1")),
+    "axes": (lambda k, x, h, a, b: [k.Softmax(1)(k.Reshape((3, 2))(a)), b], ("output0", "output1")),
+    "one": (lambda k, x, h, a, b: {"only": a}, ("output",)),
+}
+
+
 class TestKeras:
     @pytest.fixture(autouse=True)
     def keras(self):
@@ -317,19 +343,9 @@ class TestKeras:
         h = layers.Dense(6, "relu")(x)
         return self.keras.Model(x, give(layers, x, h, layers.Dense(6)(h), layers.Dense(1)(h)))
 
-    GIVEN = {
-        "list": (lambda k, x, h, a, b: [k.Softmax()(a), k.Activation("tanh")(b)], ("output0", "output1")),
-        "dict": (lambda k, x, h, a, b: {"z": a, "y": k.Activation("sigmoid")(b)}, ("z", "y")),
-        "nested": (lambda k, x, h, a, b: {"l": [b, h], "a": a}, ("output0", "output1", "output2")),
-        "the same twice": (lambda k, x, h, a, b: [h, a, h], ("output0", "output1", "output2")),
-        "the input": (lambda k, x, h, a, b: [x, b], ("output0", "output1")),
-        "axes": (lambda k, x, h, a, b: [k.Softmax(1)(k.Reshape((3, 2))(a)), b], ("output0", "output1")),
-        "one": (lambda k, x, h, a, b: {"only": a}, ("output",)),
-    }
-
-    @pytest.mark.parametrize("case", GIVEN)
+    @pytest.mark.parametrize("case", GIVEN_BY_KERAS)
     def test_what_a_model_gives(self, case, tmp_path):
-        give, names = self.GIVEN[case]
+        give, names = GIVEN_BY_KERAS[case]
         model = self.model(give)
         result = leo_core.compress(model, (-1, 1))
         assert result.door == "agrees"
