@@ -20,7 +20,7 @@ from leo_core.checker import networks
 from leo_core.checker.bounds import limited
 from leo_core.checker.difference import Difference, Roles
 from leo_core.checker.trees import describe
-from leo_core.errors import OutputError
+from leo_core.errors import NetworkError, OutputError
 from leo_core.network import Affine, Network
 from leo_core.rewrite import Rewritten
 from leo_core.storage import as_checked, write_archive
@@ -108,11 +108,14 @@ def _roles(rewritten: Rewritten, compressed: Network, origins: Mapping[str, Indi
             f"no certificate: the file's ReLU layers, {sizes[1]}, are not those of the rewritten network, {sizes[0]}; "
             "write a .leo file"
         )
-    tails = rewritten.network.signature.tail, compressed.signature.tail
-    if tails[0] != tails[1]:
-        raise OutputError(
-            f"no certificate: the file ends in {named(tails[1])}, the original in {named(tails[0])}; write a .leo file"
-        )
+    signatures = rewritten.network.signature, compressed.signature
+    try:
+        signatures[0].require_same_outputs(signatures[1])
+    except NetworkError as error:
+        raise OutputError(f"no certificate: {error}; write a .leo file") from None
+    if signatures[0].functions != signatures[1].functions:
+        was, now = (named(signature.ending) for signature in signatures)
+        raise OutputError(f"no certificate: the file ends in {now}, the original in {was}; write a .leo file")
     pairs = zip(rewritten.network.relus, compressed.relus, strict=True)
     lines = {
         name: tuple(np.array(part, kind) for part, kind in zip(zip(*found, strict=True), (np.int64, float, float)))
@@ -162,7 +165,7 @@ def write(path: Path, certificate: Certificate, told: Mapping[str, Any]) -> None
     content = {
         "original": certificate.original.digest,
         "compressed": certificate.compressed.digest,
-        "tail": certificate.original.signature.tail,
+        "tail": certificate.original.signature.ending,
         "deviation": certificate.deviation,
         "layers": layers,
         "kept": {name: [of, keep(origin)] for name, (of, origin) in known.kept.items()},

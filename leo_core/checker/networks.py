@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from .maps import Map, Taps, read_map
 
 Array = Any
 
-VERSION = 1  # of the files that networks are read from
+VERSIONS = (1, 2)  # of the files that networks are read from
 MOST = 2**32  # bytes that an archive may unpack to, and that the numbers of a network may take in float64
 PRODUCTS = 2e9  # of one node of a network with convolutions, beyond what intervals take
 TAILS = ("", "softmax", "log_softmax", "sigmoid", "tanh")  # what may follow a network, by name
@@ -55,15 +56,21 @@ class Node:
 class Net:
     """Nodes in an order in which each comes after what it reads.
 
-    ``tail`` is a function that the model applies to the output, ``before_tail`` the digest without it.
+    ``outputs`` are what it gives, (name, shape, tail, axis) of each: the parts of the value of the node ``output``,
+    each with the function that the model applies to it. ``before_tail`` is the digest without them.
     """
 
     inputs: int
     nodes: tuple[Node, ...]
     output: str
     digest: str
-    tail: str = ""
+    outputs: tuple[Any, ...] = ()
     before_tail: str = ""
+
+    @property
+    def tail(self) -> str:
+        """What the outputs end in, in words."""
+        return ending(self.outputs)
 
     @cached_property
     def by_name(self) -> dict[str, Node]:
@@ -139,8 +146,8 @@ def keep(array: Array, arrays: dict[str, Array]) -> str:
 def read_network(path: Any) -> Net:
     """The network in a ``.leo`` file, and the digest over all that determines its function and storage."""
     header, arrays = open_archive(path)
-    if header.get("format") != "leo" or header.get("version") != VERSION:
-        raise Refused(f"a network in no LEO file of version {VERSION}")
+    if header.get("format") != "leo" or header.get("version") not in VERSIONS:
+        raise Refused(f"a network in no LEO file of version {' or '.join(map(str, VERSIONS))}")
     content = header["content"]
     sizes, held = {"input": content["input_size"]}, content["input_size"]
     digest = hashlib.sha256(json.dumps([content["input_size"], content["output"]]).encode())
@@ -180,9 +187,47 @@ def read_network(path: Any) -> Net:
         affine |= set() if relu else {item["name"]}
     if content["output"] not in sizes or content["output"] == "input":
         raise Refused("the output is not a node")
-    tail, before_tail = content["signature"].get("tail", ""), digest.hexdigest()
-    if tail not in TAILS:
-        raise Refused(f"a network that ends in the unknown function '{tail}'")
-    if tail:
-        digest.update(json.dumps(["tail", tail]).encode())
-    return Net(content["input_size"], tuple(nodes), content["output"], digest.hexdigest(), tail, before_tail)
+    outputs, before_tail = outputs_of(content["signature"], sizes[content["output"]]), digest.hexdigest()
+    digest.update(ending_digest(outputs))
+    return Net(content["input_size"], tuple(nodes), content["output"], digest.hexdigest(), outputs, before_tail)
+
+
+def outputs_of(signature: Mapping[str, Any], size: int) -> tuple[Any, ...]:
+    """The outputs of a model, (name, shape, tail, axis) of each, whose network gives so many values."""
+    if "outputs" not in signature:  # version 1: there is one
+        outputs: list[Any] = [(signature["output"][0], [size], signature.get("tail", ""), None)]
+    else:
+        outputs = [(str(name), [int(d) for d in shape], tail, axis) for name, shape, tail, axis in signature["outputs"]]
+    for _, shape, tail, axis in outputs:
+        if tail not in TAILS:
+            raise Refused(f"a network that ends in the unknown function '{tail}'")
+        if min(shape, default=0) < 0 or not (axis is None or (type(axis) is int and 0 <= axis < len(shape))):
+            raise Refused(f"an output of the shape {shape}, with a function along axis {axis}")
+    if sum(math.prod(shape) for _, shape, _, _ in outputs) != size:
+        raise Refused(f"outputs of other sizes than the {size} values that the network gives")
+    return tuple(outputs)
+
+
+def function_of(output: Any) -> tuple[Any, ...]:
+    """What is done to an output's values: (how many, the tail), and, for one along an axis, that one's length and
+    stride."""
+    _, shape, tail, axis = output
+    along = () if axis is None else (shape[axis], math.prod(shape[axis + 1 :]))
+    return (math.prod(shape), tail, *along)
+
+
+def ending_digest(outputs: Any) -> bytes:
+    """What the outputs add to the digest: nothing for a single one without any tail."""
+    _, tail, *along = function_of(outputs[0])
+    if len(outputs) == 1 and not along:
+        return json.dumps(["tail", tail]).encode() if tail else b""
+    return json.dumps(["outputs", *([output[0], *function_of(output)] for output in outputs)]).encode()
+
+
+def ending(outputs: Any) -> str:
+    """What outputs end in, in words: 'softmax'; empty where that is nothing."""
+    said = []
+    for name, _, tail, axis in outputs:
+        whose = f" of '{name}'" if len(outputs) > 1 else ""
+        said.append(f"{tail}{whose}" + ("" if axis is None else f" along axis {axis}") if tail else "")
+    return " and ".join(filter(None, said))

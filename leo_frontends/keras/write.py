@@ -12,8 +12,9 @@ import keras
 import numpy as np
 
 from leo_core.linear import LinearMap, Select
-from leo_core.network import INPUT, Affine, Network, Relu, free_name
+from leo_core.network import INPUT, Affine, Network, Output, Relu, free_name
 from leo_frontends.graph import Array
+from leo_frontends.heads import apart, returned
 from leo_frontends.matrices import matrix
 
 
@@ -40,21 +41,43 @@ class _Writer:
             order = {"data_format": "channels_last", "dtype": self._dtype}
             at = keras.layers.Flatten(name=self._name("flatten"), **order)(given)
         values: dict[str, Any] = {INPUT: at}
-        for node in self._network.nodes:
+        nodes, heads = apart(self._network)
+        for node in nodes:
             values[node.name] = self._affine(node, values) if isinstance(node, Affine) else self._relu(node, values)
-        result = values[self._network.output]
-        if signature.tail:  # of the flat vector, so before it gets a shape
-            result = keras.layers.Activation(signature.tail, name=self._name(signature.tail), dtype=self._dtype)(result)
-        if len(signature.output_shape) > 1:
-            result = keras.layers.Reshape(signature.output_shape, name=self._name("reshape"), dtype=self._dtype)(result)
-        if result is given:  # a Sequential of an Input alone does not run
-            result = keras.layers.Identity(name=self._name("identity"), dtype=self._dtype)(given)
-        model = keras.Model(given, result, name="leo")
-        if self._network.is_chain:
+        results = [self._finished(values[head], output) for output, head in zip(signature.outputs, heads, strict=True)]
+        # a Sequential of an Input alone does not run
+        results = [
+            keras.layers.Identity(name=self._name("identity"), dtype=self._dtype)(given) if result is given else result
+            for result in results
+        ]
+        result = returned(signature.outputs, results)
+        model = keras.Model(given, [*result] if isinstance(result, tuple) else result, name="leo")
+        if self._network.is_chain and len(results) == 1:
             model = keras.Sequential([given, *(layer for layer in model.layers[1:])], name="leo")
         for layer, arrays in self._held:
             layer.set_weights(arrays)
         return model
+
+    def _finished(self, result: Any, output: Output) -> Any:
+        """An output with its tail and its shape."""
+        if output.tail and output.axis is None:  # of the flat vector, so before it gets a shape
+            result = keras.layers.Activation(output.tail, name=self._name(output.tail), dtype=self._dtype)(result)
+        if len(output.shape) > 1:
+            result = keras.layers.Reshape(output.shape, name=self._name("reshape"), dtype=self._dtype)(result)
+        if output.axis is None:
+            return result
+        if output.tail == "softmax":
+            return keras.layers.Softmax(output.axis + 1, name=self._name("softmax"), dtype=self._dtype)(result)
+        # there is no such layer for others, and the activation is along the last axis
+        last = [*(axis for axis in range(len(output.shape)) if axis != output.axis), output.axis]
+        for layer in (
+            keras.layers.Permute([axis + 1 for axis in last], name=self._name("turned"), dtype=self._dtype),
+            keras.layers.Activation(output.tail, name=self._name(output.tail), dtype=self._dtype),
+            keras.layers.Permute([last.index(axis) + 1 for axis in range(len(last))], name=self._name("back"),
+                                 dtype=self._dtype),
+        ):  # fmt: skip
+            result = layer(result)
+        return result
 
     def _affine(self, node: Affine, values: dict[str, Any]) -> Any:
         terms = [(source, linear) for source, linear in node.reads if linear.nonzeros]
