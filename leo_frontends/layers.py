@@ -17,6 +17,7 @@ from leo_core.network import INPUT, Affine, Network, Node, Own, Relu, sources_of
 
 Array = NDArray[Any]
 Layout = tuple[int, ...]
+Pairs = tuple[tuple[int, int], ...]
 
 
 @final
@@ -125,6 +126,38 @@ def global_pools(network: Network) -> dict[str, Pool]:
         if pool is not None:
             found[group[-1].name] = pool
     return found
+
+
+def framed(index: NDArray[np.int64], before: Layout, behind: Layout) -> tuple[Pairs, Pairs] | None:
+    """(what of each spatial axis is cut off, zeros put around what is left) by which picked values come to lie anew.
+
+    ``index`` is as :func:`picked` has it. None where something else is done.
+    """
+    none = math.prod(before)
+    there = np.argwhere(index.reshape(behind) < none)
+    if len(before) != len(behind) or before[0] != behind[0] or not len(there):
+        return None
+    start, stop = there.min(axis=0), there.max(axis=0) + 1
+    first = np.array(np.unravel_index(int(index.reshape(behind)[tuple(start)]), before))
+    cut = tuple(zip(first, before - (first + stop - start), strict=True))
+    around = tuple(zip(start, behind - stop, strict=True))
+    if np.min(cut) < 0 or np.any(cut[0] + around[0]):
+        return None
+    kept = np.arange(none).reshape(before)[tuple(slice(a, b) for a, b in zip(first, first + stop - start, strict=True))]
+    same = np.array_equal(np.pad(kept, around, constant_values=none).ravel(), index)
+    pairs = (tuple((int(low), int(high)) for low, high in found[1:]) for found in (cut, around))
+    return (next(pairs), next(pairs)) if same else None
+
+
+def repeated(index: NDArray[np.int64], before: Layout, behind: Layout) -> Layout | None:
+    """How many times each position is repeated along each spatial axis; None where something else is done."""
+    if len(before) != len(behind) or before[0] != behind[0]:
+        return None
+    times = tuple(long // short for short, long in zip(before[1:], behind[1:], strict=True))
+    values = np.arange(math.prod(before)).reshape(before)
+    for axis, count in enumerate(times, 1):
+        values = values.repeat(count, axis)
+    return times if np.array_equal(values.ravel(), index) else None
 
 
 def joined(node: Affine) -> tuple[int, list[tuple[str, Select]]] | None:
@@ -360,9 +393,11 @@ def _along(seen: list[Array], size: int) -> tuple[int, int, int, int, int]:
     taps = max(map(len, seen))
     full = [at for at, places in enumerate(seen) if len(places) == taps]
     dilation = int(seen[full[0]][1] - seen[full[0]][0]) if taps > 1 else 1
-    stride = int(seen[full[1]][0] - seen[full[0]][0]) // (full[1] - full[0]) if len(full) > 1 else max(1, size)
-    if len(full) == 1 and len(seen) > 1:  # ends of places tell, where only one window is whole
-        stride = abs(int(seen[1][-1] - seen[0][-1])) or abs(int(seen[1][0] - seen[0][0])) or 1
-    low = full[0] * stride - int(seen[full[0]][0])
+    first, stride = full[0], max(1, size)
+    if first + 1 < len(seen):  # where a window begins behind a whole one, and ends before it, no pad hides
+        stride = int(seen[first + 1][0] - seen[first][0])
+    elif first:
+        stride = int(seen[first][-1] - seen[first - 1][-1])
+    low = first * stride - int(seen[first][0])
     span = (taps - 1) * dilation + 1
     return taps, stride, max(0, low), max(0, (len(seen) - 1) * stride + span - size - low), dilation

@@ -13,9 +13,7 @@ import numpy as np
 from leo_core.linear import Conv, ConvTranspose
 from leo_core.linear.geometry import Geometry
 from leo_frontends.graph import Array
-from leo_frontends.layers import Pool
-
-Pairs = tuple[tuple[int, int], ...]
+from leo_frontends.layers import Pairs, Pool
 
 
 @final

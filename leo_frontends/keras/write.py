@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.errors import UnsupportedModelError
-from leo_core.linear import Conv, ConvTranspose, Diagonal, LinearMap, Select
+from leo_core.linear import Conv, ConvTranspose, Diagonal, LinearMap, Select, Sparse
 from leo_core.network import INPUT, Affine, Network, Own, Relu, free_name
 from leo_frontends import layers
 from leo_frontends.graph import Array
 from leo_frontends.keras import windows
-from leo_frontends.layers import Layout, Pool
+from leo_frontends.layers import Layout, Pairs, Pool, Term
 from leo_frontends.matrices import matrix
 
 
@@ -76,6 +76,9 @@ class _Writer:
         self._moved: dict[tuple[Any, ...], Any] = {}
         found = {**layers.pools(network), **layers.global_pools(network)}
         self._pools = {name: pool for name, pool in found.items() if self._is_a_layer(pool)}
+        maps = [linear for node in network.nodes if isinstance(node, Affine) for linear in node.maps]
+        # without images all is Dense layers: Keras reads no functions back from .h5
+        self._convolves = any(isinstance(linear, Conv | ConvTranspose) for linear in maps)
         self._separable = _separable(network)
         self._inside = {name for pool in self._pools.values() for name in pool.inside}
         self._inside |= {first.name for first in self._separable.values()}
@@ -121,9 +124,9 @@ class _Writer:
     def _sum(self, node: Affine) -> _Tensor:
         reads = [(source, linear) for source, linear in node.reads if linear.nonzeros] or [*node.reads][:1]
         kind, wanted = "Add", self._layout(node)
-        if len(reads) == 2 and any(_is_minus(linear) for _, linear in reads):
-            minus, other = reads if _is_minus(reads[0][1]) else reads[::-1]
-            kind, reads = "Subtract", [other, (minus[0], Select.identity(node.size))]
+        if len(reads) == 2 and any(_negated(linear) is not None for _, linear in reads):
+            minus, other = reads if _negated(reads[0][1]) is not None else reads[::-1]
+            kind, reads = "Subtract", [other, (minus[0], _negated(minus[1]) or minus[1])]
         bias: Array | None = node.bias
         terms = []
         for source, linear in reads:
@@ -154,10 +157,12 @@ class _Writer:
     ) -> tuple[_Tensor, Array | None]:
         """A map applied to a tensor, and the bias that is left; laid out as told, where it can be had in any layout."""
         name, term = node.name, layers.term(linear, given.layout)
+        if not self._convolves and term.kind in ("channels", "pick", "scale", "sum") and not _is_one_factor(term):
+            return self._dense(name, given, linear, bias, layout), None
         match term.kind:
             case "same":
                 return given, bias
-            case "scale" if len(np.unique(term.numbers)) == 1:
+            case "scale" if _is_one_factor(term):
                 offset = 0.0 if bias is None else _one_number(bias)
                 at = self._layer("Rescaling", name, given.at, scale=float(term.numbers[0]), offset=offset or 0.0)
                 return _Tensor(at, given.layout, given.order), bias if offset is None else None
@@ -188,9 +193,17 @@ class _Writer:
         order, none = _channels_last(layout), len(given.places)
         place = np.append(np.argsort(given.places), none)
         wanted = place[index][_places(layout, order)]
-        at = given.at
-        if not np.array_equal(wanted, np.arange(none)):
-            at = self._reshaped(at, (none,))
+        if np.array_equal(wanted, np.arange(none)):
+            return _Tensor(self._reshaped(given.at, _shape(layout, order)), layout, order)
+        frame, times = layers.framed(index, given.layout, layout), layers.repeated(index, given.layout, layout)
+        if frame is not None and len(layout) > 1:
+            cut, around = frame
+            at = self._with_zeros(self._cut(self._image(given, given.layout), cut), around)
+        elif times is not None and len(layout) > 1:
+            options = _of_axes("size", times)
+            at = self._layer(f"UpSampling{len(times)}D", name, self._image(given, given.layout), **options)
+        else:
+            at = self._reshaped(given.at, (none,))
             if (wanted == none).any():
                 at = self._call(keras.ops.pad, f"{name}_zero", at, [[0, 0], [0, 1]])
             at = self._call(keras.ops.take, name, at, wanted.tolist(), axis=1)
@@ -279,6 +292,8 @@ class _Writer:
         number = _one_number(bias)
         if number is not None:
             at = self._layer("Rescaling", name, given.at, scale=1.0, offset=number)
+        elif not self._convolves:
+            return self._dense(name, given, Select.identity(len(bias)), bias, ())
         else:
             at = self._call(keras.ops.add, name, given.at, self._constant(given.spread(bias)))
         return _Tensor(at, given.layout, given.order)
@@ -354,12 +369,13 @@ class _Writer:
             self._moved[key] = self._layer(kind, kind.lower(), at, **options)
         return self._moved[key]
 
-    def _with_zeros(self, at: Any, around: windows.Pairs) -> Any:
-        kind = f"ZeroPadding{len(around)}D"
-        return self._layer(kind, "zero_padding", at, **_of_axes("padding", around)) if around else at
+    def _with_zeros(self, at: Any, around: Pairs) -> Any:
+        kind, options = f"ZeroPadding{len(around)}D", _of_axes("padding", around)
+        return self._layer(kind, "zero_padding", at, **options) if np.any(around) else at
 
-    def _cut(self, at: Any, pairs: windows.Pairs) -> Any:
-        return self._layer(f"Cropping{len(pairs)}D", "cropping", at, **_of_axes("cropping", pairs)) if pairs else at
+    def _cut(self, at: Any, pairs: Pairs) -> Any:
+        kind, options = f"Cropping{len(pairs)}D", _of_axes("cropping", pairs)
+        return self._layer(kind, "cropping", at, **options) if np.any(pairs) else at
 
     def _options(self, words: windows.Words, biases: Sequence[Array]) -> dict[str, Any]:
         where = {"kernel_size": words.taps, "strides": words.strides, "dilation_rate": words.dilations}
@@ -392,9 +408,9 @@ class _Writer:
 _LAST: dict[str, Any] = {"data_format": "channels_last"}
 
 
-def _of_axes(what: str, pairs: windows.Pairs) -> dict[str, Any]:
-    """An option with two numbers for each axis; over one axis, not all versions of Keras have a data format."""
-    return {what: pairs, **_LAST} if len(pairs) > 1 else {what: pairs[0]}
+def _of_axes(what: str, each: Sequence[Any]) -> dict[str, Any]:
+    """An option with something for each axis; over one axis, not all versions of Keras have a data format."""
+    return {what: each[0]} if len(each) == 1 else {what: each, **_LAST}
 
 
 def _straight(layout: Layout) -> Layout:
@@ -423,8 +439,17 @@ def _one_number(array: Array) -> float | None:
     return float(array[0]) if len(array) and (array == array[0]).all() else None
 
 
-def _is_minus(linear: LinearMap) -> bool:
-    return isinstance(linear, Diagonal) and bool((linear.arrays()["diagonal"] == -1).all())
+def _is_one_factor(term: Term) -> bool:
+    return term.kind == "scale" and len(np.unique(term.numbers)) == 1
+
+
+def _negated(linear: LinearMap) -> LinearMap | None:
+    """The map of other sign, where that only moves values."""
+    if isinstance(linear, Diagonal) and (linear.arrays()["diagonal"] == -1).all():
+        return Select.identity(linear.rows)
+    if isinstance(linear, Sparse) and linear.terms <= 1 and (linear.arrays()["data"] == -1).all():
+        return Sparse(**{**linear.arrays(), "data": -linear.arrays()["data"]}, columns=linear.columns)
+    return None
 
 
 def _along_one_axis(numbers: Mapping[str, Array], given: _Tensor) -> tuple[int, Mapping[str, Array]]:
