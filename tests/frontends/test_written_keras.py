@@ -204,7 +204,7 @@ def test_channels_go_and_the_model_stays_a_model(tmp_path):
 def test_to_other_formats_and_back(suffix, tmp_path):
     pytest.importorskip("onnx" if suffix == ".onnx" else "torch")
     given = keras.Input((7, 6, 2))
-    model = seeded(keras.Model(given, joined(given, -1)))
+    model = seeded(keras.Model(given, residual(given, -1)))
     write(read_live_model(model).network, tmp_path / f"model{suffix}")
     imported, _ = read(tmp_path / f"model{suffix}")
     written = live(imported.network, registry.frontend("keras"))
