@@ -17,6 +17,7 @@ from leo_core.network import INPUT, Affine, Network, Node, Own, Relu, sources_of
 
 Array = NDArray[Any]
 Layout = tuple[int, ...]
+Pairs = tuple[tuple[int, int], ...]
 
 
 @final
@@ -26,14 +27,19 @@ class Pool:
 
     Attributes
     ----------
+    layout:
+        How it sees the source: (channels, *positions).
     inside:
         The nodes that it was lowered to, but for the last, whose name it has.
     channels:
         Which channel of the source each of its own is of.
+    over_all:
+        Whether it was said to be over all positions, however many.
     """
 
     kind: str  # "max" or "average"
     source: str
+    layout: Layout
     taps: Layout
     strides: Layout
     low: Layout
@@ -41,6 +47,7 @@ class Pool:
     dilations: Layout
     inside: frozenset[str]
     channels: NDArray[np.int64]
+    over_all: bool = False
 
 
 @final
@@ -103,6 +110,75 @@ def pools(network: Network) -> dict[str, Pool]:
         if pool is not None:
             found[group[-1].name] = pool
     return found
+
+
+def global_pools(network: Network) -> dict[str, Pool]:
+    """By the name of the node that holds its result, each pooling over all positions that :func:`pools` has not."""
+    found = {}
+    for node in network.nodes:
+        pool = _mean(network, node) if isinstance(node, Affine) else None
+        if pool is not None:
+            found[node.name] = pool
+    kinds = {node.origin for node in network.nodes if "globalmaxpool" in node.origin.kind.lower().replace("_", "")}
+    for origin in kinds:
+        group = [node for node in network.nodes if node.origin == origin]
+        pool = _largest_of_all(network, group)
+        if pool is not None:
+            found[group[-1].name] = pool
+    return found
+
+
+def framed(index: NDArray[np.int64], before: Layout, behind: Layout) -> tuple[Pairs, Pairs] | None:
+    """(what of each spatial axis is cut off, zeros put around what is left) by which picked values come to lie anew.
+
+    ``index`` is as :func:`picked` has it. None where something else is done.
+    """
+    none = math.prod(before)
+    there = np.argwhere(index.reshape(behind) < none)
+    if len(before) != len(behind) or before[0] != behind[0] or not len(there):
+        return None
+    start, stop = there.min(axis=0), there.max(axis=0) + 1
+    first = np.array(np.unravel_index(int(index.reshape(behind)[tuple(start)]), before))
+    cut = tuple(zip(first, before - (first + stop - start), strict=True))
+    around = tuple(zip(start, behind - stop, strict=True))
+    if np.min(cut) < 0 or np.any(cut[0] + around[0]):
+        return None
+    kept = np.arange(none).reshape(before)[tuple(slice(a, b) for a, b in zip(first, first + stop - start, strict=True))]
+    same = np.array_equal(np.pad(kept, around, constant_values=none).ravel(), index)
+    pairs = (tuple((int(low), int(high)) for low, high in found[1:]) for found in (cut, around))
+    return (next(pairs), next(pairs)) if same else None
+
+
+def repeated(index: NDArray[np.int64], before: Layout, behind: Layout) -> Layout | None:
+    """How many times each position is repeated along each spatial axis; None where something else is done."""
+    if len(before) != len(behind) or before[0] != behind[0]:
+        return None
+    times = tuple(long // short for short, long in zip(before[1:], behind[1:], strict=True))
+    values = np.arange(math.prod(before)).reshape(before)
+    for axis, count in enumerate(times, 1):
+        values = values.repeat(count, axis)
+    return times if np.array_equal(values.ravel(), index) else None
+
+
+def joined(node: Affine) -> tuple[int, list[tuple[str, Select]]] | None:
+    """The axis along which a node puts parts of its sources side by side, and the parts; None where it does not."""
+    layout, parts = node.shape or (node.size,), []
+    there = np.zeros((len(node.maps), node.size), bool)
+    for at, (source, linear) in enumerate(node.reads):
+        index = picked(linear)
+        if index is None or len(node.maps) < 2:
+            return None
+        there[at] = index < linear.columns
+        parts.append((source, Select(index[there[at]], columns=linear.columns)))
+    if (there.sum(axis=0) != 1).any():
+        return None
+    which = there.argmax(axis=0).reshape(layout)
+    for axis, length in enumerate(layout):
+        along = np.moveaxis(which, axis, 0).reshape(length, -1)
+        runs = along[np.flatnonzero(np.diff(along[:, 0], prepend=-1)), 0]
+        if (along == along[:, :1]).all() and len(runs) == len(parts):
+            return axis, [parts[part] for part in runs]
+    return None
 
 
 def permutation(linear: LinearMap, layout: Layout) -> tuple[int, ...] | None:
@@ -195,7 +271,27 @@ def _average(network: Network, node: Affine) -> Pool | None:
     if (_divisor(node) != math.prod(kernel.shape[2:])).any():
         return None
     where = kernel.shape[2:], geometry.strides, geometry.low, geometry.high, geometry.dilations
-    return Pool("average", summing.sources[0], *where, frozenset([summing.name]), np.arange(len(kernel)))
+    layout = (conv.in_channels, *geometry.input)
+    return Pool("average", summing.sources[0], layout, *where, frozenset([summing.name]), np.arange(len(kernel)))
+
+
+def _mean(network: Network, node: Affine) -> Pool | None:
+    """Each channel summed, then divided by how many positions there are."""
+    summing = None if node.sources[0] == INPUT else network[node.sources[0]]
+    if not isinstance(summing, Affine) or len(node.maps) > 1 or len(summing.maps) > 1:
+        return None
+    layout, alone = _layout(network, summing.sources[0]), network.readers[summing.name] == (node.name,)
+    if not alone or network.output == summing.name or summing.bias.any() or node.bias.any():
+        return None
+    if not summed_over(summing.maps[0], layout) or (_divisor(node) != math.prod(layout[1:])).any():
+        return None
+    return _over_all("average", summing.sources[0], layout, [summing.name])
+
+
+def _over_all(kind: str, source: str, layout: Layout, inside: Iterable[str]) -> Pool:
+    ones, zeros = (1,) * len(layout[1:]), (0,) * len(layout[1:])
+    where = layout[1:], ones, zeros, zeros, ones
+    return Pool(kind, source, layout, *where, frozenset(inside), np.arange(layout[0]), True)
 
 
 def _divisor(node: Affine) -> Array:
@@ -208,10 +304,38 @@ def _divisor(node: Affine) -> Array:
 
 def _largest(network: Network, group: list[Node]) -> Pool | None:
     """Maxima of two, and of two, until one is left of each window."""
+    last, found = group[-1], _reached(network, group)
+    if found is None or not isinstance(last, Affine) or len(last.shape) not in (2, 3):
+        return None
+    source, reached = found
+    layout = _layout(network, source)
+    if len(layout) != len(last.shape):
+        return None
+    return _windows(last, source, layout, reached, [node.name for node in group])
+
+
+def _largest_of_all(network: Network, group: list[Node]) -> Pool | None:
+    """The same until one is left of each channel."""
+    last, found = group[-1], _reached(network, group)
+    if found is None or not isinstance(last, Affine):
+        return None
+    source, reached = found
+    layout = _layout(network, source)
+    if len(layout) < 2 or last.size != layout[0]:
+        return None
+    count = math.prod(layout[1:])
+    whole = sparse.kron(sparse.identity(layout[0], np.float32), np.ones((1, count), np.float32), "csr")
+    if (whole != reached.astype(bool)).nnz:
+        return None
+    return _over_all("max", source, layout, [node.name for node in group[:-1]])
+
+
+def _reached(network: Network, group: list[Node]) -> tuple[str, Any] | None:
+    """(the one node outside that a group of nodes reads, which of its values the last of them depends on)."""
     last, names = group[-1], {node.name for node in group}
     outside = {source for node in group for source in sources_of(node)} - names
     read = {name for node in group[:-1] for name in network.readers[node.name]}
-    if not isinstance(last, Affine) or len(last.shape) not in (2, 3) or len(outside) != 1 or not read <= names:
+    if len(outside) != 1 or not read <= names:
         return None
     (source,) = outside
     reached: dict[str, Any] = {source: sparse.identity(network.size(source), np.float32, "csr")}
@@ -220,8 +344,7 @@ def _largest(network: Network, group: list[Node]) -> Pool | None:
             reached[node.name] = reached[node.source]
         else:
             reached[node.name] = sum(_support(linear) @ reached[name] for name, linear in node.reads)
-    positions = _positions(network, source, len(last.shape) - 1)
-    return None if positions is None else _windows(last, source, positions, reached[last.name].tocsr(), names)
+    return source, reached[last.name].tocsr()
 
 
 def _support(linear: LinearMap) -> Any:
@@ -230,17 +353,18 @@ def _support(linear: LinearMap) -> Any:
     return sparse.csr_matrix((data, arrays["indices"], arrays["indptr"]), shape=(linear.rows, linear.columns))
 
 
-def _positions(network: Network, name: str, axes: int) -> Layout | None:
+def _layout(network: Network, name: str) -> Layout:
+    """How a node lays out images; empty where it does not, or is the input."""
     if name == INPUT:
-        return None
+        return ()
     node = network[name]
-    shape = network.affine(node.source).shape if isinstance(node, Relu) else node.shape
-    return shape[1:] if len(shape) == axes + 1 else None
+    return network.affine(node.source).shape if isinstance(node, Relu) else node.shape
 
 
-def _windows(last: Affine, source: str, sizes: Layout, reached: Any, names: Iterable[str]) -> Pool | None:
+def _windows(last: Affine, source: str, layout: Layout, reached: Any, group: list[str]) -> Pool | None:
     """The windows of which each value of a node sees all values, if they are windows."""
-    outputs, count = last.shape[1:], math.prod(sizes)
+    sizes, outputs = layout[1:], last.shape[1:]
+    count = math.prod(sizes)
     reached.sort_indices()
     if (np.diff(reached.indptr) == 0).any():
         return None
@@ -261,7 +385,7 @@ def _windows(last: Affine, source: str, sizes: Layout, reached: Any, names: Iter
     of_channels = (channels[:, None] * count + np.arange(count)).ravel()
     if (_support(wanted) != reached[:, of_channels].astype(bool)).nnz:
         return None
-    return Pool("max", source, taps, strides, low, high, dilations, frozenset(names) - {last.name}, channels)
+    return Pool("max", source, layout, taps, strides, low, high, dilations, frozenset(group) - {last.name}, channels)
 
 
 def _along(seen: list[Array], size: int) -> tuple[int, int, int, int, int]:
@@ -269,9 +393,11 @@ def _along(seen: list[Array], size: int) -> tuple[int, int, int, int, int]:
     taps = max(map(len, seen))
     full = [at for at, places in enumerate(seen) if len(places) == taps]
     dilation = int(seen[full[0]][1] - seen[full[0]][0]) if taps > 1 else 1
-    stride = int(seen[full[1]][0] - seen[full[0]][0]) // (full[1] - full[0]) if len(full) > 1 else max(1, size)
-    if len(full) == 1 and len(seen) > 1:  # ends of places tell, where only one window is whole
-        stride = abs(int(seen[1][-1] - seen[0][-1])) or abs(int(seen[1][0] - seen[0][0])) or 1
-    low = full[0] * stride - int(seen[full[0]][0])
+    first, stride = full[0], max(1, size)
+    if first + 1 < len(seen):  # where a window begins behind a whole one, and ends before it, no pad hides
+        stride = int(seen[first + 1][0] - seen[first][0])
+    elif first:
+        stride = int(seen[first][-1] - seen[first - 1][-1])
+    low = first * stride - int(seen[first][0])
     span = (taps - 1) * dilation + 1
     return taps, stride, max(0, low), max(0, (len(seen) - 1) * stride + span - size - low), dilation

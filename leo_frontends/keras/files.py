@@ -79,7 +79,13 @@ def save(network: Network, path: Path) -> None:
     """Write the model of a network."""
     with _quiet(), tempfile.TemporaryDirectory() as folder:
         named = path if path.suffix != ".hdf5" else Path(folder) / "model.h5"  # Keras knows .h5 only
-        build_model(network).save(named)
+        model = build_model(network)
+        calls = [] if isinstance(model, keras.Sequential) else model.operations
+        functions = sorted({type(call).__name__ for call in calls if not isinstance(call, keras.Layer)})
+        if functions and not _is_new(path):
+            problem = f"it takes functions ({', '.join(functions)}), which Keras does not read back from .h5"
+            raise UnsupportedModelError(str(path), [f"{problem}; write .keras"])
+        model.save(named)
         if named != path:
             shutil.move(named, path)
 

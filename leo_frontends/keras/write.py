@@ -1,20 +1,32 @@
 """A network as a Keras model: Sequential where it is a chain of layers, Functional otherwise.
 
-Stored weights keep their bits. A model runs in one dtype, the widest that a weight is stored in.
+Stored weights keep their bits. A model runs in one dtype, the widest that a weight is stored in. Layers of images are
+put together again (:mod:`leo_frontends.layers`), with channels last: a tensor need not lie as its node does, so the
+order of axes costs a Permute only where a layer, or who reads the output, needs another.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, final
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
-from leo_core.linear import LinearMap, Select
-from leo_core.network import INPUT, Affine, Network, Output, Relu, free_name
+from leo_core.errors import UnsupportedModelError
+from leo_core.linear import Conv, ConvTranspose, Diagonal, LinearMap, Select, Sparse
+from leo_core.network import INPUT, Affine, Network, Output, Own, Relu, free_name
+from leo_frontends import layers
 from leo_frontends.graph import Array
 from leo_frontends.heads import apart, returned
+from leo_frontends.keras import windows
+from leo_frontends.layers import Layout, Pairs, Pool, Term
 from leo_frontends.matrices import matrix
 
 
@@ -23,102 +35,471 @@ def build_model(network: Network) -> Any:
     return _Writer(network).model()
 
 
+@final
+@dataclass(frozen=True)
+class _Tensor:
+    """A tensor of Keras that holds the values of a node.
+
+    Attributes
+    ----------
+    layout:
+        How the node lays its values out.
+    order:
+        The axes of the layout in the order in which the tensor has them, behind that of the batch.
+    """
+
+    at: Any
+    layout: Layout
+    order: Layout
+
+    @cached_property
+    def places(self) -> NDArray[np.int64]:
+        """Which of the node's values each of the tensor's is."""
+        return _places(self.layout, self.order)
+
+    def axis(self, axis: int) -> int:
+        """Where the tensor has an axis of the layout."""
+        return self.order.index(axis) + 1
+
+    def spread(self, array: Array) -> Array:
+        """One number for each of the node's values, to be broadcast to the tensor."""
+        return layers.compact(array, self.layout).transpose(self.order)
+
+
 class _Writer:
-    """``_held`` are the weights each layer gets once the model is built."""
+    """``_tensor`` holds the values of each node, ``_held`` are the weights each layer gets once the model is built."""
 
     def __init__(self, network: Network) -> None:
         self._network, self._dtype = network, str(network.exact_dtype)
         self._held: list[tuple[Any, list[Array]]] = []
         self._taken: set[str] = set()
+        self._tensor: dict[str, _Tensor] = {}
+        self._moved: dict[tuple[Any, ...], Any] = {}
+        found = {**layers.pools(network), **layers.global_pools(network)}
+        self._pools = {name: pool for name, pool in found.items() if self._is_a_layer(pool)}
+        maps = [linear for node in network.nodes if isinstance(node, Affine) for linear in node.maps]
+        # without images all is Dense layers: Keras reads no functions back from .h5
+        self._convolves = any(isinstance(linear, Conv | ConvTranspose) for linear in maps)
+        self._separable = _separable(network)
+        self._inside = {name for pool in self._pools.values() for name in pool.inside}
+        self._inside |= {first.name for first in self._separable.values()}
 
     def model(self) -> Any:
-        signature = self._network.signature
-        shape = signature.input_shape or (self._network.input_size,)
-        given = keras.Input(shape, dtype=str(self._network.dtype), name=self._name(signature.input_name))
-        at = given
-        if len(shape) > 1:
-            # said, as the settings of the machine would decide otherwise
-            order = {"data_format": "channels_last", "dtype": self._dtype}
-            at = keras.layers.Flatten(name=self._name("flatten"), **order)(given)
-        values: dict[str, Any] = {INPUT: at}
-        nodes, heads = apart(self._network)
+        network, signature = self._network, self._network.signature
+        shape = signature.input_shape or (network.input_size,)
+        given = keras.Input(shape, dtype=str(network.dtype), name=self._name(signature.input_name))
+        self._tensor[INPUT] = _Tensor(given, shape, _straight(shape))
+        nodes, heads = apart(network)
         for node in nodes:
-            values[node.name] = self._affine(node, values) if isinstance(node, Affine) else self._relu(node, values)
-        results = [self._finished(values[head], output) for output, head in zip(signature.outputs, heads, strict=True)]
+            if node.name not in self._inside:
+                self._tensor[node.name] = self._affine(node) if isinstance(node, Affine) else self._relu(node)
+        outputs = zip(signature.outputs, heads, strict=True)
+        results = [self._finished(self._tensor[head], output) for output, head in outputs]
         # a Sequential of an Input alone does not run
-        results = [
-            keras.layers.Identity(name=self._name("identity"), dtype=self._dtype)(given) if result is given else result
-            for result in results
-        ]
+        results = [self._layer("Identity", "identity", given) if result is given else result for result in results]
         result = returned(signature.outputs, results)
         model = keras.Model(given, [*result] if isinstance(result, tuple) else result, name="leo")
-        if self._network.is_chain and len(results) == 1:
-            model = keras.Sequential([given, *(layer for layer in model.layers[1:])], name="leo")
+        if len(results) == 1 and _is_chain(model):
+            model = keras.Sequential([given, *model.layers[1:]], name="leo")
         for layer, arrays in self._held:
-            layer.set_weights(arrays)
+            layer.set_weights([array.astype(self._dtype) for array in arrays])
         return model
 
-    def _finished(self, result: Any, output: Output) -> Any:
+    def _finished(self, result: _Tensor, output: Output) -> Any:
         """An output with its tail and its shape."""
         if output.tail and output.axis is None:  # of the flat vector, so before it gets a shape
-            result = keras.layers.Activation(output.tail, name=self._name(output.tail), dtype=self._dtype)(result)
-        if len(output.shape) > 1:
-            result = keras.layers.Reshape(output.shape, name=self._name("reshape"), dtype=self._dtype)(result)
+            flat = (math.prod(output.shape),)
+            at = self._layer("Activation", output.tail, self._laid(result, flat).at, activation=output.tail)
+            result = _Tensor(at, flat, (0,))
+        at = self._laid(result, output.shape).at
         if output.axis is None:
-            return result
+            return at
         if output.tail == "softmax":
-            return keras.layers.Softmax(output.axis + 1, name=self._name("softmax"), dtype=self._dtype)(result)
+            return self._layer("Softmax", "softmax", at, axis=output.axis + 1)
         # there is no such layer for others, and the activation is along the last axis
         last = [*(axis for axis in range(len(output.shape)) if axis != output.axis), output.axis]
-        for layer in (
-            keras.layers.Permute([axis + 1 for axis in last], name=self._name("turned"), dtype=self._dtype),
-            keras.layers.Activation(output.tail, name=self._name(output.tail), dtype=self._dtype),
-            keras.layers.Permute([last.index(axis) + 1 for axis in range(len(last))], name=self._name("back"),
-                                 dtype=self._dtype),
-        ):  # fmt: skip
-            result = layer(result)
-        return result
+        at = self._layer("Permute", "turned", at, dims=tuple(axis + 1 for axis in last))
+        at = self._layer("Activation", output.tail, at, activation=output.tail)
+        return self._layer("Permute", "back", at, dims=tuple(last.index(axis) + 1 for axis in range(len(last))))
 
-    def _affine(self, node: Affine, values: dict[str, Any]) -> Any:
-        terms = [(source, linear) for source, linear in node.reads if linear.nonzeros]
-        if not terms:
-            terms = [(node.sources[0], node.maps[0])]
+    def _affine(self, node: Affine) -> _Tensor:
+        """A pooling, a layer with numbers of its own, parts side by side, or Σ maps · sources + bias."""
+        norm, divisor, joined = layers.norm_of(node), layers.divisor_of(node), layers.joined(node)
+        if node.name in self._pools:
+            return self._pool(node, self._pools[node.name])
+        if node.name in self._separable:
+            return self._separated(node, self._separable[node.name])
+        if norm is not None:
+            return self._norm(node, norm)
+        if divisor is not None:
+            return self._divided(node, divisor)
+        if joined is not None:
+            return self._shifted(node.name, self._joined(node, *joined), node.bias)
+        return self._sum(node)
+
+    def _sum(self, node: Affine) -> _Tensor:
+        reads = [(source, linear) for source, linear in node.reads if linear.nonzeros] or [*node.reads][:1]
+        kind, wanted = "Add", self._layout(node)
+        if len(reads) == 2 and any(_negated(linear) is not None for _, linear in reads):
+            minus, other = reads if _negated(reads[0][1]) is not None else reads[::-1]
+            kind, reads = "Subtract", [other, (minus[0], _negated(minus[1]) or minus[1])]
         bias: Array | None = node.bias
-        parts = []
-        for source, linear in terms:
-            if isinstance(linear, Select) and linear.is_identity and not (len(terms) == 1 and node.bias.any()):
-                parts.append(values[source])
-                continue
-            parts.append(self._dense(node.name, values[source], linear, bias))
-            bias = None
-        if bias is not None and bias.any():  # all terms were identities
-            identity = Select.identity(node.size)
-            parts[0] = self._dense(node.name, parts[0], identity, bias)
-        return (
-            parts[0]
-            if len(parts) == 1
-            else keras.layers.Add(name=self._name(f"{node.name}_sum"), dtype=self._dtype)(parts)
-        )
+        terms = []
+        for source, linear in reads:
+            term, bias = self._term(node, self._tensor[source], linear, bias, wanted)
+            terms.append(term)
+        layout = wanted or terms[0].layout
+        order = next((term.order for term in terms if term.layout == layout), _channels_last(layout))
+        terms = [self._laid(term, layout, order) for term in terms]
+        total = terms[0]
+        if len(terms) > 1:
+            total = _Tensor(self._layer(kind, node.name, [term.at for term in terms]), layout, order)
+        return self._shifted(node.name, total, bias)
 
-    def _dense(self, name: str, at: Any, linear: LinearMap, bias: Array | None) -> Any:
+    def _joined(self, node: Affine, axis: int, parts: Sequence[tuple[str, Select]]) -> _Tensor:
+        layout = node.shape or (node.size,)
+        others = node.size // layout[axis]
+        terms: list[_Tensor] = []
+        for source, select in parts:
+            part = (*layout[:axis], select.rows // others, *layout[axis + 1 :])
+            term, _ = self._term(node, self._tensor[source], select, None, part)
+            terms.append(self._laid(term, part, terms[0].order if terms else _kept_order(term, part)))
+        order = terms[0].order
+        at = self._layer("Concatenate", node.name, [term.at for term in terms], axis=terms[0].axis(axis))
+        return _Tensor(at, layout, order)
+
+    def _term(
+        self, node: Affine, given: _Tensor, linear: LinearMap, bias: Array | None, layout: Layout
+    ) -> tuple[_Tensor, Array | None]:
+        """A map applied to a tensor, and the bias that is left; laid out as told, where it can be had in any layout."""
+        name, term = node.name, layers.term(linear, given.layout)
+        if not self._convolves and term.kind in ("channels", "pick", "scale", "sum") and not _is_one_factor(term):
+            return self._dense(name, given, linear, bias, layout), None
+        match term.kind:
+            case "same":
+                return given, bias
+            case "scale" if _is_one_factor(term):
+                offset = 0.0 if bias is None else _one_number(bias)
+                at = self._layer("Rescaling", name, given.at, scale=float(term.numbers[0]), offset=offset or 0.0)
+                return _Tensor(at, given.layout, given.order), bias if offset is None else None
+            case "scale":
+                at = self._call(keras.ops.multiply, name, given.at, self._constant(given.spread(term.numbers)))
+                return _Tensor(at, given.layout, given.order), bias
+            case "transpose":
+                order = tuple([*term.numbers].index(axis) for axis in given.order)
+                return _Tensor(given.at, term.behind, order), bias
+            case "channels":
+                at = self._call(keras.ops.take, name, given.at, term.numbers.tolist(), axis=given.axis(0))
+                return _Tensor(at, term.behind, given.order), bias
+            case "sum":
+                axes = [given.axis(axis) for axis in range(1, len(term.layout))]
+                return _Tensor(self._call(keras.ops.sum, name, given.at, axis=axes), term.behind, (0,)), bias
+            case "pick":
+                return self._picked(name, given, term.numbers, layout), bias
+            case "matrix":
+                return self._dense(name, given, linear, bias, layout), None
+        assert isinstance(linear, Conv | ConvTranspose)
+        channels = layers.by_channel(bias, term.behind) if bias is not None else None
+        at = self._convolved(node, self._image(given, term.layout), linear, channels)
+        return _Tensor(at, term.behind, _channels_last(term.behind)), bias if channels is None else None
+
+    def _picked(self, name: str, given: _Tensor, index: NDArray[np.int64], layout: Layout) -> _Tensor:
+        """Values by their number, or a zero where there is none of that number."""
+        layout = layout or (len(index),)
+        order, none = _channels_last(layout), len(given.places)
+        place = np.append(np.argsort(given.places), none)
+        wanted = place[index][_places(layout, order)]
+        if np.array_equal(wanted, np.arange(none)):
+            return _Tensor(self._reshaped(given.at, _shape(layout, order)), layout, order)
+        frame, times = layers.framed(index, given.layout, layout), layers.repeated(index, given.layout, layout)
+        if frame is not None and len(layout) > 1:
+            cut, around = frame
+            at = self._with_zeros(self._cut(self._image(given, given.layout), cut), around)
+        elif times is not None and len(layout) > 1:
+            options = _of_axes("size", times)
+            at = self._layer(f"UpSampling{len(times)}D", name, self._image(given, given.layout), **options)
+        else:
+            at = self._reshaped(given.at, (none,))
+            if (wanted == none).any():
+                at = self._call(keras.ops.pad, f"{name}_zero", at, [[0, 0], [0, 1]])
+            at = self._call(keras.ops.take, name, at, wanted.tolist(), axis=1)
+        return _Tensor(self._reshaped(at, _shape(layout, order)), layout, order)
+
+    def _dense(self, name: str, given: _Tensor, linear: LinearMap, bias: Array | None, layout: Layout) -> _Tensor:
+        """A matrix with rows and columns in the order in which tensors have their values."""
+        layout = layout or (linear.rows,)
+        order = _channels_last(layout)
+        rows, columns = _places(layout, order), given.places
         weights = matrix(linear, name, "a Keras model")
-        layer = keras.layers.Dense(linear.rows, use_bias=bias is not None, name=self._name(name), dtype=self._dtype)
-        arrays = [np.ascontiguousarray(weights.T.astype(self._dtype))]
-        self._held.append((layer, arrays if bias is None else [*arrays, bias.astype(self._dtype)]))
+        if not np.array_equal(rows, np.arange(len(rows))):
+            weights = weights[rows]
+        if not np.array_equal(columns, np.arange(len(columns))):
+            weights = weights[:, columns]
+        held = [np.ascontiguousarray(weights.T), *([] if bias is None else [bias[rows]])]
+        flat = self._reshaped(given.at, (len(columns),))
+        at = self._layer("Dense", name, flat, held, units=linear.rows, use_bias=bias is not None)
+        return _Tensor(self._reshaped(at, _shape(layout, order)), layout, order)
+
+    def _convolved(self, node: Affine, at: Any, linear: Conv | ConvTranspose, bias: Array | None) -> Any:
+        """A tensor with its channels last, convolved."""
+        name, geometry, biases = node.name, linear.geometry, [bias] if bias is not None and bias.any() else []
+        if isinstance(linear, ConvTranspose):
+            if geometry.groups > 1:
+                problem = f"'{name}' is a transposed convolution in groups, which Keras does not have"
+                raise UnsupportedModelError("a Keras model", [f"{problem}; write .onnx or .pt2"])
+            words = windows.of_transposed(linear)
+            kind, options = f"Conv{words.rank}DTranspose", self._options(words, biases)
+            at = self._layer(kind, name, at, [words.kernel, *biases], filters=words.kernel.shape[-2], **options)
+            return self._cut(at, words.cut)
+        words = windows.of_convolution(linear)
+        if node.origin.kind == "Dense" and geometry.groups == 1 and windows.is_of_points(geometry):
+            held = [words.kernel.reshape(words.kernel.shape[-2:]), *biases]
+            return self._layer("Dense", name, at, held, units=linear.out_channels, use_bias=bool(biases))
+        at, options = self._with_zeros(at, words.around), self._options(words, biases)
+        each = linear.kernel.shape[1] == 1 and (geometry.groups > 1 or node.origin.kind.startswith("Depthwise"))
+        if each and len(set(words.strides)) == 1:  # TensorFlow has one stride for all axes
+            kernel = words.by_channel(geometry.groups)
+            options["depth_multiplier"] = kernel.shape[-1]
+            return self._layer(f"DepthwiseConv{words.rank}D", name, at, [kernel, *biases], **options)
+        options |= {"filters": linear.out_channels, "groups": geometry.groups}
+        return self._layer(f"Conv{words.rank}D", name, at, [words.kernel, *biases], **options)
+
+    def _separated(self, node: Affine, first: Affine) -> _Tensor:
+        """A convolution of each channel and, behind it, one of single points, as one layer."""
+        each, points = first.maps[0], node.maps[0]
+        assert isinstance(each, Conv)
+        assert isinstance(points, Conv)
+        words, layout = windows.of_convolution(each), (points.out_channels, *points.geometry.output)
+        at = self._image(self._tensor[first.sources[0]], (each.in_channels, *each.geometry.input))
+        bias = layers.by_channel(node.bias, layout)
+        biases = [bias] if bias is not None and bias.any() else []
+        kernel = words.by_channel(each.in_channels)
+        options = {"filters": points.out_channels, "depth_multiplier": kernel.shape[-1], **self._options(words, biases)}
+        held = [kernel, windows.of_convolution(points).kernel, *biases]
+        at = self._layer(f"SeparableConv{words.rank}D", node.name, self._with_zeros(at, words.around), held, **options)
+        result = _Tensor(at, layout, _channels_last(layout))
+        return result if bias is not None else self._shifted(node.name, result, node.bias)
+
+    def _norm(self, node: Affine, own: Own) -> _Tensor:
+        given = self._tensor[node.sources[0]]
+        axis, numbers = 0, own.numbers
+        if node.shape:
+            given = self._laid(given, node.shape, _kept_order(given, node.shape))
+        else:
+            axis, numbers = _along_one_axis(numbers, given)
+            if len(numbers["gamma"]) == node.size:
+                given = self._laid(given, (node.size,))
+        held = [numbers[name] for name in ("gamma", "beta", "mean", "variance")]
+        options = {"axis": given.axis(axis), "epsilon": own.epsilon}
+        at = self._layer("BatchNormalization", node.name, given.at, held, **options)
+        return _Tensor(at, given.layout, given.order)
+
+    def _divided(self, node: Affine, divisor: Array) -> _Tensor:
+        given = self._tensor[node.sources[0]]
+        if node.shape:
+            given = self._laid(given, node.shape, _kept_order(given, node.shape))
+        number = _one_number(divisor)
+        by = self._constant(given.spread(divisor)) if number is None else number
+        return _Tensor(self._call(keras.ops.divide, node.name, given.at, by), given.layout, given.order)
+
+    def _shifted(self, name: str, given: _Tensor, bias: Array | None) -> _Tensor:
+        if bias is None or not bias.any():
+            return given
+        number = _one_number(bias)
+        if number is not None:
+            at = self._layer("Rescaling", name, given.at, scale=1.0, offset=number)
+        elif not self._convolves:
+            return self._dense(name, given, Select.identity(len(bias)), bias, ())
+        else:
+            at = self._call(keras.ops.add, name, given.at, self._constant(given.spread(bias)))
+        return _Tensor(at, given.layout, given.order)
+
+    def _is_a_layer(self, pool: Pool) -> bool:
+        """Whether Keras has it: without dilations, with the pads of 'same', or with zeros that change no maximum."""
+        source = self._network[pool.source] if pool.source != INPUT else None
+        positive = isinstance(source, Relu) and not source.slope.any()
+        fits = pool.kind == "average" or positive or bool(windows.padding_of(windows.of_pool(pool)))
+        return max(pool.dilations) == 1 and fits
+
+    def _pool(self, node: Affine, pool: Pool) -> _Tensor:
+        at, geometry, rank = self._image(self._tensor[pool.source], pool.layout), windows.of_pool(pool), len(pool.taps)
+        if not np.array_equal(pool.channels, np.arange(pool.layout[0])):
+            at = self._call(keras.ops.take, f"{node.name}_channels", at, pool.channels.tolist(), axis=rank + 1)
+        kind = f"{'Max' if pool.kind == 'max' else 'Average'}Pooling{rank}D"
+        if pool.over_all:
+            layout = node.shape if len(node.shape) == rank + 1 else (node.size,)
+            at = self._layer(f"Global{kind}", node.name, at, keepdims=len(layout) > 1, **_LAST)
+            return _Tensor(at, layout, _channels_last(layout))
+        padding = windows.padding_of(geometry)
+        if not padding or (pool.kind == "average" and padding == "same"):  # pads count here, and not in Keras
+            at, padding = self._with_zeros(at, windows.zeros_around(geometry)), "valid"
+        options: dict[str, Any] = {"pool_size": pool.taps, "strides": pool.strides, "padding": padding, **_LAST}
+        layout = (len(pool.channels), *node.shape[1:])
+        return _Tensor(self._layer(kind, node.name, at, **options), layout, _channels_last(layout))
+
+    def _relu(self, node: Relu) -> _Tensor:
+        given = self._tensor[node.source]
+        slope = _one_number(node.slope) if node.size else 0.0
+        if slope is None:
+            alpha = given.spread(node.slope)
+            shared = [axis for axis, length in enumerate(alpha.shape, 1) if length < given.at.shape[axis]]
+            at = self._layer("PReLU", node.name, given.at, [alpha], shared_axes=shared or None)
+        elif slope:
+            at = self._layer("LeakyReLU", node.name, given.at, negative_slope=slope)
+        else:
+            at = self._layer("ReLU", node.name, given.at)
+        return _Tensor(at, given.layout, given.order)
+
+    def _layout(self, node: Affine) -> Layout:
+        """How a node lays images out, or how a convolution that reads it or its ReLU sees it; empty where none does."""
+        network, names = self._network, [node.name]
+        names += [name for name in network.readers[node.name] if isinstance(network[name], Relu)]
+        for reader in (network[name] for source in names for name in network.readers[source] if not node.shape):
+            for source, linear in reader.reads if isinstance(reader, Affine) else ():
+                if source in names and isinstance(linear, Conv | ConvTranspose):
+                    return layers.term(linear, ()).layout
+        return node.shape
+
+    def _image(self, given: _Tensor, layout: Layout) -> Any:
+        return self._laid(given, layout, _channels_last(layout)).at
+
+    def _laid(self, given: _Tensor, layout: Layout, order: Layout | None = None) -> _Tensor:
+        """The same values in another layout and order of axes, by default its own; permuted only if that moves any."""
+        order = order or _straight(layout)
+        if np.array_equal(given.places, _places(layout, order)):
+            return _Tensor(self._reshaped(given.at, _shape(layout, order)), layout, order)
+        if given.layout == layout:
+            dims = tuple(given.axis(axis) for axis in order)
+            return _Tensor(self._once("Permute", given.at, dims=dims), layout, order)
+        return self._laid(self._laid(self._laid(given, given.layout), layout), layout, order)
+
+    def _reshaped(self, at: Any, shape: Layout) -> Any:
+        if at.shape[1:] == shape:
+            return at
+        return self._once("Flatten", at, **_LAST) if len(shape) == 1 else self._once("Reshape", at, target_shape=shape)
+
+    def _once(self, kind: str, at: Any, **options: Any) -> Any:
+        """What a layer without weights makes of a tensor; it is there already where another node has needed it."""
+        key = (kind, id(at), *options.values())
+        if key not in self._moved:
+            self._moved[key] = self._layer(kind, kind.lower(), at, **options)
+        return self._moved[key]
+
+    def _with_zeros(self, at: Any, around: Pairs) -> Any:
+        kind, options = f"ZeroPadding{len(around)}D", _of_axes("padding", around)
+        return self._layer(kind, "zero_padding", at, **options) if np.any(around) else at
+
+    def _cut(self, at: Any, pairs: Pairs) -> Any:
+        kind, options = f"Cropping{len(pairs)}D", _of_axes("cropping", pairs)
+        return self._layer(kind, "cropping", at, **options) if np.any(pairs) else at
+
+    def _options(self, words: windows.Words, biases: Sequence[Array]) -> dict[str, Any]:
+        where = {"kernel_size": words.taps, "strides": words.strides, "dilation_rate": words.dilations}
+        return {**where, "padding": words.padding, "use_bias": bool(biases), **_LAST}
+
+    def _layer(self, kind: str, name: str, at: Any, held: Sequence[Array] = (), **options: Any) -> Any:
+        """What a layer of Keras makes of a tensor, or several; ``held`` are its weights."""
+        layer = getattr(keras.layers, kind)(name=self._name(name), dtype=self._dtype, **options)
+        if held:
+            self._held.append((layer, [*held]))
         return layer(at)
 
-    def _relu(self, node: Relu, values: dict[str, Any]) -> Any:
-        slopes, name = np.unique(node.slope), self._name(node.name)
-        if not node.slope.any():
-            return keras.layers.ReLU(name=name, dtype=self._dtype)(values[node.source])
-        if len(slopes) == 1:
-            return keras.layers.LeakyReLU(float(slopes[0]), name=name, dtype=self._dtype)(values[node.source])
-        layer = keras.layers.PReLU(name=name, dtype=self._dtype)
-        self._held.append((layer, [node.slope.astype(self._dtype)]))
-        return layer(values[node.source])
+    def _call(self, function: Callable[..., Any], name: str, *args: Any, **options: Any) -> Any:
+        """What a function of Keras makes of a tensor, under a name that no layer has."""
+        at = function(*args, **options)
+        at._keras_history.operation.name = self._name(name)
+        return at
+
+    def _constant(self, array: Array) -> Array:
+        return np.ascontiguousarray(array.astype(self._dtype))
 
     def _name(self, name: str) -> str:
         base = re.sub(r"\W", "_", name) or "layer"
         made = free_name(base, self._taken)
         self._taken.add(made)
         return made
+
+
+#: Said, as the settings of the machine would decide otherwise.
+_LAST: dict[str, Any] = {"data_format": "channels_last"}
+
+
+def _of_axes(what: str, each: Sequence[Any]) -> dict[str, Any]:
+    """An option with something for each axis; over one axis, not all versions of Keras have a data format."""
+    return {what: each[0]} if len(each) == 1 else {what: each, **_LAST}
+
+
+def _straight(layout: Layout) -> Layout:
+    return tuple(range(len(layout)))
+
+
+def _channels_last(layout: Layout) -> Layout:
+    return (*range(1, len(layout)), 0)
+
+
+def _kept_order(given: _Tensor, layout: Layout) -> Layout:
+    """That of the tensor where it has this layout."""
+    return given.order if given.layout == layout else _channels_last(layout)
+
+
+def _shape(layout: Layout, order: Layout) -> Layout:
+    return tuple(layout[axis] for axis in order)
+
+
+def _places(layout: Layout, order: Layout) -> NDArray[np.int64]:
+    return np.arange(math.prod(layout)).reshape(layout).transpose(order).ravel()
+
+
+def _one_number(array: Array) -> float | None:
+    """The number that all of an array are, if they are."""
+    return float(array[0]) if len(array) and (array == array[0]).all() else None
+
+
+def _is_one_factor(term: Term) -> bool:
+    return term.kind == "scale" and len(np.unique(term.numbers)) == 1
+
+
+def _negated(linear: LinearMap) -> LinearMap | None:
+    """The map of other sign, where that only moves values."""
+    if isinstance(linear, Diagonal) and (linear.arrays()["diagonal"] == -1).all():
+        return Select.identity(linear.rows)
+    if isinstance(linear, Sparse) and linear.terms <= 1 and (linear.arrays()["data"] == -1).all():
+        return Sparse(**{**linear.arrays(), "data": -linear.arrays()["data"]}, columns=linear.columns)
+    return None
+
+
+def _along_one_axis(numbers: Mapping[str, Array], given: _Tensor) -> tuple[int, Mapping[str, Array]]:
+    """(an axis, one number of each kind for each place along it), or (0, the numbers) where they vary along several."""
+    shaped = {name: layers.compact(array, given.layout) for name, array in numbers.items()}
+    varying = {axis for array in shaped.values() for axis, length in enumerate(array.shape) if length > 1}
+    if len(varying) > 1:
+        return 0, numbers
+    axis = min(varying, default=given.order[-1])
+    return axis, {name: np.broadcast_to(array.ravel(), given.layout[axis]) for name, array in shaped.items()}
+
+
+def _is_chain(model: Any) -> bool:
+    """Whether a model is layers, each of which takes what the one before makes."""
+    steps = model.operations
+    alone = all(isinstance(step, keras.Layer) for step in steps)
+    return alone and all(after.input is before.output for before, after in itertools.pairwise(steps))
+
+
+def _separable(network: Network) -> dict[str, Affine]:
+    """By the name of the node that ends one, the first half of each separable convolution of Keras."""
+    affine = (node for node in network.nodes if isinstance(node, Affine))
+    found = {node.name: _first_half(network, node) for node in affine if node.origin.kind.startswith("SeparableConv")}
+    return {name: first for name, first in found.items() if first is not None}
+
+
+def _first_half(network: Network, node: Affine) -> Affine | None:
+    first = network[node.sources[0]] if node.sources[0] != INPUT else None
+    if not isinstance(first, Affine) or first.origin.layer != f"{node.origin.layer}_depthwise":
+        return None
+    each, points = first.maps[0], node.maps[0]
+    if len(first.maps) + len(node.maps) > 2 or not (isinstance(each, Conv) and isinstance(points, Conv)):
+        return None
+    alone = network.readers[first.name] == (node.name,) and network.output != first.name and not first.bias.any()
+    by_channel = each.kernel.shape[1] == 1 and len(set(each.geometry.strides)) == 1
+    whole = points.geometry.groups == 1 and windows.is_of_points(points.geometry)
+    return first if alone and by_channel and whole else None

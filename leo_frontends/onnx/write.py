@@ -237,7 +237,7 @@ class _Writer:
         return _Tensor(self._emit("Div", [self._laid(given, layout).at, by], node.name), self._dtype, layout)
 
     def _pool(self, node: Affine, pool: layers.Pool) -> _Tensor:
-        given = self._tensor[pool.source]
+        given = self._laid(self._tensor[pool.source], pool.layout)
         layout = (len(pool.channels), *node.shape[1:])
         at = given.at
         if not np.array_equal(pool.channels, np.arange(given.layout[0])):

@@ -234,7 +234,7 @@ class _GraphWriter:
         return self._module(name, layer, at)
 
     def _pool(self, node: Affine, pool: layers.Pool) -> _Tensor:
-        given = self._tensor[pool.source]
+        given = self._laid(self._tensor[pool.source], pool.layout)
         at, call = given.at, self._graph.call_function
         if not np.array_equal(pool.channels, np.arange(given.layout[0])):
             at = call(torch.index_select, (at, 1, self._buffer(pool.channels, f"{node.name}_channels")))
