@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -74,7 +75,9 @@ def _layers(model: Any) -> Iterator[Any]:
 
 
 def _computed(model: Any, inputs: Array) -> Any:
-    outputs = model(inputs, training=False)
+    with warnings.catch_warnings():  # one input is given as it is, where an old file has a list of one
+        warnings.filterwarnings("ignore", "The structure of `inputs`", UserWarning)
+        outputs = model(inputs, training=False)
     arrays = [number(output) for output in keras.tree.flatten(outputs)]
     if len(arrays) == 1:
         return arrays[0]
