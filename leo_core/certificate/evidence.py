@@ -119,12 +119,12 @@ class _Layer:
     def tighten(self) -> None:
         """Bounds by optimised slopes, where they gain enough: later layers rest on them."""
         low, high = self.region[self._target]
-        if (
-            self._known.channels is not None
-        ):  # too many units for that; where the engine's own are better, those are had
+        if self._known.channels is not None:  # of so many, a few that backward bounds told the engine more of
             gain = _GAIN * (high[0] - low[0])
             above, below = high[0] > self._known.upper + gain, low[0] < self._known.lower - gain
-            self._adapt([(int(u), sign) for sign, far in ((1, above), (-1, below)) for u in np.flatnonzero(far)])
+            claims = [(int(unit), sign) for sign, far in ((1, above), (-1, below)) for unit in np.flatnonzero(far)]
+            if self._net.affords(len(claims)):
+                self._adapt(claims)
             return
         units = np.flatnonzero((low[0] < 0) & (high[0] > 0))
         if not len(units) or set(sources_of(self._network[self._target])) == {INPUT}:
