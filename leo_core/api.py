@@ -15,8 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 import leo_core
 from leo_core import checker, storage
 from leo_core.arithmetic import round_down, round_up
@@ -309,15 +307,17 @@ def _misread(imported: Imported, box: Box, _budget: Budget) -> float:
 
 def _shapes_apart(first: Network, second: Network) -> list[str]:
     """What to tell of shapes that differ though they hold as many values."""
-    told = []
-    for side in ("input", "output"):
-        shapes = [getattr(net.signature, f"{side}_shape") or (getattr(net, f"{side}_size"),) for net in (first, second)]
-        if shapes[0] != shapes[1] and np.prod(shapes[0]) == np.prod(shapes[1]):
-            told.append(
-                f"the {side} is of shape {shapes[0]} in the first model, {shapes[1]} in the second: compared as flat "
-                "lists, value by value in order"
-            )
-    return told
+    was, now = (net.signature.input_shape or (net.input_size,) for net in (first, second))
+    pairs = [("the input", was, now)]
+    outputs = [net.signature.outputs for net in (first, second)]
+    for one, other in zip(*outputs, strict=False):
+        pairs.append(("the output" if len(outputs[0]) == 1 else f"output '{one.name}'", one.shape, other.shape))
+    return [
+        f"{what} is of shape {was} in the first model, {now} in the second: compared as flat lists, value by value in "
+        "order"
+        for what, was, now in pairs
+        if was != now and math.prod(was) == math.prod(now)
+    ]
 
 
 class _Heard:

@@ -29,6 +29,8 @@ AGREES = "agrees"
 BATCHES = (1, 2, 7)
 #: Units of roundoff that a softmax, sigmoid or tanh may be off by, relative to 1 or to its value.
 _TAIL_UNITS = 64
+#: So many values of nodes are bounded at once, several numbers for each.
+_HELD = 2**24
 
 
 @final
@@ -106,26 +108,56 @@ def alike(first: Reading, second: Reading, points: Array, deviation: float) -> N
         widths = [upper - lower for lower, upper in (_outputs(reading, points) for reading in readings)]
         slack = widths[0] + widths[1]
         off = np.abs(ran[0] - ran[1])
-        limit = TAILS[first.network.signature.tail].factor * deviation + slack
+        limit = _factors(first.network) * deviation + slack
     if (off > limit).any():
         example, unit = (int(at) for at in np.argwhere(off > limit)[0])
         raise DoorError(
             f"at the input {_shown(points[example])} the two models compute {ran[0][example, unit]:.9g} and "
-            f"{ran[1][example, unit]:.9g} as output {unit}, further apart than {limit[example, unit]:.2g}"
+            f"{ran[1][example, unit]:.9g} as {first.network.signature.called(unit)}, further apart than "
+            f"{limit[example, unit]:.2g}"
         )
 
 
 def _outputs_of(reading: Reading, points: Array) -> Array:
-    """What the framework computes for one batch: (count, outputs)."""
+    """What the framework computes for one batch: (count, all outputs)."""
     network, count = reading.network, len(points)
+    outputs = network.signature.outputs
     given = points.astype(network.dtype).reshape(count, *network.signature.input_shape or (-1,))
-    ran = np.asarray(reading.run(given), dtype=np.float64)
-    if ran.size != count * network.output_size:
+    parts = []
+    for output, values in zip(outputs, _apart(reading.run(given), network.signature.names), strict=True):
+        ran = np.asarray(values, dtype=np.float64)
+        if ran.size != count * output.size:
+            what = "outputs" if len(outputs) == 1 else f"an output '{output.name}'"
+            raise DoorError(
+                f"for {count} inputs the model's framework gives {what} of shape {ran.shape}; of the network "
+                f"as LEO sees it they would be {count} × {output.size}"
+            )
+        parts.append(ran.reshape(count, -1))
+    return np.hstack(parts)
+
+
+def _apart(ran: Any, names: tuple[str, ...]) -> list[Any]:
+    """Outputs in the order of their names, of a mapping by name, a list of them, or the only one."""
+    if isinstance(ran, Mapping):
+        if len(names) > 1 and {*ran} != {*names}:
+            raise DoorError(
+                f"the model's framework gives the outputs {', '.join(ran)}; LEO sees a network of {', '.join(names)}"
+            )
+        return [ran[name] for name in names] if len(names) > 1 else [*ran.values()]
+    if len(names) == 1:
+        return [ran]
+    if not isinstance(ran, list | tuple) or len(ran) != len(names):
+        count = len(ran) if isinstance(ran, list | tuple) else 1
         raise DoorError(
-            f"for {count} inputs the model's framework gives outputs of shape {ran.shape}; of the network "
-            f"as LEO sees it they would be {count} × {network.output_size}"
+            f"the model's framework gives {count} output(s); LEO sees a network of {len(names)}: {', '.join(names)}"
         )
-    return ran.reshape(count, -1)
+    return [*ran]
+
+
+def _factors(network: Network) -> Array:
+    """By how much its tail can enlarge a change, for each output value."""
+    factors = [np.full(output.size, TAILS[output.tail].factor) for output in network.signature.outputs]
+    return np.concatenate(factors)
 
 
 def _compare(reading: Reading, points: Array, batch: slice, ran: Array, known: tuple[Array, Array]) -> None:
@@ -135,10 +167,11 @@ def _compare(reading: Reading, points: Array, batch: slice, ran: Array, known: t
     if not outside.any():
         return
     example, unit = (int(at) for at in np.argwhere(outside)[0])
+    low, high = lower[example, unit], upper[example, unit]
     raise DoorError(
         f"at the input {_shown(points[batch][example])} (example {example + 1} in a batch of {len(ran)}) the framework "
-        f"itself computes {ran[example, unit]:.9g} as output {unit}, where the network as LEO sees it gives between "
-        f"{lower[example, unit]:.9g} and {upper[example, unit]:.9g}{_where_they_part(reading, points, batch, example)}"
+        f"itself computes {ran[example, unit]:.9g} as {reading.network.signature.called(unit)}, where the network as "
+        f"LEO sees it gives between {low:.9g} and {high:.9g}{_where_they_part(reading, points, batch, example)}"
     )
 
 
@@ -146,8 +179,15 @@ def _outputs(reading: Reading, points: Array) -> tuple[Array, Array]:
     """Proved (lower, upper) of the outputs as run, tail included: (count, outputs)."""
     network = reading.network
     dtype = reading.runs_in or str(network.dtype)
-    lower, upper = nodes_as_run(network, points, dtype, reading.loose)[network.output]
-    return through_tail(network.signature.tail, lower, upper, dtype)
+    step = max(1, _HELD // sum(node.size for node in network.nodes))
+    sides = [
+        nodes_as_run(network, points[begin : begin + step], dtype, reading.loose)[network.output]
+        for begin in range(0, len(points), step)
+    ]
+    lower, upper = (np.vstack(side) for side in zip(*sides, strict=True))
+    for output, at in network.signature.ends:
+        lower[..., at], upper[..., at] = through_tail(output.tail, lower[..., at], upper[..., at], dtype)
+    return lower, upper
 
 
 def through_tail(tail: str, lower: Array, upper: Array, dtype: str) -> tuple[Array, Array]:

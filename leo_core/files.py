@@ -22,7 +22,6 @@ from leo_core.errors import DomainError, DoorError, FormatError, LeoError, Outpu
 from leo_core.execution.events import Listener, Note, silent
 from leo_core.network import Network
 from leo_core.plugins import FrontendSpec, Imported, registry
-from leo_core.tails import TAILS
 
 
 @ieee()
@@ -175,8 +174,9 @@ def _written(spec: FrontendSpec, network: Network, path: Path, points: Array | N
         return "not run: no framework runs it"
     back = spec.read_file(path).network
 
-    def run(inputs: Array) -> Array:
-        return TAILS[back.signature.tail].apply(back.evaluate(inputs.reshape(len(inputs), -1)))
+    def run(inputs: Array) -> dict[str, Array]:
+        values = back.signature.finished(back.evaluate(inputs.reshape(len(inputs), -1)))
+        return dict(zip(back.signature.names, values, strict=True))
 
     door.agrees(Reading(network, run), _tried(network, points))
     return "not run: no framework runs it; LEO reads it back as it was"

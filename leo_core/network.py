@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Container, Iterable, Mapping, MutableMapping
+from collections.abc import Container, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeAlias, final
@@ -18,11 +18,14 @@ from typing import Any, TypeAlias, final
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core import tails
 from leo_core.arithmetic import ExactVector, add_exact
 from leo_core.checker.environment import own_thread
+from leo_core.checker.networks import ending_digest
 from leo_core.errors import NetworkError
 from leo_core.linear import FloatArray, LinearMap, frozen_array, kind_of
+from leo_core.signature import TAILS as TAILS
+from leo_core.signature import Output as Output
+from leo_core.signature import Signature as Signature
 
 
 @final
@@ -219,27 +222,6 @@ Node: TypeAlias = Affine | Relu
 INPUT = "input"
 
 
-#: What may follow a network: outside its nodes, but part of what the model computes (:mod:`leo_core.tails`).
-TAILS = tuple(name for name in tails.TAILS if name)
-
-
-@final
-@dataclass(frozen=True)
-class Signature:
-    """How a model looks outside: names and per-example shapes of input and output, and what it runs in.
-
-    ``dtype`` ('float32', 'float64') is empty where the widest stored dtype says it all. ``tail`` names a function in
-    :data:`TAILS` that the model applies to its output vector: the network is what comes before it.
-    """
-
-    input_name: str = "input"
-    input_shape: tuple[int, ...] = ()
-    output_name: str = "output"
-    output_shape: tuple[int, ...] = ()
-    dtype: str = ""
-    tail: str = ""
-
-
 @final
 @dataclass(frozen=True)
 class Layer:
@@ -254,8 +236,10 @@ class Layer:
 class Network:
     """A function of one input vector: nodes in topological order, the last-named ``output`` its value.
 
+    The value of a model with several outputs is these one after the other, as its signature has them.
+
     Equality and hashing are by :attr:`digest`: input size, nodes (not their origins and shapes), output and what
-    follows it.
+    follows it, outputs' names only where there are several.
     Raises :class:`NetworkError`, naming the node, when shapes, order or values do not fit.
     """
 
@@ -293,8 +277,7 @@ class Network:
             sizes[node.name] = node.size
         if self.output not in sizes or self.output == INPUT:
             raise NetworkError(f"the output '{self.output}' is not a node of the network")
-        if self.signature.tail not in ("", *TAILS):
-            raise NetworkError(f"the tail '{self.signature.tail}' is unknown; there are: {', '.join(TAILS)}")
+        object.__setattr__(self, "signature", self.signature.fitted(self.output_size))
         shape = self.signature.input_shape or (self.input_size,)
         if int(np.prod(shape)) != self.input_size:
             raise NetworkError(f"the input shape {shape} does not hold {self.input_size} values")
@@ -370,26 +353,36 @@ class Network:
         return np.result_type(np.float32, *kinds)
 
     @property
+    def _weighed(self) -> Iterator[tuple[Affine, LinearMap]]:
+        """The maps that a model stores, each with its node: what only puts several outputs side by side is none."""
+        several = len(self.signature.outputs) > 1
+        for node in self.nodes:
+            if isinstance(node, Affine):
+                beside = several and node.name == self.output
+                yield from ((node, linear) for linear in node.maps if not (beside and linear.places))
+
+    @property
     def connections(self) -> int:
         """How many weights the network stores, biases apart."""
-        return sum(m.weights for node in self.nodes if isinstance(node, Affine) for m in node.maps)
+        return sum(linear.weights for _, linear in self._weighed)
 
     @property
     def parameters(self) -> int:
-        """How many weights and biases the network stores; a channel has one bias."""
-        return self.connections + sum(node.shape[0] if node.shape else node.size for node in self.nodes
-                                      if isinstance(node, Affine))  # fmt: skip
+        """How many weights and biases the network stores; a channel has one bias, a mere selection none."""
+        affine = [node for node in self.nodes if isinstance(node, Affine)]
+        storing = [node for node in affine if node.bias.any() or any(m.weights for m in node.maps)]
+        return self.connections + sum(node.shape[0] if node.shape else node.size for node in storing)
 
     @property
     def nonzeros(self) -> int:
         """How many of the stored weights are not zero."""
-        affine = (node for node in self.nodes if isinstance(node, Affine))
-        return sum(int(np.count_nonzero(array)) for node in affine for array in node.weights[:-1])
+        arrays = (array for _, linear in self._weighed for array in linear.arrays().values() if array.dtype.kind == "f")
+        return sum(int(np.count_nonzero(array)) for array in arrays)
 
     @property
     def operations(self) -> int:
         """How many multiplications by a weight one input takes."""
-        return sum(m.products for node in self.nodes if isinstance(node, Affine) for m in node.maps)
+        return sum(linear.products for _, linear in self._weighed)
 
     @property
     def inner_connections(self) -> int:
@@ -398,8 +391,7 @@ class Network:
         for node in self.nodes:
             if isinstance(node, Relu) or behind.intersection(sources_of(node)):
                 behind.add(node.name)
-        affine = (node for node in self.nodes if isinstance(node, Affine) and node.name in behind)
-        return sum(m.weights for node in affine for m in node.maps)
+        return sum(linear.weights for node, linear in self._weighed if node.name in behind)
 
     @property
     def units(self) -> int:
@@ -413,7 +405,7 @@ class Network:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Input, every hidden ReLU layer, output: channels where a layer has them, else units."""
+        """Input, every hidden ReLU layer, output: channels where a layer has them, else units; all outputs together."""
         shapes = ((self.affine(relu.source).shape or (relu.size,)) for relu in self.relus if relu.name != self.output)
         return (self.input_size, *(shape[0] for shape in shapes), self.output_size)
 
@@ -467,8 +459,7 @@ class Network:
                 arrays = (node.bias,)
             for array in arrays:
                 digest.update(array.dtype.str.encode() + np.ascontiguousarray(array).tobytes())
-        if self.signature.tail:
-            digest.update(json.dumps(["tail", self.signature.tail]).encode())
+        digest.update(ending_digest([output.described for output in self.signature.outputs]))
         return digest.hexdigest()
 
     def evaluate(self, x: Any, dtype: Any = np.float64) -> FloatArray:

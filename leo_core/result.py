@@ -173,12 +173,13 @@ class CompressionResult:
 
         A class is the largest output (before a softmax). For each input, intervals proved to hold the outputs as run
         decide, of the original and of the result; neither δ nor the domain is needed. ``inputs``: examples × …, numbers
-        of the dtype or rounded to it. None for a single output, which has no class.
+        of the dtype or rounded to it. None where there is no class: for a single number, or several outputs.
 
         Raises :class:`FormatError` when the inputs do not fit the network.
         """
         points = inputs_of(inputs, self.original.input_size)
-        if self.original.output_size < 2:
+        output, *others = self.original.signature.outputs
+        if output.size < 2 or output.axis is not None or others:
             return None
         was, now = (certain_class(net, points, net.dtype) for net in (self.original, self.network))
         return float(np.mean((was == now) & (was >= 0)))

@@ -17,13 +17,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from leo_core.checker.maps import read_map
 from leo_core.checker.networks import Net, checksum, keep
 from leo_core.checker.networks import Node as CheckedNode
 from leo_core.errors import FormatError, LeoError, OutputError
 from leo_core.linear import KINDS, LinearMap, kind_of
-from leo_core.network import Affine, Network, Node, Origin, Own, Relu, Rounding, Signature
+from leo_core.network import Affine, Network, Node, Origin, Output, Own, Relu, Rounding, Signature
 
-VERSION = 1
+VERSION = 2
+#: Version 1 had one output.
+_READ = (1, VERSION)
 _HEADER = "header.json"
 _DTYPES = ("<f4", "<f8", "<i8")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed date, so that equal networks give equal files
@@ -43,9 +46,8 @@ def save(network: Network, path: str | Path) -> None:
         "output": network.output,
         "signature": {
             "input": [signature.input_name, list(signature.input_shape)],
-            "output": [signature.output_name, list(signature.output_shape)],
+            "outputs": [output.described for output in signature.outputs],
             "dtype": signature.dtype,
-            **({"tail": signature.tail} if signature.tail else {}),
         },
         "nodes": [_describe(node, arrays) for node in network.nodes],
     }
@@ -108,10 +110,13 @@ def as_checked(network: Network) -> Net:
         if isinstance(node, Relu):
             nodes.append(CheckedNode(node.name, (node.source,), (), node.slope, node.slope, True))
         else:
-            matrices = tuple(linear.dense().astype(np.float64) for linear in node.maps)
+            maps = tuple(
+                read_map(kind_of(linear), linear.arrays(), linear.rows, linear.columns) for linear in node.maps
+            )
             bias = node.bias.astype(np.float64)
-            nodes.append(CheckedNode(node.name, node.sources, matrices, bias, bias, False))
-    return Net(network.input_size, tuple(nodes), network.output, network.digest, network.signature.tail)
+            nodes.append(CheckedNode(node.name, node.sources, maps, bias, bias, False))
+    outputs = tuple(output.described for output in network.signature.outputs)
+    return Net(network.input_size, tuple(nodes), network.output, network.digest, outputs)
 
 
 def _require_bounded(archive: zipfile.ZipFile, file_size: int) -> None:
@@ -127,8 +132,8 @@ def _header(archive: zipfile.ZipFile) -> dict[str, Any]:
     if not isinstance(header, dict) or header.get("format") != "leo":
         raise FormatError("not a LEO file")
     version = header.get("version")
-    if version != VERSION:
-        raise FormatError(f"LEO file version {version!r}, but this release reads version {VERSION}; update LEO")
+    if version not in _READ:
+        raise FormatError(f"LEO file version {version!r}, but this release reads up to version {VERSION}; update LEO")
     return header
 
 
@@ -203,17 +208,16 @@ def _network(content: Mapping[str, Any], arrays: _Arrays) -> Network:
             nodes.append(Affine(name, sources, maps, arrays[item["bias"]], origin, shape, own))
         else:
             raise FormatError(f"a node of the unknown kind {item['kind']!r}")
-    (input_name, input_shape), (output_name, output_shape) = (
-        content["signature"]["input"],
-        content["signature"]["output"],
-    )
+    described = content["signature"]
+    input_name, input_shape = described["input"]
+    outputs = described.get("outputs")
+    if outputs is None:
+        outputs = [[*described["output"], described.get("tail", ""), None]]
     signature = Signature(
         _text(input_name),
         tuple(map(_integer, input_shape)),
-        _text(output_name),
-        tuple(map(_integer, output_shape)),
-        _dtype(content["signature"]["dtype"]),
-        _text(content["signature"].get("tail", "")),
+        tuple(_output(*output) for output in outputs),
+        _dtype(described["dtype"]),
     )
     return Network(_integer(content["input_size"]), tuple(nodes), _text(content["output"]), signature)
 
@@ -226,6 +230,10 @@ def _map(described: Mapping[str, Any], arrays: _Arrays) -> LinearMap:
         raise FormatError(f"a linear map of the unknown kind {described['kind']!r}; update LEO")
     linear: LinearMap = KINDS[described["kind"]](**given)
     return linear
+
+
+def _output(name: Any, shape: Any, tail: Any, axis: Any) -> Output:
+    return Output(_text(name), tuple(map(_integer, shape)), _text(tail), None if axis is None else _integer(axis))
 
 
 def _dtype(value: Any) -> str:

@@ -27,6 +27,7 @@ from leo_core.network import (
     Network,
     Node,
     Origin,
+    Output,
     Own,
     Relu,
     Signature,
@@ -123,7 +124,7 @@ class Graph:
         self._numbers: dict[str, tuple[Mapping[str, Array], float]] = {}
         #: How many ReLUs stand for layers that are none: clips, absolute values, maxima.
         self.added = 0
-        self._tails: dict[str, tuple[str, Value]] = {}
+        self._tails: dict[str, tuple[str, Value, int | None]] = {}
         self._convolves = False
 
     def given(self, shape: Sequence[int]) -> Value:
@@ -358,41 +359,51 @@ class Graph:
     def cut(self, name: str, value: Value, axis: int = -1) -> Value:
         """Note one of :data:`leo_core.network.TAILS`, which stays outside the network; its result may only be output.
 
-        ``axis`` is that of a softmax: it must hold all values of an example.
+        ``axis`` is that of a softmax.
         """
-        size = self.split(value, value.index.reshape(-1, 1)).order.shape[1]
+        self.split(value, value.index.reshape(-1, 1))
         ndim = value.index.ndim
-        if name not in TAILS or (name not in _ELEMENTWISE and (not ndim or value.index.shape[axis % ndim] != size)):
+        if name not in TAILS or (name not in _ELEMENTWISE and not ndim):
             raise Refused(_only_at_the_end(name))
         if name not in _ELEMENTWISE:
-            self.split(value, np.moveaxis(value.index, axis, -1).reshape(-1, size))  # no two examples together
+            length = value.index.shape[axis % ndim]
+            self.split(value, np.moveaxis(value.index, axis, -1).reshape(-1, length))  # no two examples together
         marker = f"\0{name}{len(self._tails)}"  # no node's name
-        self._tails[marker] = name, value
+        self._tails[marker] = name, value, None if name in _ELEMENTWISE else axis % ndim
         return Value(marker, np.arange(value.index.size).reshape(value.index.shape))
 
     def imported(
-        self, where: str, result: Tensor, origin: Origin, signature: Signature, notes: tuple[str, ...] = ()
+        self,
+        where: str,
+        results: Sequence[Tensor],
+        origins: Sequence[Origin],
+        signature: Signature,
+        notes: tuple[str, ...] = (),
     ) -> Imported:
-        """The network that computes ``result``, with everything a user should be told.
+        """The network that computes ``results``, the outputs of ``signature``, with everything a user should be told.
 
-        The signature's output shape is that of ``result`` without its batch axis, where it has one.
-        Raises :class:`UnsupportedModelError` where a tail is not the last thing done, or where the result is not one
-        row for every example.
+        The shape of an output is that of its result without the batch axis, where it has one; what it ends in is filled
+        in here. ``origins`` are those of nodes that only put an output together.
+        Raises :class:`UnsupportedModelError` where a tail is not the last thing done, or where a result is not one row
+        for every example.
         """
+        outputs, values = [], []
         try:
-            tail, value = self._last(result)
-            if not isinstance(value, Value):
-                value = self.constant(origin, value)
-            name = self._whole(origin, value)
+            for result, output, origin in zip(results, signature.outputs, origins, strict=True):
+                finished, value = self._last(result, output)
+                outputs.append(finished)
+                values.append(value if isinstance(value, Value) else self.constant(origin, value))
+            name = self._whole(origins[0], values[0] if len(values) == 1 else self._beside(origins[0], values))
         except Refused as reason:
             raise UnsupportedModelError(where, [str(reason)]) from None
+        signature = replace(signature, outputs=tuple(outputs))
         nodes, name = biased(reachable(self.nodes, name), name, {*self.rounding, *self.loose})
-        network = Network(self.input_size, nodes, name, replace(signature, tail=tail))
+        network = Network(self.input_size, nodes, name, signature)
         kept = {node.name for node in nodes}
         rounding, loose = ({name: found[name] for name in found.keys() & kept} for found in (self.rounding, self.loose))
         if self._convolves:  # in deep networks on images a rounding would come to more than any tolerance
             network, rounding = network.with_nodes(*map(self._with_own, network.nodes)), {}
-        return Imported(network, (*notes, *self._notes(tail)), rounding, loose=loose)
+        return Imported(network, (*notes, *self._notes(network.signature.ending)), rounding, loose=loose)
 
     def _with_own(self, node: Node) -> Node:
         """A node that was rounded, with the numbers of its layer."""
@@ -407,14 +418,40 @@ class Graph:
         own = Own(self.rounding[node.name], self.loose.get(node.name, nothing), numbers, epsilon)
         return replace(node, own=own)
 
-    def _last(self, result: Tensor) -> tuple[str, Tensor]:
-        """(the tail, or an empty text; the tensor that goes into it)."""
+    def _last(self, result: Tensor, output: Output) -> tuple[Output, Tensor]:
+        """(an output with the tail that ``result`` is of, if any; the tensor that goes into it)."""
         if not isinstance(result, Value) or result.node not in self._tails:
-            return "", result
-        name, value = self._tails[result.node]
-        if not is_identity(result.index, value.index.size):
-            raise Refused(_only_at_the_end(name))
-        return name, Value(value.node, value.index.reshape(result.index.shape))
+            return output, result
+        name, value, axis = self._tails[result.node]
+        before = Value(value.node, value.index.ravel()[result.index])
+        if axis is None:
+            return replace(output, tail=name), before
+        along = _along(name, output.shape, result.index, np.moveaxis(_counted(value.index), axis, -1))
+        return replace(output, tail=name, axis=along), before
+
+    def _beside(self, origin: Origin, values: Sequence[Value]) -> Value:
+        """Several outputs as one tensor: of each example all values, one output after the other."""
+        if self.batch > 1 and any(value.index.shape[:1] != (self.batch,) for value in values):
+            raise Refused(_NOT_ROWS)
+        nodes = list(dict.fromkeys(value.node for value in values))
+        rows = [value.index.reshape(self.batch, -1) for value in values]
+        index = np.concatenate(rows, axis=1)
+        if len(nodes) == 1:
+            return Value(nodes[0], index)
+        places = [np.full(row.shape, nodes.index(value.node)) for row, value in zip(rows, values, strict=True)]
+        which = np.concatenate(places, axis=1)
+        split = self.gathered({i: Value(name, index) for i, name in enumerate(nodes)}, which, index.ravel())
+        of, units = split.reads.T
+        maps = [
+            Sparse(
+                np.ones(np.count_nonzero(of == i), np.float32),
+                units[of == i],
+                np.concatenate([[0], np.cumsum(of == i)]),
+                columns=self.size(name),
+            )
+            for i, name in enumerate(nodes)
+        ]
+        return self.affine(origin, nodes, maps, np.zeros(len(of), np.float32), split, which.shape)
 
     def _whole(self, origin: Origin, value: Value) -> str:
         """The name of a node that holds just the elements of ``value``, row by row an example."""
@@ -426,12 +463,12 @@ class Graph:
             return value.node
         return self.pick(origin, value).node
 
-    def _notes(self, tail: str) -> tuple[str, ...]:
+    def _notes(self, ending: str) -> tuple[str, ...]:
         notes = []
         if self.added:
             notes.append(f"{self.added} ReLUs stand for layers that are none (clips, absolute values, maxima), exactly")
-        if tail:
-            notes.append(f"the {tail} at the end is kept outside and put back; the change is of what enters it")
+        if ending:
+            notes.append(f"the {ending} at the end is kept outside and put back; the change is of what enters it")
         return tuple(notes)
 
     def size(self, name: str) -> int:
@@ -465,7 +502,7 @@ def for_any_batch(lower: Callable[[int], Imported], where: str, input_size: int)
     if isinstance(few, LeoError) or isinstance(many, LeoError) or _differ(few.network, many.network):
         raise UnsupportedModelError(where, [f"{MIXES}: the number of examples itself changes what it computes"])
     single = None if isinstance(alone, LeoError) else alone.network
-    if single != few.network or single.signature.tail != few.network.signature.tail:
+    if single != few.network:
         raise UnsupportedModelError(where, [f"{MIXES}: {ALONE}"])
     return few
 
@@ -520,7 +557,32 @@ def reading(node: Node, renamed: Mapping[str, str]) -> Node:
 
 
 def _only_at_the_end(name: str) -> str:
-    return f"a {name} has no affine + ReLU form; only one at the end, over all values of an example, is kept outside"
+    return f"a {name} has no affine + ReLU form; only one at the end, along an axis of an output, is kept outside"
+
+
+def _along(name: str, shape: tuple[int, ...], index: Array, groups: Array) -> int | None:
+    """The axis of an output's shape that a softmax was taken along, None for all of it.
+
+    ``index`` are the softmax's values that the output holds, ``groups`` (…, length) those that it takes together. They
+    may have been moved since, group by group.
+    """
+    length, group = groups.shape[-1], np.empty(groups.size, np.int64)
+    group[groups.reshape(-1, length)] = np.arange(groups.size // max(1, length))[:, None]
+    rows = index.reshape(-1, *shape)
+    axes: list[int | None] = [None, *range(len(shape))]
+    for axis in axes:
+        together = rows.reshape(len(rows), -1) if axis is None else np.moveaxis(rows, axis + 1, -1)
+        if together.shape[-1] == length:
+            together = np.sort(together.reshape(-1, length), axis=1)
+            of = group[together]
+            if (of == of[:, :1]).all() and (np.diff(together, axis=1) > 0).all():
+                return axis
+    raise Refused(f"a {name} is kept outside where it is taken along one axis of an output, which is of shape {shape}")
+
+
+def _counted(array: Array) -> Array:
+    """The places of an array's elements, in its shape."""
+    return np.arange(array.size).reshape(array.shape)
 
 
 def is_identity(index: NDArray[np.int64], size: int) -> bool:

@@ -27,7 +27,7 @@ from leo_core.milp.solver import Solver
 from leo_core.network import INPUT, Network, sources_of
 from leo_core.search.evidence import Claim, uncut
 from leo_core.search.prover import Prover
-from leo_core.stability.verdict import LayerStability, Method, StabilityMap, State
+from leo_core.stability.verdict import Channels, LayerStability, Method, StabilityMap, State
 from leo_core.storage import as_checked
 
 Array = NDArray[np.float64]
@@ -119,6 +119,13 @@ class _Layer:
     def tighten(self) -> None:
         """Bounds by optimised slopes, where they gain enough: later layers rest on them."""
         low, high = self.region[self._target]
+        if (
+            self._known.channels is not None
+        ):  # too many units for that; where the engine's own are better, those are had
+            gain = _GAIN * (high[0] - low[0])
+            above, below = high[0] > self._known.upper + gain, low[0] < self._known.lower - gain
+            self._adapt([(int(u), sign) for sign, far in ((1, above), (-1, below)) for u in np.flatnonzero(far)])
+            return
         units = np.flatnonzero((low[0] < 0) & (high[0] > 0))
         if not len(units) or set(sources_of(self._network[self._target])) == {INPUT}:
             return
@@ -148,6 +155,9 @@ class _Layer:
             if tree is not None and tree not in tried and not self._budget.expired:
                 tried.add(tree)
                 self._take(tree)
+        if self._known.channels is not None:
+            self._adapt(self._open())
+            return
         missing = self._open()
         if not missing or self._budget.expired:
             return
@@ -161,6 +171,14 @@ class _Layer:
             return
         finally:
             prover.close()
+
+    def _adapt(self, claims: list[Claim]) -> None:
+        """Bounds by adaptive slopes, which need no multipliers: all that is written is for which units."""
+        for chunk in upto(self._network, self._target).chunks(len(claims)):
+            if self._budget.expired:
+                return
+            tree = uncut(claims[chunk], {})
+            self._add(tree, proved_bounds(self._net, self._target, self.region, tree))
 
     def give_up(self) -> int:
         """Stable verdicts without evidence become undecided; how many there were."""
@@ -176,9 +194,22 @@ class _Layer:
         lower = np.where(low >= 0, np.maximum(low - spare, 0.0), low - spare)
         upper = np.where(high <= 0, np.minimum(high + spare, 0.0), high + spare)
         seen = {unit: pair for unit, pair in self._known.witnesses.items() if self._state[unit] == State.UNSTABLE}
-        return LayerEvidence(
-            tuple(self._trees), LayerStability(self._known.relu, self._state, self._method, lower, upper, seen)
-        )
+        channels = self._channels(lower, upper)
+        stability = LayerStability(self._known.relu, self._state, self._method, lower, upper, seen, channels=channels)
+        return LayerEvidence(tuple(self._trees), stability)
+
+    def _channels(self, lower: Array, upper: Array) -> Channels | None:
+        """Of the channels that were constant, those that are so between these bounds."""
+        known = self._known.channels
+        if known is None:
+            return None
+        constant, region = known.constant.copy(), {self._target: (lower[None], upper[None])}
+        for relu in self._net.rectified[self._target]:
+            least, most = (side[0] for side in bounds.values_of(self._net, region, relu.name))
+            roundoff = 0.5 * float(np.finfo(self._network.dtype).eps)
+            alike = most - least <= roundoff * np.minimum(np.abs(least), np.abs(most))
+            constant &= alike.reshape(len(constant), -1).all(axis=1)
+        return replace(known, constant=constant)
 
     def _open(self) -> list[Claim]:
         """The claims of stable verdicts, other than trusted ones, that no bound shows."""

@@ -6,7 +6,7 @@ import json
 import math
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, final
@@ -20,11 +20,13 @@ from leo_core.checker import networks
 from leo_core.checker.bounds import limited
 from leo_core.checker.difference import Difference, Roles
 from leo_core.checker.trees import describe
-from leo_core.errors import OutputError
-from leo_core.network import Network
+from leo_core.errors import NetworkError, OutputError
+from leo_core.network import Affine, Network
 from leo_core.rewrite import Rewritten
 from leo_core.storage import as_checked, write_archive
 from leo_core.tails import named
+
+Indices = NDArray[np.int64]
 
 #: A claimed deviation is this much larger than proved: another machine rounds differently.
 _SPARE = 2.0**-30
@@ -45,11 +47,16 @@ class Certificate:
 @final
 @dataclass(frozen=True, eq=False)
 class Account:
-    """All that a certificate of a compression rests on."""
+    """All that a certificate of a compression rests on.
+
+    ``origins`` says, by affine node of the rewritten network that no ReLU reads, which units of the original's node of
+    that name its own are; where it says nothing, they are all of them, or those that a map of one to one leads to.
+    """
 
     original: Network
     evidence: Evidence
     rewritten: Rewritten
+    origins: Mapping[str, Indices] = field(default_factory=dict)
 
     def certificate(self, compressed: Network) -> Certificate:
         """The certificate for the rewritten network as it was read from a file.
@@ -58,7 +65,7 @@ class Account:
 
         Raises :class:`OutputError` where the ReLU layers of ``compressed`` are not those of the rewritten network.
         """
-        known = _roles(self.rewritten, compressed)
+        known = _roles(self.rewritten, compressed, _affine_origins(self.original, self.rewritten, self.origins))
         nets = as_checked(self.original), as_checked(compressed)
         claimed = self.rewritten.deviation
         with np.errstate(all="ignore"):
@@ -70,7 +77,30 @@ class Account:
         return Certificate(self.original, compressed, self.evidence, known, deviation)
 
 
-def _roles(rewritten: Rewritten, compressed: Network) -> Roles:
+def _affine_origins(original: Network, rewritten: Rewritten, given: Mapping[str, Indices]) -> dict[str, Indices]:
+    """By affine node that the rewritten network shares with the original: which of its units each unit is, where known.
+
+    A node that reads another one to one has the same units: a batch norm those of its convolution.
+    """
+    nodes = [node for node in rewritten.network.nodes if isinstance(node, Affine) and node.name in original]
+    found = {**given, **{node.name: rewritten.facts.units[node.name].origin for node in nodes
+                         if node.name in rewritten.facts.units}}  # fmt: skip
+    for node in nodes:
+        if node.size == original.size(node.name):
+            found.setdefault(node.name, np.arange(node.size))
+    pairs = [
+        (node.name, source)
+        for node in nodes
+        for source, linear in node.reads
+        if source in original and original.size(source) == original.size(node.name) and linear.scaling() is not None
+    ]
+    for known, other in [*pairs[::-1], *((source, name) for name, source in pairs)]:
+        if known in found:
+            found.setdefault(other, found[known])
+    return found
+
+
+def _roles(rewritten: Rewritten, compressed: Network, origins: Mapping[str, Indices]) -> Roles:
     facts = rewritten.facts
     sizes = [[relu.size for relu in network.relus] for network in (rewritten.network, compressed)]
     if sizes[0] != sizes[1]:
@@ -78,18 +108,30 @@ def _roles(rewritten: Rewritten, compressed: Network) -> Roles:
             f"no certificate: the file's ReLU layers, {sizes[1]}, are not those of the rewritten network, {sizes[0]}; "
             "write a .leo file"
         )
-    tails = rewritten.network.signature.tail, compressed.signature.tail
-    if tails[0] != tails[1]:
-        raise OutputError(
-            f"no certificate: the file ends in {named(tails[1])}, the original in {named(tails[0])}; write a .leo file"
-        )
+    signatures = rewritten.network.signature, compressed.signature
+    try:
+        signatures[0].require_same_outputs(signatures[1])
+    except NetworkError as error:
+        raise OutputError(f"no certificate: {error}; write a .leo file") from None
+    if signatures[0].functions != signatures[1].functions:
+        was, now = (named(signature.ending) for signature in signatures)
+        raise OutputError(f"no certificate: the file ends in {now}, the original in {was}; write a .leo file")
     pairs = zip(rewritten.network.relus, compressed.relus, strict=True)
     lines = {
         name: tuple(np.array(part, kind) for part, kind in zip(zip(*found, strict=True), (np.int64, float, float)))
         for name, found in facts.lineage.lines.items()
     }
+    kept = {now.name: (old.name, facts.units[old.source].origin) for old, now in pairs}
+    nodes = [[node for node in net.nodes if isinstance(node, Affine)] for net in (rewritten.network, compressed)]
+    if [node.size for node in nodes[0]] == [node.size for node in nodes[1]]:
+        read = {relu.source for relu in rewritten.network.relus}
+        kept |= {
+            now.name: (old.name, origins[old.name])
+            for old, now in zip(*nodes, strict=True)
+            if old.name in origins and old.name not in read
+        }
     return Roles(
-        {now.name: (old.name, facts.units[old.source].origin) for old, now in pairs},
+        kept,
         facts.lineage.copies,
         lines,  # type: ignore[arg-type]
     )
@@ -123,7 +165,7 @@ def write(path: Path, certificate: Certificate, told: Mapping[str, Any]) -> None
     content = {
         "original": certificate.original.digest,
         "compressed": certificate.compressed.digest,
-        "tail": certificate.original.signature.tail,
+        "tail": certificate.original.signature.ending,
         "deviation": certificate.deviation,
         "layers": layers,
         "kept": {name: [of, keep(origin)] for name, (of, origin) in known.kept.items()},

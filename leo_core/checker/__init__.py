@@ -18,7 +18,7 @@ from .bounds import Region, bounded, limited
 from .difference import Difference, Roles
 from .environment import ieee
 from .errors import MachineError, OfAnother, Refused
-from .networks import Net, open_archive, read_network
+from .networks import Net, function_of, open_archive, read_network
 from .proofs import BATCH, proved_bounds, signs_at
 from .trees import Tree, tree_of
 
@@ -87,8 +87,17 @@ def _checked(certificate: Any, original: Any, compressed: Any, note: Note) -> Re
 
 def require_meant(f: Net, g: Net, content: Mapping[str, Any]) -> None:
     """Raises :class:`Refused` where the certificate is of other networks, or the two end in different functions."""
-    if f.tail != g.tail:
-        ends = " and ".join(f"{what} in {net.tail or 'none'}" for net, what in ((f, "original"), (g, "compressed")))
+    names: list[list[str]] = [[output[0] for output in net.outputs] for net in (f, g)]
+    if names[0] != names[1] and sorted(names[0]) == sorted(names[1]):
+        first, second = (", ".join(found) for found in names)
+        raise Refused(f"the networks give their outputs in different orders: {first} and {second}")
+    functions: list[list[Any]] = [[function_of(output) for output in net.outputs] for net in (f, g)]
+    if functions[0] != functions[1]:
+        sizes = ["+".join(str(size) for size, *_ in found) for found in functions]
+        ends = " and ".join(
+            f"{what}, of {size} values, in {net.tail or 'none'}"
+            for net, what, size in zip((f, g), ("original", "compressed"), sizes)
+        )
         raise Refused(f"the networks end in different functions (softmax, say) of their outputs: the {ends}")
     for net, what in ((f, "original"), (g, "compressed")):
         if net.tail and content[what] == net.before_tail:

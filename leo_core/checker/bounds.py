@@ -8,13 +8,14 @@ from behind and ν = y for any y (plus what a collects itself),
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from .errors import Refused
+from .maps import Map
 from .networks import Net, Node
 from .numbers import TINY, gamma, like, put, times, upwards
 
@@ -48,24 +49,42 @@ def reach(net: Net, region: Region, name: str) -> Array:
 def rounding_weight(net: Net, node: Node, region: Region) -> tuple[Array, float]:
     """|W| max|h| + |b| per unit: what a product with it may round, per unit of price; and the sum of max|h|."""
     ends = [reach(net, region, source) for source in node.sources]
-    total = np.abs(node.bias) + sum(a @ end for a, end in zip(node.absolute, ends, strict=True))
+    total = np.abs(node.bias) + sum(
+        linear.absolute.apply(end[None])[0] for linear, end in zip(node.maps, ends, strict=True)
+    )
     return total + (sum(len(end) for end in ends) + 4) * TINY, float(sum(end.sum() for end in ends))
 
 
 def interval(net: Net, node: Node, region: Region) -> tuple[Array, Array, Array]:
     """(lower, upper, rounding in them) of an affine node from the bounds of what it reads."""
-    middle, spread, size, terms = node.bias, np.zeros(node.size), np.abs(node.bias), 8
+    return spanned([(m, *values_of(net, region, s)) for s, m in zip(node.sources, node.maps, strict=True)], node.bias)
+
+
+def spanned(parts: Sequence[tuple[Map, Array, Array]], bias: Array) -> tuple[Array, Array, Array]:
+    """(lower, upper, rounding in either) of Σ A h + b on each of some boxes l ≤ h ≤ u, by the signs of entries.
+
+    The largest is A⁺ u − A⁻ l + b: what only pushes down is not in it, nor in its rounding, however far it reaches.
+    """
+    count = len(parts[0][1]) if parts else 1
+    sums = np.stack([np.broadcast_to(bias, (count, len(bias)))] * 2)
+    sizes, terms = np.abs(sums), 8 + sum(linear.terms for linear, _, _ in parts)
     with np.errstate(invalid="ignore", over="ignore"):
-        for source, matrix, absolute in zip(node.sources, node.matrices, node.absolute, strict=True):
-            low, high = values_of(net, region, source)
-            centre = low + 0.5 * (high - low)
-            radius = np.nextafter(np.maximum(high - centre, centre - low), np.inf) @ absolute.T
-            middle, spread = middle + centre @ matrix.T, spread + radius
-            size = size + np.abs(centre) @ absolute.T + radius
-            terms += matrix.shape[1]
-        error = size * gamma(terms) + (terms + 8) * TINY
-        low, high = np.nextafter(middle - spread - error, -np.inf), np.nextafter(middle + spread + error, np.inf)
-    return np.where(low < np.inf, low, -np.inf), np.where(high > -np.inf, high, np.inf), error
+        for linear, low, high in parts:
+            ends = np.stack([low, high])
+            above, below = (side.apply(ends) for side in linear.sides())
+            sums = sums + (above - below[::-1])
+            if (ends < 0).any():
+                above, below = (side.apply(np.abs(ends)) for side in linear.sides())
+            sizes = sizes + (above + below[::-1])
+        errors = sizes * gamma(terms) + (terms + 8) * TINY
+        low, high = np.nextafter(sums[0] - errors[0], -np.inf), np.nextafter(sums[1] + errors[1], np.inf)
+    low, high = np.where(low < np.inf, low, -np.inf), np.where(high > -np.inf, high, np.inf)
+    if (still := sizes == np.abs(bias)).any():  # perhaps all its products are with zeros: then it is the bias itself
+        for linear, *box in parts:
+            above, below = (side.support().apply((np.stack(box) != 0) * 1.0) for side in linear.sides())
+            still &= above + below[::-1] == 0
+        low, high, errors = np.where(still[0], bias, low), np.where(still[1], bias, high), np.where(still, 0.0, errors)
+    return low, high, errors
 
 
 def upper_bound(
@@ -93,7 +112,7 @@ def upper_bound(
         nu, passed = flows.pop(node.name, None), ahead.pop(node.name, None)
         if nu is None and passed is None:
             continue
-        terms = sums + node.size + sum(matrix.shape[1] for matrix in node.matrices)
+        terms = sums + node.size + (sum(node.columns) if node.name in tilts else node.terms)
         weight, entering = rounding_weight(net, node, region) if rounded else (np.zeros(node.size), 0.0)
         if passed is not None:
             low, high = (like(side[of], price) for side in region[node.name])
@@ -118,8 +137,8 @@ def upper_bound(
                 limit = reach(net, region, node.name)
                 slack += gamma(terms) * ((size + np.abs(own)) @ limit) + terms * TINY * (1 + limit.sum())
         total = total + times(nu, node.bias[:, None])[:, 0]
-        for source, matrix in zip(node.sources, node.matrices, strict=True):
-            put(flows, source, times(nu, matrix))
+        for source, linear in zip(node.sources, node.maps, strict=True):
+            put(flows, source, linear.back(nu))
         if rounded:
             slack += gamma(terms) * (np.abs(nu) @ weight) + terms * TINY * (1 + entering)
     total = total + most(flows.get("input"), region, of, total)
@@ -163,9 +182,9 @@ def tilted(
     if not share >= 0:
         raise Refused("a tilt with a negative share")
     on, off = share * like(node.bias, slope)[unit], slope[0] * 0
-    for source, matrix, part in zip(node.sources, node.matrices, by_source(node, slope), strict=True):
+    for source, linear, part in zip(node.sources, node.maps, by_source(node, slope), strict=True):
         low, high = (like(side[of], slope) for side in values_of(net, region, source))
-        rest = share * like(matrix[unit], slope) - part
+        rest = share * like(linear.row_alone(unit), slope) - part
         on = on + np.maximum(rest * low, rest * high).sum(axis=1)
         off = off + np.maximum(-part * low, -part * high).sum(axis=1)
         put(flows, source, np.broadcast_to(part, low.shape))
@@ -174,7 +193,7 @@ def tilted(
 
 def by_source(node: Node, row: Array) -> list[Array]:
     """A row over all that a node reads, cut into one for each source."""
-    return np.split(row, np.cumsum([matrix.shape[1] for matrix in node.matrices])[:-1])
+    return np.split(row, np.cumsum(node.columns)[:-1])
 
 
 def tightened(net: Net, node: Node, region: Region, changed: Array | None = None) -> Region:
@@ -183,7 +202,7 @@ def tightened(net: Net, node: Node, region: Region, changed: Array | None = None
     if node.name in region:
         low, high = np.fmax(low, region[node.name][0]), np.fmin(high, region[node.name][1])
     region = {**region, node.name: (low, high)}
-    if node.name not in net.rectified or set(node.sources) == {"input"}:
+    if node.name not in net.rectified or set(node.sources) == {"input"} or not net.affords(2 * node.size):
         return region
     crossing = (low < 0) & (high > 0)
     rows, units = np.nonzero(crossing if changed is None else crossing & changed[:, None])
@@ -211,18 +230,19 @@ def one_hot(units: Array, size: int, sign: Any = 1.0) -> Array:
 def exact_extreme(net: Net, node: Node, region: Region, unit: int, sign: int) -> Fraction:
     """The exact largest value of sign·unit over the bounds of what the node reads."""
     total = sign * Fraction(float(node.bias[unit]))
-    for source, matrix in zip(node.sources, node.matrices, strict=True):
+    for source, linear in zip(node.sources, node.maps, strict=True):
         low, high = (side[0] for side in values_of(net, region, source))
-        for j in np.flatnonzero(matrix[unit]).tolist():
-            weight = sign * Fraction(float(matrix[unit, j]))
-            total += weight * Fraction(float(high[j] if weight > 0 else low[j]))
+        for j, number in zip(*linear.row(unit), strict=True):
+            weight = sign * Fraction(float(number))
+            total += weight * Fraction(float(high[j] if weight > 0 else low[j])) if weight else 0
     return total
 
 
 def bounded(net: Net, node: Node, region: Region) -> Region:
     """The one region with a node bounded; where rounding alone leaves a sign open, over the rationals."""
-    low, high, error = (side[0] for side in interval(net, node, region))
-    for sign, side in ((1, high), (-1, low)):
+    low, high, errors = interval(net, node, region)
+    low, high = low[0], high[0]
+    for sign, side, error in ((1, high, errors[1, 0]), (-1, low, errors[0, 0])):
         for unit in np.flatnonzero((sign * side > 0) & (sign * side <= 4 * error) & (error < np.inf)).tolist():
             exact = upwards(np.array([exact_extreme(net, node, region, unit, sign)], dtype=object))[0]
             side[unit] = sign * min(sign * side[unit], exact)

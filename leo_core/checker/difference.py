@@ -2,7 +2,8 @@
 
 A unit that both have differs by what its input differs, times a t in [slope, 1]; any other is a line over its interval
 [L, U], up to an error seen at L, 0 and U. So compressed − original is a linear form of the original's units and
-inputs, traced from the outputs back, plus small terms.
+inputs, traced from the outputs back, plus small terms. Before that, node by node from the inputs on, :mod:`.beside`
+says how far a unit can be from what it was: exactly zero, where nothing is gone but what is always zero.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from .beside import Match, distance
 from .bounds import (
     Region,
+    chunk,
     interval,
     one_hot,
     reach,
@@ -25,9 +28,11 @@ from .bounds import (
 )
 from .errors import Refused
 from .networks import Net, Node
-from .numbers import TINY, gamma, rational, times, upwards
+from .numbers import TINY, gamma, rational, times, two_sum, upwards
 
 Array = Any
+
+EXACTLY = 1000  # times as long do rationals take
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +40,8 @@ class Roles:
     """What became of the original's units; none of it is believed.
 
     ``kept``: by ReLU of the compressed network, the original's ReLU and, per unit, which of its units it is (−1: a new
-    one). ``copies``: by ReLU of the original, (unit, of, factor), one after the other: z_unit ≈ factor · z_of.
+    one); and so by affine node that no ReLU reads, unless all its units are those of the original's node of that name.
+    ``copies``: by ReLU of the original, (unit, of, factor), one after the other: z_unit ≈ factor · z_of.
     ``lines``: by ReLU of the original, (units, gain, offset) of units taken for a line though their sign is open.
     """
 
@@ -69,6 +75,10 @@ class Difference:
                 price[0, of] = -factor
                 apart = self.largest({node.sources[0]: self.number(price)}, {})[0]
                 self.copies.setdefault(node.name, []).append((unit, of, factor, apart))
+        if original.inputs != compressed.inputs:
+            raise Refused("the networks have different inputs or outputs")
+        inputs = np.arange(original.inputs)
+        self.known = {"input": Match("input", inputs, np.zeros(len(inputs)))}  # by node of the compressed network
         self.moved: dict[str, Array] = {}  # by ReLU of the compressed network: how far a kept unit's input is
         self.line_error: dict[str, Array] = {}  # … how far a new unit is from its input
         for node in compressed.nodes:
@@ -78,10 +88,24 @@ class Difference:
     def deviation(self) -> float:
         """The most by which an output of the two differs."""
         size = self.f.by_name[self.f.output].size
-        if size != self.g.by_name[self.g.output].size or self.f.inputs != self.g.inputs:
+        if size != self.g.by_name[self.g.output].size:
             raise Refused("the networks have different inputs or outputs")
-        one = np.eye(size)
-        return float(self.largest({self.f.output: self.number(-one)}, {self.g.output: self.number(one)}).max())
+        match = self.known.get(self.g.output)
+        if match is None or match.of != self.f.output or (match.origin != np.arange(size)).any():
+            match = Match(self.f.output, np.arange(size), np.full(size, np.inf))
+        return float(self._nearer(match, self.f.output, self.g.output).max())
+
+    def _nearer(self, match: Match, old: str, new: str) -> Array:
+        """How far each unit of ``new`` is from the one of ``old`` that it is, traced where that is affordable."""
+        found = match.apart.copy()
+        far = np.flatnonzero((match.origin >= 0) & (found > 0))
+        step = min(chunk(self.f), chunk(self.g)) if self.f.products or self.g.products else max(1, len(far))
+        if all(net.affords(len(far) * (1 if self.rounded else EXACTLY)) for net in (self.f, self.g)):
+            for units in (far[start : start + step] for start in range(0, len(far), step)):
+                here = one_hot(units, self.g.by_name[new].size)
+                there = one_hot(match.origin[units], self.f.by_name[old].size, -1.0)
+                found[units] = np.fmin(found[units], self.largest({old: self.number(there)}, {new: self.number(here)}))
+        return found
 
     def _lines(self, node: Node) -> tuple[Array, Array, Array, Array]:
         """(whether a unit is taken for a line, gain, offset, error)."""
@@ -105,24 +129,30 @@ class Difference:
     def _enter(self, node: Node) -> None:
         """Bound an affine node of the compressed network, and how far its units are from the original's."""
         low, high, _ = (side[0] for side in interval(self.g, node, self.own))
-        for relu in self.g.rectified.get(node.name, ()):
+        relus = self.g.rectified.get(node.name, ())
+        for relu in relus:
             name, origin = self.roles.kept.get(relu.name, ("", np.full(relu.size, -1)))
             kept = np.flatnonzero(origin >= 0)
             moved = np.zeros(relu.size)
             if len(kept):
                 before, old = self.f.by_name[name], origin[kept]
-                if not before.relu or len(origin) != relu.size or len(set(old.tolist())) < len(old):
+                if not before.relu:
                     raise Refused(f"the units of '{relu.name}' are not those of '{name}'")
                 if (before.slope[old] != relu.slope[kept]).any():
                     raise Refused(f"'{relu.name}' and '{name}' leak differently")
-                here, there = one_hot(kept, relu.size), one_hot(old, before.size, -1.0)
-                moved[kept] = self.largest({before.sources[0]: self.number(there)}, {node.name: self.number(here)})
-                ends = (side[0, old] for side in self.region[before.sources[0]])
+                source = before.sources[0]
+                match = self._match(node, source, origin)
+                moved = self._nearer(match, source, node.name)
+                ends = [side[0, old] for side in self.region[source]]
                 for side, end, sign in zip((low, high), ends, (-1, 1), strict=True):
                     beyond = np.where(moved[kept] > 0, np.nextafter(end + sign * moved[kept], sign * np.inf), end)
                     side[kept] = sign * np.fmin(sign * side[kept], sign * beyond)
+                self.known.setdefault(node.name, Match(source, origin, moved))
+                far = moved.copy()
+                far[kept[(high[kept] <= 0) & (ends[1] <= 0) & (relu.slope[kept] == 0)]] = 0.0  # both are always zero
+                self.known[relu.name] = Match(name, origin, far)
             new = np.flatnonzero((origin < 0) & (low < 0))
-            if len(new) and set(node.sources) != {"input"}:
+            if len(new) and set(node.sources) != {"input"} and self.g.affords(len(new)):
                 price, zero = one_hot(new, relu.size, -1.0), np.zeros(len(new), np.int64)
                 region = {**self.own, node.name: (low[None], high[None])}
                 low[new] = np.fmax(low[new], -upwards(upper_bound(self.g, node.name, price, region, zero)))
@@ -130,6 +160,23 @@ class Difference:
             drop = np.where(relu.slope == 0, 1.0, np.nextafter(1 - relu.slope, 2))
             self.line_error[relu.name] = np.where(low < 0, np.nextafter(-drop * low, np.inf), 0.0)
         self.own[node.name] = (low[None], high[None])
+        if not relus and (whose := self._whose(node)):
+            self.known[node.name] = self._match(node, *whose)
+
+    def _whose(self, node: Node) -> tuple[str, Array] | None:
+        """The affine node of the original that one of the compressed network is, as far as is known, and its units."""
+        if node.name in self.roles.kept:
+            return self.roles.kept[node.name]
+        name = self.f.output if node.name == self.g.output else node.name
+        same = name in self.f.by_name and not self.f.by_name[name].relu and self.f.by_name[name].size == node.size
+        return (name, np.arange(node.size)) if same else None
+
+    def _match(self, node: Node, name: str, origin: Array) -> Match:
+        """How far an affine node's units are from those of one of the original, by what both read."""
+        old, units = self.f.by_name[name], origin[origin >= 0]
+        if old.relu or len(origin) != node.size or len(np.unique(units)) < len(units):
+            raise Refused(f"the units of '{node.name}' are not those of '{name}'")
+        return Match(name, origin, distance(self.f, self.g, old, node, origin, self.region, self.own, self.known))
 
     def largest(self, of_f: dict[str, Array], of_g: dict[str, Array]) -> Array:
         """Per row, the most that |prices · values| is, for prices by node of the original and of the compressed."""
@@ -255,13 +302,13 @@ class _Trace:
             return
         price = flows.pop(node.name)
         if self.rounded:
-            terms = node.size + sum(matrix.shape[1] for matrix in node.matrices)
+            terms = node.size + node.terms
             weight, entering = rounding_weight(net, node, region)
             error = gamma(terms) * (np.abs(price) @ weight) + terms * TINY * (1 + entering)
             self._widen(np.where(copied(price), 0.0, error))
         self._shift(times(price, node.bias[:, None])[:, 0])
-        for source, matrix in zip(node.sources, node.matrices, strict=True):
-            self.add(net, region, flows, source, times(price, matrix))
+        for source, linear in zip(node.sources, node.maps, strict=True):
+            self.add(net, region, flows, source, linear.back(price))
 
     def shift(self, price: Array, constants: Array) -> None:
         """Prices times constants."""
@@ -306,13 +353,6 @@ class _Trace:
 
     def _gamma(self, terms: int) -> Any:
         return gamma(terms) if self.rounded else 0
-
-
-def two_sum(left: Array, right: Array) -> tuple[Array, Array]:
-    """The sum, and how far its rounding takes it (Knuth; exact)."""
-    total = left + right
-    part = total - left
-    return total, np.abs(left - (total - part)) + np.abs(right - part)
 
 
 def copied(price: Array) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,22 +15,24 @@ from typing import Any
 import numpy as np
 
 from .errors import Refused
+from .maps import Map, Taps, read_map
 
 Array = Any
 
-VERSION = 1  # of the files that networks are read from
-MOST = 2**32  # bytes that an archive may unpack to, and that the matrices of a network may take
+VERSIONS = (1, 2)  # of the files that networks are read from
+MOST = 2**32  # bytes that an archive may unpack to, and that the numbers of a network may take in float64
+PRODUCTS = 2e9  # of one node of a network with convolutions, beyond what intervals take
 TAILS = ("", "softmax", "log_softmax", "sigmoid", "tanh")  # what may follow a network, by name
 MOST_JSON = 2**27  # bytes of a header: as Python values it takes many times that
 
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """An affine node (matrices and a bias), or a ReLU (``slope`` below zero) of one."""
+    """An affine node (a map for each source, and a bias), or a ReLU (``slope`` below zero) of one."""
 
     name: str
     sources: tuple[str, ...]
-    matrices: tuple[Array, ...]
+    maps: tuple[Map, ...]
     bias: Array
     slope: Array
     relu: bool
@@ -38,24 +41,36 @@ class Node:
     def size(self) -> int:
         return len(self.slope if self.relu else self.bias)
 
-    @cached_property
-    def absolute(self) -> tuple[Array, ...]:
-        return tuple(np.abs(matrix) for matrix in self.matrices)
+    @property
+    def terms(self) -> int:
+        """The most products in one unit's sum."""
+        return sum(linear.terms for linear in self.maps)
+
+    @property
+    def columns(self) -> list[int]:
+        """How many values it reads of each source."""
+        return [linear.columns for linear in self.maps]
 
 
 @dataclass(frozen=True, eq=False)
 class Net:
     """Nodes in an order in which each comes after what it reads.
 
-    ``tail`` is a function that the model applies to the output, ``before_tail`` the digest without it.
+    ``outputs`` are what it gives, (name, shape, tail, axis) of each: the parts of the value of the node ``output``,
+    each with the function that the model applies to it. ``before_tail`` is the digest without them.
     """
 
     inputs: int
     nodes: tuple[Node, ...]
     output: str
     digest: str
-    tail: str = ""
+    outputs: tuple[Any, ...] = ()
     before_tail: str = ""
+
+    @property
+    def tail(self) -> str:
+        """What the outputs end in, in words."""
+        return ending(self.outputs)
 
     @cached_property
     def by_name(self) -> dict[str, Node]:
@@ -69,6 +84,16 @@ class Net:
             if node.relu:
                 found.setdefault(node.sources[0], []).append(node)
         return found
+
+    @cached_property
+    def products(self) -> int:
+        """Multiplications that one vector takes; 0 without a convolution: matrices are small enough for anything."""
+        maps = [linear for node in self.nodes for linear in node.maps]
+        return sum(linear.products for linear in maps) if any(isinstance(linear, Taps) for linear in maps) else 0
+
+    def affords(self, vectors: float) -> bool:
+        """Whether so many vectors may be taken through all of it where intervals would do, too."""
+        return vectors * self.products <= PRODUCTS
 
     def before(self, targets: Iterable[str]) -> list[Node]:
         """The nodes that the targets depend on, and they."""
@@ -121,10 +146,10 @@ def keep(array: Array, arrays: dict[str, Array]) -> str:
 def read_network(path: Any) -> Net:
     """The network in a ``.leo`` file, and the digest over all that determines its function and storage."""
     header, arrays = open_archive(path)
-    if header.get("format") != "leo" or header.get("version") != VERSION:
-        raise Refused(f"a network in no LEO file of version {VERSION}")
+    if header.get("format") != "leo" or header.get("version") not in VERSIONS:
+        raise Refused(f"a network in no LEO file of version {' or '.join(map(str, VERSIONS))}")
     content = header["content"]
-    sizes, entries = {"input": content["input_size"]}, 0
+    sizes, held = {"input": content["input_size"]}, content["input_size"]
     digest = hashlib.sha256(json.dumps([content["input_size"], content["output"]]).encode())
     nodes: list[Node] = []
     affine: set[str] = set()
@@ -137,57 +162,72 @@ def read_network(path: Any) -> Net:
         if item["name"] in sizes or not sources or any(source not in sizes for source in sources) or last.ndim != 1:
             raise Refused(f"node '{item['name']}' is out of order, or no list of units")
         digest.update(json.dumps(["Relu" if relu else "Affine", item["name"], *sources, len(last)]).encode())
-        matrices = []
-        entries += len(last) * (1 + sum(sizes[source] for source in sources))
-        if 8 * entries > MOST:  # a map of few numbers may be a large matrix
-            raise Refused("the network's matrices take more than 4 GiB")
-        for source, linear in zip(sources, () if relu else item["maps"], strict=not relu):
+        maps = []
+        described = [] if relu else item["maps"]
+        held += len(last) + sum(arrays[name].size for linear in described for name in linear["arrays"].values())
+        if type(held) is not int or 8 * held > MOST:  # before anything is converted
+            raise Refused("the network's numbers take more than 4 GiB")
+        for source, linear in zip(sources, described, strict=not relu):
             parts = {name: arrays[array] for name, array in linear["arrays"].items()}
-            matrix = dense(linear["kind"], parts, sizes[source], len(last))
-            matrices.append(matrix)
-            digest.update(json.dumps([linear["kind"], *matrix.shape]).encode())
+            maps.append(read_map(linear["kind"], parts, len(last), sizes[source]))
+            digest.update(json.dumps([linear["kind"], len(last), sizes[source]]).encode())
             for name, array in sorted(parts.items()):
                 digest.update(json.dumps([name, array.dtype.str, array.shape]).encode())
                 digest.update(np.ascontiguousarray(array).tobytes())
         digest.update(last.dtype.str.encode() + np.ascontiguousarray(last).tobytes())
         values = last.astype(np.float64)
-        if not all(np.isfinite(array).all() for array in (values, *matrices)):
+        if not np.isfinite(values).all():
             raise Refused(f"node '{item['name']}' holds numbers that are not finite")
         if relu and (sizes[sources[0]] != len(last) or (values < 0).any() or (values >= 1).any()):
             raise Refused(f"ReLU '{item['name']}' does not fit what it reads")
         if relu and sources[0] not in affine:
             raise Refused(f"ReLU '{item['name']}' does not read an affine node")
-        nodes.append(Node(item["name"], tuple(sources), tuple(matrices), values, values, relu))
+        nodes.append(Node(item["name"], tuple(sources), tuple(maps), values, values, relu))
         sizes[item["name"]] = len(last)
         affine |= set() if relu else {item["name"]}
     if content["output"] not in sizes or content["output"] == "input":
         raise Refused("the output is not a node")
-    tail, before_tail = content["signature"].get("tail", ""), digest.hexdigest()
-    if tail not in TAILS:
-        raise Refused(f"a network that ends in the unknown function '{tail}'")
-    if tail:
-        digest.update(json.dumps(["tail", tail]).encode())
-    return Net(content["input_size"], tuple(nodes), content["output"], digest.hexdigest(), tail, before_tail)
+    outputs, before_tail = outputs_of(content["signature"], sizes[content["output"]]), digest.hexdigest()
+    digest.update(ending_digest(outputs))
+    return Net(content["input_size"], tuple(nodes), content["output"], digest.hexdigest(), outputs, before_tail)
 
 
-def dense(kind: str, parts: Mapping[str, Array], columns: int, rows: int) -> Array:
-    """A stored linear map as a float64 matrix."""
-    if kind == "dense":
-        matrix = parts["matrix"].astype(np.float64)
-    elif kind == "diagonal":
-        matrix = np.diag(parts["diagonal"].astype(np.float64))
-    elif kind in ("select", "sparse"):
-        column = parts["indices"]
-        row = np.arange(rows) if kind == "select" else np.repeat(np.arange(rows), np.diff(parts["indptr"]))
-        data = np.ones(rows) if kind == "select" else parts["data"]
-        if not row.shape == column.shape == data.shape or (column < 0).any():
-            raise Refused(f"a {kind} map with entries out of place")
-        if len(np.unique(row * columns + column)) < len(column):
-            raise Refused(f"a {kind} map with two entries in one place")
-        matrix = np.zeros((rows, columns))
-        matrix[row, column] = data
+def outputs_of(signature: Mapping[str, Any], size: int) -> tuple[Any, ...]:
+    """The outputs of a model, (name, shape, tail, axis) of each, whose network gives so many values."""
+    if "outputs" not in signature:  # version 1: there is one
+        outputs: list[Any] = [(signature["output"][0], [size], signature.get("tail", ""), None)]
     else:
-        raise Refused(f"a linear map of the unknown kind '{kind}'")
-    if matrix.shape != (rows, columns):
-        raise Refused(f"a {kind} map of shape {matrix.shape} where {(rows, columns)} belongs")
-    return matrix
+        outputs = [(str(name), [int(d) for d in shape], tail, axis) for name, shape, tail, axis in signature["outputs"]]
+    for _, shape, tail, axis in outputs:
+        if tail not in TAILS:
+            raise Refused(f"a network that ends in the unknown function '{tail}'")
+        if min(shape, default=0) < 0 or not (axis is None or (type(axis) is int and 0 <= axis < len(shape))):
+            raise Refused(f"an output of the shape {shape}, with a function along axis {axis}")
+    if sum(math.prod(shape) for _, shape, _, _ in outputs) != size:
+        raise Refused(f"outputs of other sizes than the {size} values that the network gives")
+    return tuple(outputs)
+
+
+def function_of(output: Any) -> tuple[Any, ...]:
+    """What is done to an output's values: (how many, the tail), and, for one along an axis, that one's length and
+    stride."""
+    _, shape, tail, axis = output
+    along = () if axis is None else (shape[axis], math.prod(shape[axis + 1 :]))
+    return (math.prod(shape), tail, *along)
+
+
+def ending_digest(outputs: Any) -> bytes:
+    """What the outputs add to the digest: nothing for a single one without any tail."""
+    _, tail, *along = function_of(outputs[0])
+    if len(outputs) == 1 and not along:
+        return json.dumps(["tail", tail]).encode() if tail else b""
+    return json.dumps(["outputs", *([output[0], *function_of(output)] for output in outputs)]).encode()
+
+
+def ending(outputs: Any) -> str:
+    """What outputs end in, in words: 'softmax'; empty where that is nothing."""
+    said = []
+    for name, _, tail, axis in outputs:
+        whose = f" of '{name}'" if len(outputs) > 1 else ""
+        said.append(f"{tail}{whose}" + ("" if axis is None else f" along axis {axis}") if tail else "")
+    return " and ".join(filter(None, said))

@@ -42,10 +42,12 @@ def times(price: Array, matrix: Array) -> Array:
     if len(used) == 0:
         return rational(np.zeros((len(price), matrix.shape[1])))
     (left, below), (right, below_right) = whole(price[:, used]), whole(rational(matrix[used]))
-    product = left @ right
-    return np.array([Fraction(int(value), below * below_right) for value in product.ravel()], dtype=object).reshape(
-        product.shape
-    )
+    return quotients(left @ right, below * below_right)
+
+
+def quotients(values: Array, below: int) -> Array:
+    """Whole numbers over one denominator as rationals."""
+    return np.array([Fraction(int(value), below) for value in values.ravel()], dtype=object).reshape(values.shape)
 
 
 def whole(values: Array) -> tuple[Array, int]:
@@ -75,3 +77,10 @@ def upwards_of(value: Fraction) -> float:
 def put(flows: dict[str, Array], name: str, flow: Array) -> None:
     """Add to what a node collects."""
     flows[name] = flows[name] + flow if name in flows else flow
+
+
+def two_sum(left: Array, right: Array) -> tuple[Array, Array]:
+    """The sum, and how far its rounding takes it (Knuth; exact)."""
+    total = left + right
+    part = total - left
+    return total, np.abs(left - (total - part)) + np.abs(right - part)

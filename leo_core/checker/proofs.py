@@ -10,7 +10,7 @@ import numpy as np
 from .bounds import Region, chunk, interval, one_hot, tightened, upper_bound
 from .errors import Refused
 from .networks import Net, Node
-from .numbers import rational, times, upwards
+from .numbers import rational, upwards
 from .trees import EMPTY, EXACT, LEAF, PLAIN, Tree
 
 Array = Any
@@ -64,7 +64,7 @@ def require_fitting(net: Net, target: str, tree: Tree) -> None:
     ]
     for of_node in tree.tilts.values():
         for name, (units, share, slope) in of_node.items():
-            columns = sum(matrix.shape[1] for matrix in net.by_name[name].matrices)
+            columns = sum(net.by_name[name].columns)
             whole.append((units, (len(units),)))
             real += [(share, (len(units),)), (slope, (len(units), columns))]
     for kinds, arrays in (("iu", whole), ("f", real)):
@@ -134,7 +134,7 @@ def signs_at(net: Net, target: str, units: Array, points: Array) -> Array:
         values = {"input": rational(points[k : k + 1])}
         for node in plan:
             if not node.relu:
-                parts = (times(values[s], m.T) for s, m in zip(node.sources, node.matrices, strict=True))
+                parts = (linear.apply(values[s]) for s, linear in zip(node.sources, node.maps, strict=True))
                 values[node.name] = sum(parts, rational(node.bias)[None])
             else:
                 z = values[node.sources[0]]

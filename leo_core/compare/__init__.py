@@ -26,8 +26,8 @@ from leo_core.errors import NetworkError
 from leo_core.execution.budget import Budget
 from leo_core.execution.events import Listener, Note, silent
 from leo_core.milp.checked import CheckedSolver
-from leo_core.network import Network
-from leo_core.tails import TAILS, named, through
+from leo_core.network import Network, Signature
+from leo_core.tails import named, through
 
 __all__ = ["Comparison", "compare", "side_by_side"]
 
@@ -51,8 +51,8 @@ class Comparison:
         The input at which ``lower`` was evaluated exactly.
     first, second:
         What the networks give there: shape (outputs,), empty where no input was looked at.
-    tail:
-        The function that both models end in; all of this is of what enters it.
+    signature:
+        How the models look outside: all of this is of what enters the functions that their outputs end in.
     interrupted:
         Whether Ctrl-C ended the work early; what is said holds all the same.
     """
@@ -62,13 +62,18 @@ class Comparison:
     witness: Array
     first: Array = field(default_factory=lambda: np.zeros(0))
     second: Array = field(default_factory=lambda: np.zeros(0))
-    tail: str = ""
+    signature: Signature = field(default_factory=Signature)
     interrupted: bool = False
 
     @property
+    def tail(self) -> str:
+        """The functions that the outputs of both end in, in words."""
+        return self.signature.ending
+
+    @property
     def outputs_upper(self) -> float:
-        """What the models' outputs, behind the tail, differ by at most."""
-        return through(self.tail, self.upper)
+        """What the models' outputs, behind their tails, differ by at most."""
+        return max(through(output.tail, self.upper) for output in self.signature.outputs)
 
     @property
     def largest(self) -> int | None:
@@ -118,10 +123,10 @@ def compare(
         sizes = getattr(first, what), getattr(second, what)
         if sizes[0] != sizes[1]:
             raise NetworkError(f"the networks cannot be compared: {what.replace('_', ' ')} {sizes[0]} and {sizes[1]}")
-    _require_one_tail(first, second, box, seed)
-    tail = first.signature.tail
+    _require_one_ending(first, second, box, seed)
+    signature = first.signature
     if first == second:
-        return Comparison(0.0, 0.0, box.center, tail=tail)
+        return Comparison(0.0, 0.0, box.center, signature=signature)
     seen = Seen(first, second, box, listener)
     upper, interrupted = np.inf, False
     try:
@@ -132,7 +137,7 @@ def compare(
     values = (net.evaluate_exact(seen.witness)[net.output].fractions() for net in (first, second))
     with np.errstate(all="ignore"):
         left, right = (np.array([_nearest(value) for value in side]) for side in values)
-    return Comparison(seen.largest, upper, seen.witness, left, right, tail, interrupted)
+    return Comparison(seen.largest, upper, seen.witness, left, right, signature, interrupted)
 
 
 def _bounds(
@@ -171,17 +176,18 @@ def _nearest(value: Fraction) -> float:
         return math.inf if value > 0 else -math.inf
 
 
-def _require_one_tail(first: Network, second: Network, box: Box, seed: int) -> None:
-    tails = first.signature.tail, second.signature.tail
-    if tails[0] == tails[1]:
+def _require_one_ending(first: Network, second: Network, box: Box, seed: int) -> None:
+    first.signature.require_same_outputs(second.signature)
+    if first.signature.functions == second.signature.functions:
         return
+    endings = [named(net.signature.ending) for net in (first, second)]
     points = np.vstack([box.center, box.sample(np.random.default_rng(seed), _SHOWN)])
     with np.errstate(all="ignore"):
-        left, right = (TAILS[net.signature.tail].apply(net.evaluate(points)) for net in (first, second))
+        left, right = (np.hstack(net.signature.finished(net.evaluate(points))) for net in (first, second))
         at = np.unravel_index(np.nan_to_num(np.abs(left - right)).argmax(), left.shape)
     raise NetworkError(
-        f"the networks cannot be compared: the first model ends in {named(tails[0])}, the second in {named(tails[1])} "
+        f"the networks cannot be compared: the first model ends in {endings[0]}, the second in {endings[1]} "
         "(of softmax, log_softmax, sigmoid, tanh), so what comes before does not say how far apart they are: at an "
-        f"input of the domain, output {at[1]} is about {left[at]:.3g} in the first, {right[at]:.3g} in the second; "
-        "save both with the same function at the end, or both without any"
+        f"input of the domain, {first.signature.called(int(at[1]))} is about {left[at]:.3g} in the first, "
+        f"{right[at]:.3g} in the second; save both with the same function at the end, or both without any"
     )

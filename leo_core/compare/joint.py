@@ -135,7 +135,7 @@ def exceeding(joint: Network, rows: list[Side], threshold: float) -> Network:
     for row, (unit, sign) in enumerate(rows):
         matrix[row, unit] = sign
     excess = Affine(EXCESS, (DIFFERENCE,), (Dense(matrix),), np.full(len(rows), -threshold))
-    return replace(joint, nodes=(*joint.nodes, excess), output=EXCESS)
+    return Network(joint.input_size, (*joint.nodes, excess), EXCESS)
 
 
 class Seen:

@@ -142,6 +142,11 @@ class LinearMap(ABC):
         return False
 
     @property
+    def places(self) -> bool:
+        """Whether each output is an input as it is, or 0: values are put side by side."""
+        return self.picks
+
+    @property
     def is_full(self) -> bool:
         """Whether all entries are stored, zeros too: what replaces it is stored so again."""
         return False

@@ -61,6 +61,10 @@ class Sparse(LinearMap):
     def nonzeros(self) -> int:
         return int(np.count_nonzero(self._data))
 
+    @cached_property
+    def places(self) -> bool:
+        return bool((self._data == 1).all()) and bool((np.diff(self._indptr) <= 1).all())
+
     @property
     def weights(self) -> int:
         return len(self._data)

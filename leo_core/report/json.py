@@ -87,7 +87,12 @@ def comparison_json(found: Comparison) -> dict[str, Any]:
         "verdict": found.verdict,
         "largest": None
         if at is None
-        else {"output": at, "first": number_json(found.first[at]), "second": number_json(found.second[at])},
+        else {
+            "output": at,
+            "name": found.signature.called(at),
+            "first": number_json(found.first[at]),
+            "second": number_json(found.second[at]),
+        },
         "tail": found.tail,
         "outputs_upper": number_json(found.outputs_upper),
         "interrupted": found.interrupted,

@@ -138,7 +138,7 @@ def running_error_line(before: float, after: float, seen: float) -> str:
 def certain_line(share: float | None, inputs: int, dtype: str) -> str:
     """Of how many given inputs the class is certain to stay."""
     if share is None:
-        return "class certain to stay: not applicable, there is one output only"
+        return "class certain to stay: not applicable, there is no class of one number or of several outputs"
     return f"class certain to stay when both are run in {dtype}: {share:.2%} of {inputs:,} inputs"
 
 
@@ -158,7 +158,7 @@ def difference_lines(found: Comparison) -> list[str]:
     at = found.largest
     if at is None:
         return []
-    what = f"output {at}" if len(found.first) > 1 else "the output"
+    what = found.signature.called(at) if len(found.first) > 1 else "the output"
     return [
         f"at this input {what} is {found.first[at]:.9g} in A, {found.second[at]:.9g} in B"
         + (f" (before the {found.tail})" if found.tail else ""),

@@ -30,6 +30,10 @@ def fold_linear(view: View, name: str) -> Ladder | Refusal | None:
         return None
     if relu and not view.facts.units[node.name].linear(relu.slope).all():
         return None
+    if relu is None and network.output in network.readers[name] and len(network.signature.outputs) > 1:
+        last = network.affine(network.output)
+        if all(linear.places for source, linear in last.reads if source == name):
+            return None  # an output is a layer of its own, and putting them side by side stores nothing
     reads = incoming(view, node)
     block = linear_block(reads, view.facts.units[node.name], relu.slope) if relu else whole(reads)
     changed: dict[str, Affine] = {}

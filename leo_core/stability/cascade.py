@@ -46,6 +46,10 @@ FEW_INPUTS = 8
 QUICK_NODES = 1_000
 
 
+#: Products that bounds with better slopes may take for a layer behind convolutions.
+BEHIND_IMAGES = 1e11
+
+
 def decide_by_cascade(work: Work, tally: Tally) -> None:
     """Decide every ReLU of a network, recording verdicts and bounds in ``tally`` as they are found.
 
@@ -54,7 +58,7 @@ def decide_by_cascade(work: Work, tally: Tally) -> None:
     """
     network = work.network
     if has_channels(network) and not work.every_unit:
-        decide_channels(work, tally)
+        _behind_images(work, tally, decide_channels(work, tally))
         return
     starts = _Starts(work)
     region = Region.of(work.box)
@@ -76,6 +80,23 @@ def decide_by_cascade(work: Work, tally: Tally) -> None:
                 layer.dig()
                 changed = True
             region = tally.settled(node.name, layer.region)
+
+
+def _behind_images(work: Work, tally: Tally, region: Region) -> None:
+    """What is left of the layers without channels, where bounds with better slopes are cheap enough."""
+    network = work.network
+    changed = False
+    for node in network.nodes:
+        if not isinstance(node, Affine) or node.shape:
+            continue
+        if changed:
+            region = region.tightened(node.name, *bound_affine(network, node, region))
+        claims = tally.open_claims(node.name) if tally.follows(node.name) else []
+        products = 2 * SLOPES * len(claims) * upto(network, node.name).products
+        if claims and products <= BEHIND_IMAGES and not work.budget.expired:
+            layer = _Layer(work, node.name, region, tally)
+            layer.press()
+            region, changed = tally.settled(node.name, layer.region), True
 
 
 class _Starts:
@@ -121,6 +142,11 @@ class _Layer:
         self._bound_backward()
         self._look_at(sample)
         self._climb(sample)
+        self._improve_slopes()
+
+    def press(self) -> None:
+        """Better slopes, and points where they lead."""
+        self._tally.begin(self._target, *self.region.intervals[self._target])
         self._improve_slopes()
 
     def dig(self) -> None:

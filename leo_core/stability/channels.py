@@ -28,10 +28,14 @@ from leo_core.stability.work import Work
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-#: Points at random and as many corners; and as many that are the same over blocks, at each of these sizes.
-_SAMPLES, _BLOCKS = 8, (2, 4, 8)
+#: Points tried in plain floats, at most and at least, and products spent on that.
+_MOST, _FEWEST, _TRIED = 256, 32, 4e9
+#: Images are the same over blocks of so many positions, and differ by so many times the width of the box, cut off.
+_BLOCKS, _CONTRASTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 96), (0.3, 1.0, 2.0, 5.0, 50.0)
 #: Steps of gradient ascent for a channel that no point refutes; then, from where that led, so many more.
 _CLIMBS = (8, 24)
+#: Backward bounds of so many units are worked out before it is asked whether that decides any.
+_AT_ONCE = 16
 #: So many numbers may the points make that are kept as witnesses of one layer's units.
 _WITNESSES = 20_000_000
 #: Numbers held at once while points are run, and products spent on backward bounds or ascent at one node.
@@ -43,8 +47,8 @@ def has_channels(network: Network) -> bool:
     return any(network.affine(relu.source).shape for relu in network.relus)
 
 
-def decide_channels(work: Work, tally: Tally) -> None:
-    """Decide every channel, and each unit of the layers that have none."""
+def decide_channels(work: Work, tally: Tally) -> Region:
+    """Decide every channel, and each unit of the layers that have none; what is proved then."""
     network = work.network
     seen = _Seen(network, work)
     for relu in network.relus:  # so that an early end leaves something to say of each layer
@@ -69,6 +73,7 @@ def decide_channels(work: Work, tally: Tally) -> None:
         tally.channels[node.name] = seen.channels(node, varying[node.name], region.intervals[node.name])
         if not node.shape and 2 * node.size * network.input_size <= _WITNESSES:
             seen.tell(tally, node)
+    return region
 
 
 def _count(node: Affine) -> int:
@@ -92,7 +97,12 @@ def _pursued(work: Work, tally: Tally, seen: _Seen, node: Affine, region: Region
     units = np.flatnonzero(_open(seen, node, region))
     if len(units) and len(units) <= affordable and set(node.sources) != {INPUT}:
         low, high = (side.copy() for side in region.intervals[node.name])
-        low[units], high[units] = backward_interval(network, node.name, region, units, lambda: work.budget.expired)
+        near = units[np.argsort(np.minimum(high[units], -low[units]), kind="stable")]
+        for start in range(0, len(near), _AT_ONCE):
+            part = near[start : start + _AT_ONCE]
+            low[part], high[part] = backward_interval(network, node.name, region, part, lambda: work.budget.expired)
+            if not ((high[part] <= 0) | (low[part] >= 0)).any():  # those further from zero are not nearer to a proof
+                break
         region = region.tightened(node.name, low, high)
         tally.bound(node.name, *region.intervals[node.name])
     return region
@@ -224,16 +234,44 @@ class _Seen:
 
 
 def _points(work: Work) -> Array:
-    """All over the box; those of images smooth, too: the same over blocks of positions."""
+    """A few points that together show what many do: each adds a channel above zero, or below, in a plain float run."""
+    network = work.network
+    tried = _candidates(work)
+    names = dict.fromkeys(relu.source for relu in network.relus)
+    shown: list[Mask] = []
+    step = max(1, _HELD // sum(node.size for node in network.nodes))
+    for start in range(0, len(tried), step):
+        if work.budget.expired and shown:
+            break
+        values = network.evaluate_nodes(tried[start : start + step].astype(network.dtype), network.dtype)
+        ends = []
+        for name in names:
+            z = values[name].reshape(len(values[name]), _count(network.affine(name)), -1)
+            ends += [z.max(axis=2, initial=-np.inf) > 0, z.min(axis=2, initial=np.inf) < 0]
+        shown.append(np.hstack(ends))
+    left = np.vstack(shown)
+    chosen = [0, len(tried) - 1]  # two, at least, to see what varies
+    while left.any():
+        best = int(left.sum(axis=1).argmax())
+        chosen.append(best)
+        left = left & ~left[best]
+    return tried[list(dict.fromkeys(chosen))]
+
+
+def _candidates(work: Work) -> Array:
+    """Points all over the box; those of images the same over blocks of positions, flat ones and glaring ones."""
     box, rng = work.box, np.random.default_rng(work.seed)
     shape = work.network.signature.input_shape or (box.size,)
-    points = [scatter(box, _SAMPLES, work.seed)[: 4 * _SAMPLES]]
     axes = sorted(np.argsort(shape)[-2:].tolist())
-    for block in _BLOCKS:
+    most = max(shape[axis] for axis in axes)
+    blocks = [size for size in _BLOCKS if size <= most]
+    count = int(np.clip(_TRIED / max(1, work.network.operations), _FEWEST, _MOST))
+    points = [scatter(box, _FEWEST, work.seed)[:count]]
+    for _ in range(count):
+        block = int(rng.choice(blocks))
         coarse = [-(-size // block) if axis in axes else size for axis, size in enumerate(shape)]
-        for _ in range(_SAMPLES):
-            image = rng.random(coarse)
-            for axis in axes:
-                image = np.repeat(image, block, axis).take(range(shape[axis]), axis)
-            points.append((box.lower + image.ravel() * (box.upper - box.lower))[None])
+        image = np.clip((rng.random(coarse) - 0.5) * rng.choice(_CONTRASTS) + rng.random(), 0.0, 1.0)
+        for axis in axes:
+            image = np.repeat(image, block, axis).take(range(shape[axis]), axis)
+        points.append((box.lower + image.ravel() * (box.upper - box.lower))[None])
     return box.clip(np.vstack(points))

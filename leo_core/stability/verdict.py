@@ -113,7 +113,7 @@ class LayerStability:
         constant = known.constant & ~inactive
         active = (states == State.ACTIVE).all(axis=1) & ~constant & ~inactive
         left = ~(inactive | constant | active)
-        unstable = left & known.positive & known.negative & known.varies
+        unstable = left & ((known.positive & known.negative & known.varies) | (states == State.UNSTABLE).any(axis=1))
         masks = {"inactive": inactive, "active": active, "constant": constant, "unstable": unstable,
                  "undecided": left & ~unstable}  # fmt: skip
         return {"total": len(states), **{name: int(mask.sum()) for name, mask in masks.items()}}

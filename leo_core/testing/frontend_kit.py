@@ -170,6 +170,10 @@ def _same(network: Network, imported: Imported) -> None:
         was = network.evaluate_exact(x)[network.output].fractions()
         now = back.evaluate_exact(x)[back.output].fractions()
         assert was == now, f"the function changed at {x.tolist()}: {_first(was, now)}"
+    assert network.signature.functions == back.signature.functions, "what the outputs end in was lost"
+    if len(network.signature.outputs) > 1:  # the name and shape of a single one are lost in some formats
+        outputs = network.signature.outputs, back.signature.outputs
+        assert outputs[0] == outputs[1], f"the outputs {outputs[0]} became {outputs[1]}"
     if back.signature.input_shape and network.signature.input_shape:  # some formats know flat inputs only
         assert back.signature.input_shape == network.signature.input_shape, "the input's shape was lost"
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.linear import Conv, ConvTranspose, Dense, Diagonal, Select, Sparse
-from leo_core.network import INPUT, Affine, Network, Node, Relu, Signature
+from leo_core.network import INPUT, Affine, Network, Node, Output, Relu, Signature
 
 
 def _weights(rng: np.random.Generator, rows: int, columns: int, dtype: Any) -> NDArray[Any]:
@@ -89,7 +89,7 @@ def mixed_maps() -> Network:
 def shaped() -> Network:
     """A model whose input has a shape of its own and whose tensors have names."""
     base = chain(12, 5, 3, seed=5)
-    return Network(12, base.nodes, base.output, Signature("image", (1, 3, 4), "scores", (3,)))
+    return Network(12, base.nodes, base.output, Signature("image", (1, 3, 4), (Output("scores", (3,)),)))
 
 
 def constant() -> Network:
@@ -102,6 +102,25 @@ def constant() -> Network:
 def narrow() -> Network:
     """Layers of width one."""
     return chain(2, 1, 3, 1, 1, seed=6, dtype=np.float64)
+
+
+def two_heads() -> Network:
+    """Two heads of one trunk, the scores of two boxes along an axis and a bounded value, and the trunk itself."""
+    trunk = chain(4, 5, 5, seed=8, relu_last=True)
+    rng = np.random.default_rng(9)
+    heads = [
+        Affine(f"head{rows}", (trunk.output,), (Dense(_weights(rng, rows, 5, np.float32)),),
+               _weights(rng, 1, rows, np.float32)[0])
+        for rows in (6, 1)
+    ]  # fmt: skip
+    sources, at = ("head6", "head1", trunk.output), np.cumsum([0, 6, 1, 5])
+    maps = [
+        Sparse.of(np.eye(12, size, -start, dtype=np.float32))
+        for size, start in zip(np.diff(at), at[:-1], strict=True)
+    ]  # fmt: skip
+    outputs = (Output("scores", (2, 3), "softmax", 1), Output("value", (1,), "tanh"), Output("features", (5,)))
+    last = Affine("outputs", sources, tuple(maps), np.zeros(12, np.float32))
+    return Network(4, (*trunk.nodes, *heads, last), "outputs", Signature("input", (4,), outputs))
 
 
 def convolutional() -> Network:
@@ -118,7 +137,7 @@ def convolutional() -> Network:
         Relu("relu2", "depthwise", np.zeros(12)),
         Affine("up", ("relu2",), (third,), np.zeros(20, np.float32), shape=(1, 5, 4)),
     )
-    return Network(32, nodes, "up", Signature("image", (2, 4, 4), "output", (1, 5, 4)))
+    return Network(32, nodes, "up", Signature("image", (2, 4, 4), (Output("output", (1, 5, 4)),)))
 
 
 NETWORKS: tuple[Callable[[], Network], ...] = (
@@ -131,4 +150,5 @@ NETWORKS: tuple[Callable[[], Network], ...] = (
     shaped,
     constant,
     narrow,
+    two_heads,
 )

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.errors import FormatError, UnsupportedModelError
-from leo_core.network import Origin, Signature
+from leo_core.network import Origin, Output, Signature
 from leo_core.plugins import Imported
 from leo_frontends.graph import Graph, Refused, Tensor, Value, elements, for_any_batch
+from leo_frontends.heads import numbered
 from leo_frontends.keras.layers import is_keras_own, lower_layer
 from leo_frontends.keras.operations import lower_operation, tensor
 from leo_frontends.keras.run import computes_in, inside, running
@@ -34,9 +35,9 @@ def read_model(model: Any, where: str) -> Imported:
         )
     if isinstance(model, keras.Sequential) and not model.built:
         raise UnsupportedModelError(where, ["it is not built; give it an Input layer, or call it once"])
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
+    if len(model.inputs) != 1 or not model.outputs:
         counts = f"{len(model.inputs)} inputs and {len(model.outputs)} outputs"
-        raise UnsupportedModelError(where, [f"it has {counts}; LEO reads models with one of each"])
+        raise UnsupportedModelError(where, [f"it has {counts}; LEO reads models with one input"])
     batch, *shape = model.inputs[0].shape
     dtype = str(model.inputs[0].dtype)
     if not shape or any(d is None for d in shape):
@@ -76,16 +77,29 @@ def _lowered(model: Any, where: str, batch: int) -> Imported:
         raise FormatError(f"{where}: the model is malformed ({type(error).__name__}: {error})") from None
     if reader.problems:
         raise UnsupportedModelError(where, list(dict.fromkeys(reader.problems)))
-    (result,) = results
-    assert result is not None  # what it needs would be a problem
-    rows, *rest = elements(result).shape or (0,)
-    if rows != batch:
-        raise UnsupportedModelError(where, [f"for {batch} examples it gives {rows} rows, not one for each"])
+    tensors, outputs = [], []
+    for output, place in _outputs(model):
+        result = results[place]
+        assert result is not None  # what it needs would be a problem
+        rows, *rest = elements(result).shape or (0,)
+        if rows != batch:
+            raise UnsupportedModelError(where, [f"for {batch} examples it gives {rows} rows, not one for each"])
+        tensors.append(result)
+        outputs.append(Output(output, tuple(rest)))
     name = model.inputs[0].name
     given = "input" if name.startswith("keras_tensor") else name  # Keras numbers an input without a name
-    signature = Signature(given, tuple(shape), "output", tuple(rest), str(graph.dtype))
-    imported = graph.imported(where, result, Origin("output", "Identity"), signature)
-    return replace(imported, inside=inside(model, reader.order))
+    signature = Signature(given, tuple(shape), tuple(outputs), str(graph.dtype))
+    origins = [Origin(output.name, "Identity") for output in outputs]
+    return replace(graph.imported(where, tensors, origins, signature), inside=inside(model, reader.order))
+
+
+def _outputs(model: Any) -> list[tuple[str, int]]:
+    """Names of a model's outputs, the keys of a dict or numbers, and each one's place in ``model.outputs``."""
+    struct = getattr(model, "_outputs_struct", None)  # a Sequential has none
+    if len(model.outputs) > 1 and isinstance(struct, dict) and len(struct) == len(model.outputs):
+        flat = keras.tree.flatten({key: str(key) for key in struct})  # not in the order of the dict
+        return [(str(key), flat.index(str(key))) for key in struct]
+    return [(name, place) for place, name in enumerate(numbered(len(model.outputs)))]
 
 
 def _is_wired(model: Any) -> bool:

@@ -18,8 +18,9 @@ from leo_frontends.keras.layers import behind
 _BITS = {"bfloat16": 8, "float16": 11, "float32": 24, "float64": 53}
 
 
-def running(model: Any) -> Callable[[Array], Array]:
-    """(count, *input shape) → outputs, in one batch, or in batches of the size that the model is made for."""
+def running(model: Any) -> Callable[[Array], Any]:
+    """(count, *input shape) → outputs, by name where it gives a dict of several; in batches of the size that the model
+    is made for, if of any."""
     return in_batches(lambda inputs: _computed(model, inputs), model.inputs[0].shape[0])
 
 
@@ -72,11 +73,14 @@ def _layers(model: Any) -> Iterator[Any]:
             yield layer.activation
 
 
-def _computed(model: Any, inputs: Array) -> Array:
+def _computed(model: Any, inputs: Array) -> Any:
     outputs = model(inputs, training=False)
-    while isinstance(outputs, list | tuple | dict):
-        (outputs,) = outputs.values() if isinstance(outputs, dict) else outputs
-    return number(outputs)
+    arrays = [number(output) for output in keras.tree.flatten(outputs)]
+    if len(arrays) == 1:
+        return arrays[0]
+    if isinstance(outputs, dict) and len(outputs) == len(arrays):
+        return {str(name): number(output) for name, output in outputs.items()}
+    return arrays
 
 
 def number(output: Any) -> Array:

@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 
 from leo_core.errors import UnsupportedModelError
 from leo_core.linear import Conv, ConvTranspose, Diagonal, LinearMap, Select, Sparse
-from leo_core.network import INPUT, Affine, Network, Own, Relu, free_name
+from leo_core.network import INPUT, Affine, Network, Output, Own, Relu, free_name
 from leo_frontends import layers
 from leo_frontends.graph import Array
+from leo_frontends.heads import apart, returned
 from leo_frontends.keras import windows
 from leo_frontends.layers import Layout, Pairs, Pool, Term
 from leo_frontends.matrices import matrix
@@ -88,23 +89,37 @@ class _Writer:
         shape = signature.input_shape or (network.input_size,)
         given = keras.Input(shape, dtype=str(network.dtype), name=self._name(signature.input_name))
         self._tensor[INPUT] = _Tensor(given, shape, _straight(shape))
-        for node in network.nodes:
+        nodes, heads = apart(network)
+        for node in nodes:
             if node.name not in self._inside:
                 self._tensor[node.name] = self._affine(node) if isinstance(node, Affine) else self._relu(node)
-        result, flat = self._tensor[network.output], (network.output_size,)
-        if signature.tail:  # of the flat vector, so before it gets a shape
-            straight = self._laid(result, flat)
-            at = self._layer("Activation", signature.tail, straight.at, activation=signature.tail)
-            result = _Tensor(at, flat, (0,))
-        at = self._laid(result, signature.output_shape or flat).at
-        if at is given:  # a Sequential of an Input alone does not run
-            at = self._layer("Identity", "identity", given)
-        model = keras.Model(given, at, name="leo")
-        if _is_chain(model):
+        results = [
+            self._finished(self._tensor[head], output) for output, head in zip(signature.outputs, heads, strict=True)
+        ]
+        # a Sequential of an Input alone does not run
+        results = [self._layer("Identity", "identity", given) if result is given else result for result in results]
+        result = returned(signature.outputs, results)
+        model = keras.Model(given, [*result] if isinstance(result, tuple) else result, name="leo")
+        if len(results) == 1 and _is_chain(model):
             model = keras.Sequential([given, *model.layers[1:]], name="leo")
         for layer, arrays in self._held:
             layer.set_weights([array.astype(self._dtype) for array in arrays])
         return model
+
+    def _finished(self, result: _Tensor, output: Output) -> Any:
+        """An output with its tail and its shape."""
+        tail, shape = output.tail, output.shape or (math.prod(result.layout),)
+        if not tail:
+            return self._laid(result, shape).at
+        if output.axis is None:  # of the flat vector, so before it gets a shape
+            flat = self._laid(result, (math.prod(shape),)).at
+            return self._reshaped(self._layer("Activation", tail, flat, activation=tail), shape)
+        if tail == "softmax":
+            return self._layer("Softmax", tail, self._laid(result, shape).at, axis=output.axis + 1)
+        # there is no such layer for others, and the activation is along the last axis
+        last = (*(axis for axis in range(len(shape)) if axis != output.axis), output.axis)
+        at = self._layer("Activation", tail, self._laid(result, shape, last).at, activation=tail)
+        return self._laid(_Tensor(at, shape, last), shape).at
 
     def _affine(self, node: Affine) -> _Tensor:
         """A pooling, a layer with numbers of its own, parts side by side, or Σ maps · sources + bias."""
@@ -337,6 +352,8 @@ class _Writer:
     def _layout(self, node: Affine) -> Layout:
         """How a node lays images out, or how a convolution that reads it or its ReLU sees it; empty where none does."""
         network, names = self._network, [node.name]
+        if node.name not in network:  # an output that stood among others
+            return node.shape
         names += [name for name in network.readers[node.name] if isinstance(network[name], Relu)]
         for reader in (network[name] for source in names for name in network.readers[source] if not node.shape):
             for source, linear in reader.reads if isinstance(reader, Affine) else ():

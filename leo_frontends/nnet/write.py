@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from leo_core.errors import NetworkError, UnsupportedModelError
 from leo_core.linear import Diagonal, Select
 from leo_core.network import INPUT, Affine, Layer, Network
+from leo_frontends.heads import require_one
 from leo_frontends.matrices import matrix
 from leo_frontends.nnet.read import split_quotient
 
@@ -46,10 +47,10 @@ def write_file(network: Network, path: Path) -> None:
 
 
 def _layers(network: Network, where: str) -> tuple[list[Layer], Array, Array]:
-    if network.signature.tail:
-        raise UnsupportedModelError(
-            where, [f"the {network.signature.tail} at its end has no place in .nnet; write .onnx"]
-        )
+    require_one(network, where, ".nnet holds one; write .onnx")
+    ending = network.signature.ending
+    if ending:
+        raise UnsupportedModelError(where, [f"the {ending} at its end has no place in .nnet; write .onnx"])
     network, means, ranges = _normalised(network)
     try:
         layers = list(network.layers())

@@ -46,10 +46,11 @@ def _runs(source: Any) -> Callable[[Any], Any]:
     onnx = import_onnx()
     from leo_frontends.onnx.run import session
 
-    given = (onnx.load(str(source), load_external_data=False) if isinstance(source, Path) else source).graph.input[0]
+    graph = (onnx.load(str(source), load_external_data=False) if isinstance(source, Path) else source).graph
+    given, names = graph.input[0], [output.name for output in graph.output]
     run = session(source)
     dtype = onnx.helper.tensor_dtype_to_np_dtype(given.type.tensor_type.elem_type)
-    return lambda inputs: run({given.name: inputs.astype(dtype)})[0]
+    return lambda inputs: dict(zip(names, run({given.name: inputs.astype(dtype)}), strict=True))
 
 
 def read_file(path: Path) -> Imported:

@@ -12,7 +12,7 @@ from typing import Any, final
 import numpy as np
 
 from leo_core.errors import FormatError, UnsupportedModelError
-from leo_core.network import Origin, Signature
+from leo_core.network import Origin, Output, Signature
 from leo_core.plugins import Imported
 from leo_frontends.graph import Graph, Refused, Tensor, Value, elements, for_any_batch
 from leo_frontends.onnx.folding import folded
@@ -81,7 +81,7 @@ class _Model:
         self.opset = self._opset_of(model)
         self.constants = {tensor.name: tensor for tensor in self._graph.initializer}
         self._sparse = {tensor.values.name: tensor for tensor in self._graph.sparse_initializer}
-        self.output = self._graph.output[0].name if self._graph.output else ""
+        self.outputs = tuple(item.name for item in self._graph.output)
         self._require_valid()
         self.order = self._ordered()
         self._read: dict[str, Any] = {}
@@ -131,8 +131,8 @@ class _Model:
         problems = []
         if len(inputs) != 1:
             problems.append(f"{len(inputs)} inputs ({', '.join(i.name for i in inputs)}); LEO reads models with one")
-        if len(self._graph.output) != 1:
-            problems.append(f"{len(self._graph.output)} outputs; LEO reads models with one")
+        if not self.outputs:
+            problems.append("it has no output")
         if problems:
             raise UnsupportedModelError(self._where, problems)
         (item,) = inputs
@@ -159,6 +159,7 @@ class _Model:
         ]
         held += [name for name in (*self.constants, *self._sparse) if name not in {i.name for i in self._graph.input}]
         twice = next((name for name, count in Counter(held).items() if count > 1), None)
+        twice = twice or next((name for name, count in Counter(self.outputs).items() if count > 1), None)
         if twice is not None:
             raise FormatError(f"{self._where}: two tensors are named '{twice}'")
         context = type(checker.DEFAULT_CONTEXT)()
@@ -175,14 +176,14 @@ class _Model:
                 ) from None
 
     def _ordered(self) -> list[tuple[int, Any]]:
-        """The nodes that the output needs, each behind what it reads."""
+        """The nodes that the outputs need, each behind what it reads."""
         makers = {
             name: (position, node) for position, node in enumerate(self._graph.node) for name in node.output if name
         }
         done: set[int] = set()
         begun: set[int] = set()
         order: list[tuple[int, Any]] = []
-        stack = [makers[self.output]] if self.output in makers else []
+        stack = [makers[name] for name in reversed(self.outputs) if name in makers]
         while stack:
             position, node = stack[-1]
             waiting = [makers[name] for name in _reads(node) if name in makers and makers[name][0] not in done]
@@ -255,10 +256,9 @@ class _Model:
                 return _FLOATS[kind] if kind != 1 or dtype == "float64" else ""
         return ""
 
-    @property
-    def output_kind(self) -> int:
-        """ONNX's number of the output's type."""
-        return int(self._graph.output[0].type.tensor_type.elem_type)
+    def output_kind(self, name: str) -> int:
+        """ONNX's number of an output's type."""
+        return next(int(item.type.tensor_type.elem_type) for item in self._graph.output if item.name == name)
 
 
 class _Run:
@@ -276,23 +276,32 @@ class _Run:
         problems = list(self._problems())
         if problems:
             raise UnsupportedModelError(self._where, problems)
-        name = self._model.output
+        names = self._model.outputs
+        results = [self._result(name) for name in names]
+        sizes = [tuple(elements(result).shape) for result in results]
+        outputs = tuple(Output(name, self._shape(name, found)) for name, found in zip(names, sizes, strict=True))
+        outside = Signature(self._given.name, self._given.shape, outputs, self._given.dtype)
+        last = [Origin(f"{name}_values", "Identity") for name in names]
+        imported = self._graph.imported(self._where, results, last, outside, self._notes(sizes))
+        return replace(imported, inside=partial(self._inside, tuple(self._seen())))
+
+    def _result(self, name: str) -> Tensor:
         result = self._tensor(name)
         if result is None:
             raise FormatError(f"{self._where}: no node computes the output '{name}'")
         if not isinstance(result, Value):
             result = _stored(result)
             result = result.astype(np.float64) if result.dtype.kind != "f" else result
-        sizes = tuple(elements(result).shape)
+        return result
+
+    def _shape(self, name: str, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        """Of one example of an output; without an axis for the batch, all of it is one example's."""
         rows = self._given.batched and sizes[:1] == (self._batch,)
         if self._batch > 1 and not rows:
-            problem = f"the output, of shape {sizes}, is not one row for every example of a batch"
+            what = "the output" if len(self._model.outputs) == 1 else f"the output '{name}'"
+            problem = f"{what}, of shape {sizes}, is not one row for every example of a batch"
             raise UnsupportedModelError(self._where, [problem])
-        shape = sizes[1:] if rows else sizes  # without an axis for the batch, all of the shape is one example's
-        outside = Signature(self._given.name, self._given.shape, name, shape, self._given.dtype)
-        last = Origin(f"{name}_values", "Identity")
-        imported = self._graph.imported(self._where, result, last, outside, self._notes(sizes))
-        return replace(imported, inside=partial(self._inside, tuple(self._seen())))
+        return sizes[1:] if rows else sizes
 
     def _seen(self) -> Iterator[Seen]:
         """The tensors that are all values of one layer's last node."""
@@ -361,25 +370,27 @@ class _Run:
         found = self._tensors.get(name)
         return self._model.constant(name) if found is None else found  # type: ignore[no-any-return]
 
-    def _notes(self, sizes: tuple[int, ...]) -> tuple[str, ...]:
+    def _notes(self, shapes: Sequence[tuple[int, ...]]) -> tuple[str, ...]:
         notes = []
         given, fixed = self._given, self._given.batch
         if fixed > 1:
             notes.append(f"the model's batch size was fixed at {fixed}; LEO's result takes any")
         if not given.batched:
             notes.append("the model's input has no batch axis; LEO's result takes one")
-        elif len(sizes) == 1:
-            notes.append("the model's output has one axis; that of LEO's result has two, batch × values")
-        elif sizes[:1] != (self._batch,):
-            notes.append("the model's output has no batch axis; that of LEO's result has one")
         if self._model.half:
             notes.append(
                 "the model computes in half precision; LEO takes its numbers as they are, and its result runs in "
                 "float32: the noise shown is that of float32"
             )
-        kind = _FLOATS.get(self._model.output_kind, "")
-        if kind and kind != given.dtype and not self._model.half:
-            notes.append(f"the model's output is of type {kind}; that of LEO's result is {given.dtype}")
+        for name, sizes in zip(self._model.outputs, shapes, strict=True):
+            output = "output" if len(shapes) == 1 else f"output '{name}'"
+            if given.batched and len(sizes) == 1:
+                notes.append(f"the model's {output} has one axis; that of LEO's result has two, batch × values")
+            elif given.batched and sizes[:1] != (self._batch,):
+                notes.append(f"the model's {output} has no batch axis; that of LEO's result has one")
+            kind = _FLOATS.get(self._model.output_kind(name), "")
+            if kind and kind != given.dtype and not self._model.half:
+                notes.append(f"the model's {output} is of type {kind}; that of LEO's result is {given.dtype}")
         return tuple(notes)
 
 

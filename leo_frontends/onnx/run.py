@@ -13,7 +13,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_frontends.batches import in_batches
+from leo_frontends.batches import below, in_batches
 from leo_frontends.onnx.reference import reference
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -73,25 +73,27 @@ def watched(source: Any, feeds: Mapping[str, Array], dtype: str, seen: Sequence[
 def runner(
     model: Any, name: str, shape: Sequence[int], dtype: str, batch: int, *, batched: bool
 ) -> Callable[[Any], Any]:
-    """(count, *shape of one example) → (count, …), however many the model takes at once (``batch``, or any: 0).
+    """(count, *shape of one example) → outputs (count, …), however many the model takes at once (``batch``, or any: 0).
 
     ``shape`` is what the model's input has, but for the batch axis where there is one (``batched``).
     """
     held: list[Any] = []
 
-    def once(inputs: Array) -> Array:
+    def once(inputs: Array, count: int) -> Any:
         if not held:
             held.append(session(model))
-        return np.asarray(held[0]({name: inputs.astype(dtype)})[0]).astype(np.float64)
+        ran = held[0]({name: inputs.astype(dtype)})
+        outputs = [np.asarray(output).astype(np.float64).reshape(count, -1) for output in ran]
+        return outputs if len(outputs) > 1 else outputs[0]
 
-    def rows(inputs: Array) -> Array:
-        return once(inputs.reshape(len(inputs), *shape)).reshape(len(inputs), -1)
+    def rows(inputs: Array) -> Any:
+        return once(inputs.reshape(len(inputs), *shape), len(inputs))
 
-    def alone(inputs: Array) -> Array:
-        return np.stack([once(row.reshape(tuple(shape))).ravel() for row in inputs])
+    def alone(inputs: Array) -> Any:
+        return below([once(row.reshape(tuple(shape)), 1) for row in inputs], len(inputs))
 
-    def single(inputs: Array) -> Array:
-        return once(inputs.reshape(1, *shape)).reshape(1, -1)
+    def single(inputs: Array) -> Any:
+        return once(inputs.reshape(1, *shape), 1)
 
     if not batched:
         return alone

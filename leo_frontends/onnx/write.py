@@ -7,6 +7,7 @@ together again (:mod:`leo_frontends.layers`), batch norms and poolings with the 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -14,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.linear import Conv, ConvTranspose, LinearMap
-from leo_core.network import INPUT, Affine, Network, Own, Relu, free_name
+from leo_core.network import INPUT, Affine, Network, Output, Own, Relu, free_name
 from leo_frontends import layers
+from leo_frontends.heads import apart
 from leo_frontends.matrices import matrix
 from leo_frontends.onnx.lowerings import TAIL_OPERATORS
 
@@ -30,7 +32,7 @@ def build_model(network: Network) -> Any:
     from onnx import helper
 
     writer = _Writer(network)
-    for node in network.nodes:
+    for node in writer.nodes:
         if isinstance(node, Affine):
             writer.affine(node)
         else:
@@ -56,17 +58,18 @@ class _Writer:
 
     def __init__(self, network: Network) -> None:
         self._network = network
+        self.nodes, self._heads = apart(network)
         self._nodes: list[Any] = []
         self._initializers: list[Any] = []
         signature = network.signature
-        self._taken = {signature.input_name, signature.output_name}
-        self._output = signature.output_name
-        if self._output == signature.input_name:  # of a model that does nothing
-            self._output = self._unique("output")
+        self._taken = {signature.input_name, *signature.names}
+        # an output that is the input has its name; ONNX wants two where it has a shape of its own
+        self._input = signature.input_name
+        if self._input in signature.names:
+            self._input = self._unique("input")
         self._shape_in = signature.input_shape or (network.input_size,)
-        self._shape_out = signature.output_shape or (network.output_size,)
         self._dtype = np.dtype(network.dtype)
-        self._tensor = {INPUT: _Tensor(signature.input_name, self._dtype, self._shape_in)}
+        self._tensor = {INPUT: _Tensor(self._input, self._dtype, self._shape_in)}
         self._pools = layers.pools(network)
         self._inside = {name for pool in self._pools.values() for name in pool.inside}
 
@@ -102,31 +105,43 @@ class _Writer:
         self._tensor[node.name] = _Tensor(at, dtype, layout)
 
     def finish(self) -> Any:
-        """The graph, with the output under its own name and shape."""
+        """The graph, with the outputs under their own names and shapes."""
         from onnx import helper
 
-        network, signature = self._network, self._network.signature
-        given = self._cast(self._tensor[network.output], self._dtype, network.output)
-        at, layout = given.at, given.layout
-        if signature.tail:
-            at, layout = self._laid(given, (network.output_size,)).at, (network.output_size,)
-            axis: dict[str, Any] = {"axis": -1} if "softmax" in signature.tail else {}
-            at = self._emit(TAIL_OPERATORS[signature.tail], [at], signature.tail, **axis)
-        if layout != self._shape_out:
-            shape = self._constant(np.array([-1, *self._shape_out]), "output_shape")
-            self._emit("Reshape", [at, shape], "", output=self._output)
-        elif self._nodes and list(self._nodes[-1].output) == [at] and not any(at in node.input for node in self._nodes):
-            self._nodes[-1].output[0] = self._output
-        else:
-            self._emit("Identity", [at], "", output=self._output)
+        outputs = self._network.signature.outputs
+        for output, head in zip(outputs, self._heads, strict=True):
+            self._finish(output, head)
         kind = helper.np_dtype_to_tensor_dtype(self._dtype)
         return helper.make_graph(
             self._nodes,
             "leo",
-            [helper.make_tensor_value_info(signature.input_name, kind, ["batch", *self._shape_in])],
-            [helper.make_tensor_value_info(self._output, kind, ["batch", *self._shape_out])],
+            [helper.make_tensor_value_info(self._input, kind, ["batch", *self._shape_in])],
+            [helper.make_tensor_value_info(output.name, kind, ["batch", *output.shape]) for output in outputs],
             self._initializers,
         )
+
+    def _finish(self, output: Output, head: str) -> None:
+        """One output: its tail and its shape put on the node that it is."""
+        given = self._cast(self._tensor[head], self._dtype, head)
+        if output.axis is not None:  # along an axis of the shape; any other is of the flat vector
+            at = self._laid(given, output.shape).at
+            self._emit(TAIL_OPERATORS[output.tail], [at], "", output=output.name, axis=output.axis + 1)
+            return
+        if output.tail:
+            size = math.prod(output.shape)
+            axis: dict[str, Any] = {"axis": -1} if "softmax" in output.tail else {}
+            at = self._emit(TAIL_OPERATORS[output.tail], [self._laid(given, (size,)).at], output.tail, **axis)
+            given = _Tensor(at, self._dtype, (size,))
+        if given.layout != output.shape:
+            shape = self._constant(np.array([-1, *output.shape]), f"{output.name}_shape")
+            self._emit("Reshape", [given.at, shape], "", output=output.name)
+        elif self._heads.count(head) == 1 and self._nodes and list(self._nodes[-1].output) == [given.at]:
+            if any(given.at in node.input for node in self._nodes):
+                self._emit("Identity", [given.at], "", output=output.name)
+            else:
+                self._nodes[-1].output[0] = output.name
+        else:
+            self._emit("Identity", [given.at], "", output=output.name)
 
     def _sum(self, node: Affine) -> _Tensor:
         arrays = [a for linear in node.maps for a in linear.arrays().values() if a.dtype.kind == "f"]
@@ -243,7 +258,7 @@ class _Writer:
     def _spread(self, node: Affine, bias: Array) -> _Tensor:
         """A constant, once per example."""
         layout = node.shape or (node.size,)
-        shape = self._emit("Shape", [self._network.signature.input_name], f"{node.name}.shape", start=0, end=1)
+        shape = self._emit("Shape", [self._input], f"{node.name}.shape", start=0, end=1)
         size = self._constant(np.array(layout), f"{node.name}.size")
         full = self._emit("Concat", [shape, size], f"{node.name}.full", axis=0)
         at = self._emit("Expand", [self._constant(layers.compact(bias, layout), f"{node.name}.bias"), full], node.name)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from leo_core.errors import UnsupportedModelError
 from leo_core.linear import Dense
-from leo_core.network import INPUT, Affine, Network, Node, Origin, Relu, Signature
+from leo_core.network import INPUT, Affine, Network, Node, Origin, Output, Relu, Signature
 from leo_core.plugins import FrontendSpec, Imported, hookimpl
 
 _KINDS = ("MLPClassifier", "MLPRegressor")
@@ -60,7 +60,8 @@ def read_live_model(model: Any, _input_shape: tuple[int, ...] | None = None) -> 
     dtype = str(np.result_type(np.float32, *model.coefs_))
     tail = _TAILS[model.out_activation_]
     notes = (f"the {tail} at the end is kept outside; the change is of what enters it",) if tail else ()
-    network = Network(inputs, tuple(nodes), at, Signature("input", (inputs,), "output", (outputs,), dtype, tail))
+    signature = Signature("input", (inputs,), (Output("output", (outputs,), tail),), dtype)
+    network = Network(inputs, tuple(nodes), at, signature)
     return Imported(network, notes, run=lambda examples: _run(model, examples))
 
 

@@ -82,10 +82,13 @@ class _Archive:
                 if key in stored:
                     constants[content["arg"]["name"]] = stored[key]
         outputs = [next(iter(spec.items())) for spec in specs["output_specs"]]
-        user = [content["arg"]["as_tensor"]["name"] for kind, content in outputs if kind == "user_output"]
-        if len(inputs) != 1 or len(user) != 1:
-            problem = f"it has {len(inputs)} inputs and {len(user)} outputs; LEO reads models with one of each"
+        user = [content["arg"] for kind, content in outputs if kind == "user_output"]
+        if len(inputs) != 1 or not user:
+            problem = f"it has {len(inputs)} inputs and {len(user)} outputs; LEO reads models with one input"
             raise UnsupportedModelError(self._where, [problem])
+        if not all("as_tensor" in argument for argument in user):
+            raise UnsupportedModelError(self._where, ["it returns what is no tensor; LEO reads models that do"])
+        tensors = tuple(argument["as_tensor"]["name"] for argument in user)
         meta = graph["tensor_values"][inputs[0]]
         if meta["dtype"] not in _FLOATS:
             raise UnsupportedModelError(self._where, ["its input is not of a float type"])
@@ -101,8 +104,9 @@ class _Archive:
         if not 0 < math.prod(shape) <= 1 << 28:
             raise ValueError(f"an input of shape {shape}")
         calls = [_call(node) for node in graph["nodes"]]
-        dtype, container = _FLOATS[meta["dtype"]], _container(module)
-        return Program(inputs[0], shape, dtype, constants, calls, user[0], batch=batch, container=container)
+        dtype, (container, keys) = _FLOATS[meta["dtype"]], _container(module)
+        keys = keys if len(keys) == len(tensors) else ()
+        return Program(inputs[0], shape, dtype, constants, calls, tensors, batch=batch, container=container, keys=keys)
 
     def _payloads(self, kind: str) -> dict[str, Array]:
         """Parameters and buffers by their names."""
@@ -116,12 +120,20 @@ class _Archive:
         return found
 
 
-def _container(module: dict[str, Any]) -> str:
-    """The type that the output is returned in, empty for a tensor as such, or where the file does not say."""
+def _container(module: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """(what the outputs are returned in, their names there), empty for a tensor as such, or where the file does not
+    say."""
     calls = module.get("module_call_graph")
     signature = calls[0]["signature"] if calls else None
-    kind = json.loads(signature["out_spec"])[1]["type"] if signature else None
-    return (kind or "").rpartition(".")[2]
+    if not signature:
+        return "", ()
+    spec = json.loads(signature["out_spec"])[1]
+    kind = (spec["type"] or "").rpartition(".")[2].removeprefix("immutable_")
+    if any(child["type"] for child in spec["children_spec"]):
+        return f"nested {kind}", ()
+    keys = json.loads(spec["context"]) if kind in ("dict", "OrderedDict") else []
+    named = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+    return kind, tuple(keys) if named else ()
 
 
 def _tensor(data: bytes, meta: dict[str, Any], name: str) -> Array:

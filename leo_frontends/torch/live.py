@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves, tree_structure
 
 from leo_core.errors import UnsupportedModelError, first_line
 from leo_core.plugins import Imported
@@ -139,13 +140,29 @@ def _copied(model: nn.Module, where: str) -> nn.Module:
 
 
 def run_module(module: Any, inputs: Any, dtype: torch.dtype | None = None) -> Any:
-    """What a module computes for a batch, as an array: its one tensor, whatever it is returned in."""
+    """What a module computes for a batch: an array, whatever its one tensor is returned in; or several, by their keys
+    or in a list."""
     given = torch.from_numpy(np.array(inputs))
     with torch.no_grad(), torch.device("cpu"):
         result = module(given if dtype is None else given.to(dtype))
-    while isinstance(result, list | tuple | dict) and len(result) == 1:
-        result = next(iter(result.values() if isinstance(result, dict) else result))
-    return result.to_dense().double().numpy() if result.layout != torch.strided else result.double().numpy()
+    leaves = tree_leaves(result)
+    arrays = [(leaf.to_dense() if leaf.layout != torch.strided else leaf).double().numpy() for leaf in leaves]
+    if len(arrays) == 1:
+        return arrays[0]
+    keys = _keys(tree_structure(result))
+    return dict(zip(keys, arrays, strict=True)) if keys else arrays
+
+
+def _keys(spec: Any) -> tuple[str, ...]:
+    """The names of tensors that are returned in a dict; none where it is another container, or holds others."""
+    if spec is None or spec.is_leaf() or not issubclass(spec.type, dict):
+        return ()
+    named = isinstance(spec.context, list) and all(isinstance(key, str) for key in spec.context)
+    return tuple(spec.context) if named and all(child.is_leaf() for child in _inner(spec)) else ()
+
+
+def _inner(spec: Any) -> list[Any]:
+    return list(spec.children() if hasattr(spec, "children") else spec.children_specs)  # by the version of torch
 
 
 def _inside(exported: Any) -> Any:
@@ -206,9 +223,12 @@ def _batch_of(exported: Any) -> int:
 def _program(exported: Any, notes: tuple[str, ...], batch: int | None) -> Program:
     """``batch`` is that of the export; None: as the program says."""
     signature, graph = exported.graph_signature, exported.graph
-    if len(signature.user_inputs) != 1 or len(signature.user_outputs) != 1:
+    if len(signature.user_inputs) != 1 or not signature.user_outputs:
         counts = f"{len(signature.user_inputs)} inputs and {len(signature.user_outputs)} outputs"
-        raise UnsupportedModelError("the model", [f"it has {counts}; LEO reads models with one of each"])
+        raise UnsupportedModelError("the model", [f"it has {counts}; LEO reads models with one input"])
+    other = [output for output in signature.user_outputs if not isinstance(output, str)]
+    if other:
+        raise UnsupportedModelError("the model", [f"it returns {other[0]!r}; LEO reads models that return tensors"])
     if signature.buffers_to_mutate:
         raise UnsupportedModelError("the model", ["it changes its buffers, so that each run differs from the last"])
     held = {**exported.state_dict, **exported.constants}
@@ -223,10 +243,13 @@ def _program(exported: Any, notes: tuple[str, ...], batch: int | None) -> Progra
     if not dtype or not shape or not all(isinstance(size, int) for size in shape):
         raise UnsupportedModelError("the model", ["its input is no batch of float vectors or arrays of one shape"])
     returned = exported.call_spec.out_spec
-    container = "" if returned is None or returned.is_leaf() else returned.type.__name__
+    container = "" if returned is None or returned.is_leaf() else returned.type.__name__.removeprefix("immutable_")
+    if container and not all(child.is_leaf() for child in _inner(returned)):
+        container = f"nested {container}"
     return Program(
-        signature.user_inputs[0], shape, dtype, constants, _calls(exported.graph_module), signature.user_outputs[0],
-        notes, _batch_of(exported) if batch is None else batch, container,
+        signature.user_inputs[0], shape, dtype, constants, _calls(exported.graph_module),
+        tuple(signature.user_outputs), notes, _batch_of(exported) if batch is None else batch, container,
+        _keys(returned),
     )  # fmt: skip
 
 

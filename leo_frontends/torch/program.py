@@ -11,15 +11,16 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
 
 from leo_core.errors import FormatError, UnsupportedModelError
-from leo_core.network import INPUT, Affine, Network, Origin, Relu, Signature
+from leo_core.network import INPUT, Affine, Network, Origin, Output, Relu, Signature
 from leo_core.plugins import Imported
-from leo_frontends.graph import MIXES, Array, Graph, Refused, Value, elements, for_any_batch
+from leo_frontends.graph import MIXES, Array, Graph, Refused, Tensor, Value, elements, for_any_batch
+from leo_frontends.heads import numbered
 from leo_frontends.lowering import weights
 from leo_frontends.torch.folding import folded
 from leo_frontends.torch.memory import Memory, Place
@@ -67,7 +68,8 @@ class Body:
 class Program:
     """``shape`` is that of one example of the input, without the batch axis; ``batch`` its size, 0 where it is free.
 
-    ``container`` is what the output is returned in ("tuple", "dict"), empty for a tensor as such.
+    ``outputs`` are tensors by their names in the program; ``container`` is what they are returned in ("tuple", "dict"),
+    empty for one tensor as such, and ``keys`` their names there, if any.
     """
 
     input: str
@@ -75,10 +77,11 @@ class Program:
     dtype: str
     constants: Mapping[str, Array]
     calls: Sequence[Call]
-    output: str
+    outputs: tuple[str, ...]
     notes: tuple[str, ...] = ()
     batch: int = 0
     container: str = ""
+    keys: tuple[str, ...] = ()
 
 
 def lower(program: Program, where: str) -> Imported:
@@ -114,30 +117,41 @@ class _Run:
             self._step(call)
         if self._problems:
             raise UnsupportedModelError(self._where, self._problems)
-        if not isinstance(self._known.get(program.output), Place):
-            raise FormatError(f"{self._where}: nothing computes the output '{program.output}'")
-        result = self._memory.read(self._known[program.output])
-        if not isinstance(result, Value):
-            result = weights(result, "the output")
-        sizes = tuple(elements(result).shape)
-        if self._batch > 1 and sizes[:1] != (self._batch,):
-            raise UnsupportedModelError(self._where, [f"the output of shape {sizes} is not one row for every example"])
-        rows = sizes[1:] if sizes[:1] == (self._batch,) else sizes
-        shape = rows or (1,)
-        last = Origin(f"{program.output}_values", "Identity")
-        signature = Signature(program.input, program.shape, program.output, shape, program.dtype)
-        return self._graph.imported(self._where, result, last, signature, self._notes(sizes))
+        names = program.keys or numbered(len(program.outputs))
+        if len(program.outputs) == 1:
+            names = program.outputs
+        results = [self._result(name) for name in program.outputs]
+        shapes = [tuple(elements(result).shape) for result in results]
+        outputs = []
+        for name, sizes in zip(names, shapes, strict=True):
+            if self._batch > 1 and sizes[:1] != (self._batch,):
+                problem = f"the output of shape {sizes} is not one row for every example"
+                raise UnsupportedModelError(self._where, [problem])
+            outputs.append(Output(name, (sizes[1:] if sizes[:1] == (self._batch,) else sizes) or (1,)))
+        last = [Origin(f"{name}_values", "Identity") for name in names]
+        signature = Signature(program.input, program.shape, tuple(outputs), program.dtype)
+        return self._graph.imported(self._where, results, last, signature, self._notes(shapes))
 
-    def _notes(self, sizes: tuple[int, ...]) -> tuple[str, ...]:
+    def _result(self, name: str) -> Tensor:
+        if not isinstance(self._known.get(name), Place):
+            raise FormatError(f"{self._where}: nothing computes the output '{name}'")
+        result = self._memory.read(self._known[name])
+        return result if isinstance(result, Value) else weights(result, "the output")
+
+    def _notes(self, shapes: Sequence[tuple[int, ...]]) -> tuple[str, ...]:
         program = self._program
         notes = list(program.notes)
         if program.batch > 1:
             notes.append(f"the model's batch size was fixed at {program.batch}; LEO's result takes any")
-        if program.container:
-            kind = program.container
-            notes.append(f"the model returns its output in a {kind}; LEO's result returns the tensor itself")
-        if len(sizes) <= 1:
-            notes.append("the model's output has the shape (batch,); that of LEO's result has (batch, 1)")
+        kind = program.container
+        if len(shapes) == 1:
+            if kind:
+                notes.append(f"the model returns its output in a {kind}; LEO's result returns the tensor itself")
+        elif kind != (ours := "dict" if program.keys else "tuple"):
+            notes.append(f"the model returns its outputs in a {kind}; LEO's result returns them in a {ours}")
+        if any(len(sizes) <= 1 for sizes in shapes):
+            which = "the model's output" if len(shapes) == 1 else "an output of the model"
+            notes.append(f"{which} has the shape (batch,); that of LEO's result has (batch, 1)")
         return tuple(notes)
 
     def _step(self, call: Call) -> None:
@@ -348,8 +362,8 @@ def _unnamed(imported: Imported) -> Any:
             nodes.append(Affine(name, tuple(names[source] for source in node.sources), node.maps, node.bias))
         else:
             nodes.append(Relu(name, names[node.source], node.slope))
-    tail = Signature(tail=network.signature.tail)
-    return Network(network.input_size, tuple(nodes), names[network.output], tail)
+    outputs = tuple(replace(output, name=str(i)) for i, output in enumerate(network.signature.outputs))
+    return Network(network.input_size, tuple(nodes), names[network.output], Signature(outputs=outputs))
 
 
 def _exact_quotient(left: int, right: int) -> int:

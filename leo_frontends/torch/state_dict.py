@@ -181,5 +181,5 @@ def _chain(tensors: dict[str, Array], where: str) -> Imported:
             at = nodes[-1].name
     inputs = layers[order[0]]["weight"].shape[1]
     note = "a state dict names no activations; the layers between were taken for ReLUs"
-    network = Network(inputs, tuple(nodes), at, Signature("input", (inputs,), "output"))
+    network = Network(inputs, tuple(nodes), at, Signature("input", (inputs,)))
     return Imported(network, (note,), not_run="a state dict holds weights, no model to run")

@@ -10,6 +10,7 @@ import math
 import re
 import warnings
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -20,16 +21,17 @@ from torch import fx, nn
 
 from leo_core.errors import UnsupportedModelError
 from leo_core.linear import Conv, ConvTranspose, Dense, LinearMap
-from leo_core.network import INPUT, Affine, Network, Own, Relu, free_name
+from leo_core.network import INPUT, Affine, Network, Output, Own, Relu, free_name
 from leo_frontends import layers
 from leo_frontends.graph import Array
+from leo_frontends.heads import apart, require_one, returned
 from leo_frontends.matrices import matrix
 
-_TAILS = {
-    "softmax": lambda: nn.Softmax(dim=1),
-    "log_softmax": lambda: nn.LogSoftmax(dim=1),
-    "sigmoid": nn.Sigmoid,
-    "tanh": nn.Tanh,
+_TAILS: dict[str, Callable[[int], nn.Module]] = {
+    "softmax": lambda axis: nn.Softmax(dim=axis),
+    "log_softmax": lambda axis: nn.LogSoftmax(dim=axis),
+    "sigmoid": lambda _axis: nn.Sigmoid(),
+    "tanh": lambda _axis: nn.Tanh(),
 }
 
 
@@ -53,6 +55,7 @@ def save_program(network: Network, path: Path) -> None:
 
 def save_state_dict(network: Network, path: Path) -> None:
     """A state dict of a plain chain. Raises :class:`UnsupportedModelError` for anything else."""
+    require_one(network, str(path), "a state dict holds one; write a .pt2 file")
     layers = _sequence(network)
     kinds = [] if layers is None else [type(layer) for layer in layers.values()]
     expected = [nn.Linear if position % 2 == 0 else nn.ReLU for position in range(len(kinds))]
@@ -66,7 +69,8 @@ def save_state_dict(network: Network, path: Path) -> None:
 
 def _sequence(network: Network) -> OrderedDict[str, nn.Module] | None:
     """The layers of a chain; None where there is no chain of Linear and ReLU layers in one dtype."""
-    if not network.is_chain or network.exact_dtype != network.dtype:
+    outputs = network.signature.outputs
+    if not network.is_chain or network.exact_dtype != network.dtype or len(outputs) > 1:
         return None
     made: OrderedDict[str, nn.Module] = OrderedDict()
     if len(network.signature.input_shape) > 1:
@@ -83,10 +87,13 @@ def _sequence(network: Network) -> OrderedDict[str, nn.Module] | None:
                 return None
             slope = float(slopes[0]) if len(slopes) else 0.0
             made[_key(step.relu.name, made)] = nn.LeakyReLU(slope) if slope else nn.ReLU()
-    if network.signature.tail:
-        made[network.signature.tail] = _TAILS[network.signature.tail]()
-    if len(network.signature.output_shape) > 1:
-        made["unflatten"] = nn.Unflatten(1, network.signature.output_shape)
+    (output,) = outputs
+    if output.tail and output.axis is None:  # of the flat vector, so before it gets a shape
+        made[output.tail] = _TAILS[output.tail](1)
+    if len(output.shape) > 1:
+        made["unflatten"] = nn.Unflatten(1, output.shape)
+    if output.axis is not None:
+        made[output.tail] = _TAILS[output.tail](output.axis + 1)
     return made
 
 
@@ -116,19 +123,31 @@ class _GraphWriter:
         if self._dtype != network.dtype:
             at = self._graph.call_method("to", (at, _torch_dtype(self._dtype)))
         self._tensor[INPUT] = _Tensor(at, signature.input_shape or (network.input_size,))
-        for node in network.nodes:
+        nodes, heads = apart(network)
+        for node in nodes:
             if node.name not in self._inside:
                 self._tensor[node.name] = self._affine(node) if isinstance(node, Affine) else self._relu(node)
-        result = self._tensor[network.output]
-        if signature.tail:
-            axis = (1,) if "softmax" in signature.tail else ()
-            flat = self._laid(result, (network.output_size,))
-            result = _Tensor(self._graph.call_function(getattr(torch, signature.tail), (flat.at, *axis)), flat.layout)
-        at = self._laid(result, signature.output_shape or (network.output_size,)).at
-        if self._dtype != network.dtype:
-            at = self._graph.call_method("to", (at, _torch_dtype(network.dtype)))
-        self._graph.output(at)
+        results = [
+            self._finished(self._tensor[head], output) for output, head in zip(signature.outputs, heads, strict=True)
+        ]
+        self._graph.output(returned(signature.outputs, results))
         return fx.GraphModule(self._root, self._graph)
+
+    def _finished(self, result: _Tensor, output: Output) -> Any:
+        """An output with its tail and its shape."""
+        axis, size = 1, math.prod(output.shape)
+        if output.axis is not None:  # along an axis of the shape; any other is of the flat vector
+            result, axis = self._laid(result, output.shape), output.axis + 1
+        elif output.tail:
+            result = self._laid(result, (size,))
+        at = result.at
+        if output.tail:
+            along = (axis,) if "softmax" in output.tail else ()
+            at = self._graph.call_function(getattr(torch, output.tail), (at, *along))
+        at = self._laid(_Tensor(at, result.layout), output.shape).at
+        if self._dtype != self._network.dtype:
+            at = self._graph.call_method("to", (at, _torch_dtype(self._network.dtype)))
+        return at
 
     def _affine(self, node: Affine) -> _Tensor:
         pool, norm, divisor = self._pools.get(node.name), layers.norm_of(node), layers.divisor_of(node)

@@ -32,7 +32,7 @@ FLOORS = (
     {"milp", "bounds"},
     {"domain", "inputs", "storage", "vnnlib"},
     {"network"},
-    {"linear"},
+    {"linear", "signature"},
     {"arithmetic", "tails"},
     {"errors", "options", "paths"},
     {"checker"},

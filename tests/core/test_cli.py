@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 import leo_core
 from leo_core.cli import main
-from leo_core.network import Signature
+from leo_core.network import Output, Signature
 from leo_core.testing.networks import chain
 
 
@@ -176,7 +176,7 @@ def test_bytes_are_those_of_both_networks_as_leo_writes_them(net, tmp_path):
     assert sizes[0] == sizes[1]
     assert sizes[0]["after"] == (tmp_path / "out.onnx").stat().st_size
     # where the format does not hold the original, nothing is said of bytes
-    softmax = replace(chain(2, 3, 2), signature=Signature(tail="softmax"))
+    softmax = replace(chain(2, 3, 2), signature=Signature(outputs=(Output(tail="softmax"),)))
     from leo_core.files import sizes_written
 
     (tmp_path / "x.nnet").touch()

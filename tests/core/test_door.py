@@ -14,7 +14,7 @@ from leo_core.domain import Box
 from leo_core.door import Reading
 from leo_core.errors import DoorError, LeoError
 from leo_core.linear import Dense
-from leo_core.network import INPUT, TAILS, Affine, Network, Relu, Rounding, Signature
+from leo_core.network import INPUT, TAILS, Affine, Network, Output, Relu, Rounding, Signature
 from leo_core.plugins import FrontendSpec, Imported, registry
 
 
@@ -24,7 +24,7 @@ def as_the_framework(network, dtype=None, tail=None):
 
     def run(inputs):
         values = network.evaluate(inputs.reshape(len(inputs), -1).astype(dtype), dtype)
-        return TAIL_FUNCTIONS[network.signature.tail if tail is None else tail](values)
+        return TAIL_FUNCTIONS[network.signature.ending if tail is None else tail](values)
 
     return run
 
@@ -63,7 +63,7 @@ def small(tail="", dtype="float32", shape=(3,)):
             Affine("y", ("h",), (Dense(rng.normal(size=(2, 5)).astype(dtype)),), np.zeros(2, dtype)),
         ),
         "y",
-        Signature("in", shape, "out", (2,), "", tail),
+        Signature("in", shape, (Output("out", (2,), tail),)),
     )
 
 

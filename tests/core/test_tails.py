@@ -21,7 +21,12 @@ from leo_core.testing.networks import chain
 
 
 def ending(network, tail):
-    return replace(network, signature=replace(network.signature, tail=tail))
+    return with_output(network, tail=tail)
+
+
+def with_output(network, **changes):
+    (output,) = network.signature.outputs
+    return replace(network, signature=replace(network.signature, outputs=(replace(output, **changes),)))
 
 
 NET = chain(4, 6, 3, seed=3)
@@ -102,7 +107,8 @@ class TestVerify:
         assert leo_core.verify(ending(NET, "tanh"), ending(NET, "tanh"), (-1, 1)).verdict == "equal over the reals"
 
     def test_shapes_that_differ_are_told(self):
-        shaped = replace(NET, signature=replace(NET.signature, input_shape=(2, 2), output_shape=(3, 1)))
+        shaped = with_output(NET, shape=(3, 1))
+        shaped = replace(shaped, signature=replace(shaped.signature, input_shape=(2, 2)))
         heard = []
         found = leo_core.verify(NET, shaped, (-1, 1), listener=heard.append)
         told = " ".join(event.text for event in heard if not getattr(event, "passing", True))
@@ -202,7 +208,7 @@ def test_a_tail_goes_through_every_format(tail, suffix, shape, tmp_path):
     for package in {"onnx": ("onnx", "onnxruntime"), "pt2": ("torch",)}.get(suffix, ()):
         pytest.importorskip(package)
     net = ending(chain(4, 6, 6, seed=3), tail)
-    net = replace(net, signature=replace(net.signature, output_shape=shape))
+    net = with_output(net, shape=shape)
     path = leo_core.convert(net, tmp_path / f"net.{suffix}")
     x = np.random.default_rng(0).uniform(-1, 1, (5, 4)).astype(np.float32)
     expected = tails.TAILS[tail].apply(net.evaluate(x))
@@ -221,7 +227,7 @@ def test_a_tail_goes_through_every_format(tail, suffix, shape, tmp_path):
 
         seen = torch.export.load(path).module()(torch.tensor(x)).detach().numpy()
     else:
-        assert storage.load(path).signature.tail == tail
+        assert storage.load(path).signature.ending == tail
         return
     assert seen.shape == (5, *(shape or (6,)))
     np.testing.assert_allclose(seen.reshape(5, -1), expected, rtol=0, atol=1e-5)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leo_core.errors import UnsupportedModelError
-from leo_core.network import Origin, Signature
+from leo_core.network import Origin, Output, Signature
 from leo_frontends import lowering
 from leo_frontends.graph import Graph, Refused, Value, for_any_batch
 
@@ -155,7 +155,7 @@ def test_what_is_read_is_what_each_example_gets(done, seed):
     def lower(batch):
         try:
             traced = run(batch)
-            return traced.graph.imported("model", traced.value, ORIGIN, Signature(dtype="float64"))
+            return traced.graph.imported("model", [traced.value], [ORIGIN], Signature(dtype="float64"))
         except Refused as reason:
             raise UnsupportedModelError("model", [str(reason)]) from None
 
@@ -179,7 +179,8 @@ def lowered(step):
             value = step(graph, graph.given((batch, SIZE)))
         except (Refused, ValueError) as reason:  # as the frontends do
             raise UnsupportedModelError("model", [str(reason)]) from None
-        return graph.imported("model", value, ORIGIN, Signature())
+        outputs = (Output("output", value.index.shape[1:]),)
+        return graph.imported("model", [value], [ORIGIN], Signature(outputs=outputs))
 
     return for_any_batch(lower, "model", SIZE)
 
@@ -238,9 +239,23 @@ class TestTails:
             tail = graph.cut("softmax", z)
             return Value(tail.node, tail.index.reshape(graph.batch, 1, 3))
 
-        assert lowered(step).network.signature.tail == "softmax"
+        assert lowered(step).network.signature.ending == "softmax"
 
-    @pytest.mark.parametrize("shuffle", [lambda i: i[:, ::-1], lambda i: i[:, :2]], ids=["reversed", "cut"])
+    def test_a_tail_whose_values_are_moved_together_is_that_of_moved_values(self):
+        def step(graph, x):
+            tail = graph.cut("softmax", Value(x.node, x.index.reshape(-1, 2, 3)), 1)
+            return Value(tail.node, tail.index.transpose(0, 2, 1)[:, 1:, ::-1])
+
+        network = lowered(step).network
+        (output,) = network.signature.outputs
+        assert (output.shape, output.tail, output.axis) == ((2, 2), "softmax", 1)
+        assert network.evaluate(np.arange(6.0)).tolist() == [4, 1, 5, 2]
+        moved = lowered(lambda graph, x: Value(graph.cut("tanh", x).node, x.index[:, [2, 0]])).network
+        assert (moved.signature.ending, moved.evaluate(np.arange(6.0)).tolist()) == ("tanh", [2, 0])
+
+    @pytest.mark.parametrize(
+        "shuffle", [lambda i: i[:, [0, 0, 1, 2, 3, 4]], lambda i: i[:, :2]], ids=["one twice", "cut"]
+    )
     def test_a_tail_that_is_changed_is_refused(self, shuffle):
         def step(graph, x):
             tail = graph.cut("softmax", x)
@@ -254,9 +269,22 @@ class TestTails:
             graph.cut("softmax", x)
             return x
 
-        assert lowered(step).network.signature.tail == ""
+        assert lowered(step).network.signature.ending == ""
 
-    def test_a_softmax_over_the_batch_or_over_a_part_is_refused(self):
-        for axis, shape in ((0, (-1, SIZE)), (-1, (-1, 2, 3))):
-            with pytest.raises(UnsupportedModelError, match="softmax"):
-                lowered(lambda graph, x, a=axis, s=shape: graph.cut("softmax", Value(x.node, x.index.reshape(s)), a))
+    def test_a_softmax_over_the_batch_is_refused(self):
+        with pytest.raises(UnsupportedModelError, match="every example"):
+            lowered(lambda graph, x: graph.cut("softmax", x, 0))
+
+    @pytest.mark.parametrize(("axis", "kept"), [(-1, 1), (1, 0)])
+    def test_a_softmax_along_an_axis(self, axis, kept):
+        found = lowered(lambda graph, x: graph.cut("softmax", Value(x.node, x.index.reshape(-1, 2, 3)), axis))
+        (output,) = found.network.signature.outputs
+        assert (output.shape, output.tail, output.axis) == ((2, 3), "softmax", kept)
+
+    def test_a_softmax_along_an_axis_that_is_no_axis_of_the_output(self):
+        def step(graph, x):
+            tail = graph.cut("softmax", Value(x.node, x.index.reshape(-1, 2, 3)), -1)
+            return Value(tail.node, tail.index.reshape(-1, SIZE))
+
+        with pytest.raises(UnsupportedModelError, match=r"along one axis of an output, which is of shape \(6,\)"):
+            lowered(step)

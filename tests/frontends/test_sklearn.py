@@ -33,7 +33,7 @@ def test_a_classifier_compressed_and_exported(classes, tail, tmp_path):
     labels = np.digitize(X[:, 0], np.linspace(-1, 1, classes + 1)[1:-1])
     model = MLPClassifier(**OPTIONS).fit(X, labels)
     result = leo_core.compress(model, (-1, 1))
-    assert result.network.signature.tail == tail
+    assert result.network.signature.ending == tail
     ort = pytest.importorskip("onnxruntime")
     session = ort.InferenceSession(str(result.export(tmp_path / "m.onnx")), providers=["CPUExecutionProvider"])
     ran = session.run(None, {session.get_inputs()[0].name: X})[0]

@@ -18,7 +18,7 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 
 from leo_core import Affine, Dense, Network, Relu, convert
-from leo_core.network import Signature
+from leo_core.network import Output, Signature
 
 HERE = Path(__file__).parent
 WIDTHS = (64, 64, 48, 10)
@@ -71,7 +71,7 @@ def as_network(model: nn.Sequential) -> Network:
         else:
             nodes.append(Relu(f"relu{position // 2 + 1}", at, np.zeros(nodes[-1].size)))
         at = nodes[-1].name
-    return Network(WIDTHS[0], tuple(nodes), at, Signature("pixels", (64,), "logits", (10,)))
+    return Network(WIDTHS[0], tuple(nodes), at, Signature("pixels", (64,), (Output("logits", (10,)),)))
 
 
 if __name__ == "__main__":
