@@ -93,8 +93,9 @@ class _Writer:
         for node in nodes:
             if node.name not in self._inside:
                 self._tensor[node.name] = self._affine(node) if isinstance(node, Affine) else self._relu(node)
-        outputs = zip(signature.outputs, heads, strict=True)
-        results = [self._finished(self._tensor[head], output) for output, head in outputs]
+        results = [
+            self._finished(self._tensor[head], output) for output, head in zip(signature.outputs, heads, strict=True)
+        ]
         # a Sequential of an Input alone does not run
         results = [self._layer("Identity", "identity", given) if result is given else result for result in results]
         result = returned(signature.outputs, results)
@@ -107,20 +108,18 @@ class _Writer:
 
     def _finished(self, result: _Tensor, output: Output) -> Any:
         """An output with its tail and its shape."""
-        if output.tail and output.axis is None:  # of the flat vector, so before it gets a shape
-            flat = (math.prod(output.shape),)
-            at = self._layer("Activation", output.tail, self._laid(result, flat).at, activation=output.tail)
-            result = _Tensor(at, flat, (0,))
-        at = self._laid(result, output.shape).at
-        if output.axis is None:
-            return at
-        if output.tail == "softmax":
-            return self._layer("Softmax", "softmax", at, axis=output.axis + 1)
+        tail, shape = output.tail, output.shape or (math.prod(result.layout),)
+        if not tail:
+            return self._laid(result, shape).at
+        if output.axis is None:  # of the flat vector, so before it gets a shape
+            flat = self._laid(result, (math.prod(shape),)).at
+            return self._reshaped(self._layer("Activation", tail, flat, activation=tail), shape)
+        if tail == "softmax":
+            return self._layer("Softmax", tail, self._laid(result, shape).at, axis=output.axis + 1)
         # there is no such layer for others, and the activation is along the last axis
-        last = [*(axis for axis in range(len(output.shape)) if axis != output.axis), output.axis]
-        at = self._layer("Permute", "turned", at, dims=tuple(axis + 1 for axis in last))
-        at = self._layer("Activation", output.tail, at, activation=output.tail)
-        return self._layer("Permute", "back", at, dims=tuple(last.index(axis) + 1 for axis in range(len(last))))
+        last = (*(axis for axis in range(len(shape)) if axis != output.axis), output.axis)
+        at = self._layer("Activation", tail, self._laid(result, shape, last).at, activation=tail)
+        return self._laid(_Tensor(at, shape, last), shape).at
 
     def _affine(self, node: Affine) -> _Tensor:
         """A pooling, a layer with numbers of its own, parts side by side, or Σ maps · sources + bias."""
@@ -353,6 +352,8 @@ class _Writer:
     def _layout(self, node: Affine) -> Layout:
         """How a node lays images out, or how a convolution that reads it or its ReLU sees it; empty where none does."""
         network, names = self._network, [node.name]
+        if node.name not in network:  # an output that stood among others
+            return node.shape
         names += [name for name in network.readers[node.name] if isinstance(network[name], Relu)]
         for reader in (network[name] for source in names for name in network.readers[source] if not node.shape):
             for source, linear in reader.reads if isinstance(reader, Affine) else ():
