@@ -18,7 +18,7 @@ from typing import Any, TypeAlias, final
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.errors import LeoError, UnsupportedModelError
+from leo_core.errors import UnsupportedModelError
 from leo_core.linear import Conv, ConvTranspose, Dense, Diagonal, LinearMap, Select, Sparse
 from leo_core.network import (
     INPUT,
@@ -488,34 +488,6 @@ class Graph:
     def _name(self, origin: Origin) -> str:
         base = origin.layer or origin.kind
         return free_name(base, {node.name for node in self.nodes} | {INPUT})
-
-
-def for_any_batch(lower: Callable[[int], Imported], where: str, input_size: int) -> Imported:
-    """A model that takes batches of any size, lowered with three sizes that must give one network.
-
-    One example alone is special: an axis of length 1 is broadcast, squeezed, and laid out in memory otherwise.
-    ``lower`` takes the size. Raises :class:`UnsupportedModelError` where the size makes a difference.
-    """
-    few, many, alone = (_outcome(lower, size) for size in (2, max(3, min(67, 2**16 // input_size)), 1))
-    if isinstance(few, LeoError) and isinstance(many, LeoError):
-        raise few
-    if isinstance(few, LeoError) or isinstance(many, LeoError) or _differ(few.network, many.network):
-        raise UnsupportedModelError(where, [f"{MIXES}: the number of examples itself changes what it computes"])
-    single = None if isinstance(alone, LeoError) else alone.network
-    if single != few.network:
-        raise UnsupportedModelError(where, [f"{MIXES}: {ALONE}"])
-    return few
-
-
-def _differ(one: Network, other: Network) -> bool:
-    return one != other or one.signature != other.signature
-
-
-def _outcome(lower: Callable[[int], Imported], size: int) -> Imported | LeoError:
-    try:
-        return lower(size)
-    except LeoError as error:
-        return error
 
 
 def biased(nodes: Sequence[Node], output: str, apart: Container[str]) -> tuple[tuple[Node, ...], str]:

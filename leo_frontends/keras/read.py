@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from leo_core.errors import FormatError, UnsupportedModelError
 from leo_core.network import Origin, Output, Signature
 from leo_core.plugins import Imported
-from leo_frontends.graph import Graph, Refused, Tensor, Value, elements, for_any_batch
+from leo_frontends.batches import for_any_batch
+from leo_frontends.graph import Graph, Refused, Tensor, Value, elements
 from leo_frontends.heads import numbered
 from leo_frontends.keras.layers import is_keras_own, lower_layer
 from leo_frontends.keras.operations import lower_operation, tensor

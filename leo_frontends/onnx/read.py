@@ -14,7 +14,8 @@ import numpy as np
 from leo_core.errors import FormatError, UnsupportedModelError
 from leo_core.network import Origin, Output, Signature
 from leo_core.plugins import Imported
-from leo_frontends.graph import Graph, Refused, Tensor, Value, elements, for_any_batch
+from leo_frontends.batches import for_any_batch
+from leo_frontends.graph import Graph, Refused, Tensor, Value, elements
 from leo_frontends.onnx.folding import folded
 from leo_frontends.onnx.lowerings import LOWERINGS
 from leo_frontends.onnx.op import Op

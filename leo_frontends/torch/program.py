@@ -19,7 +19,8 @@ import numpy as np
 from leo_core.errors import FormatError, UnsupportedModelError
 from leo_core.network import INPUT, Affine, Network, Origin, Output, Relu, Signature
 from leo_core.plugins import Imported
-from leo_frontends.graph import MIXES, Array, Graph, Refused, Tensor, Value, elements, for_any_batch
+from leo_frontends.batches import for_any_batch
+from leo_frontends.graph import MIXES, Array, Graph, Refused, Tensor, Value, elements
 from leo_frontends.heads import numbered
 from leo_frontends.lowering import weights
 from leo_frontends.torch.folding import folded

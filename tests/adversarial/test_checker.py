@@ -157,7 +157,7 @@ def test_a_network_file_that_leo_does_not_read_is_refused(tmp_path, what):
         elif what == "kind":
             node["kind"] = "sigmoid"
         else:
-            header["version"] = 2
+            header["version"] = 3
 
     rewrite_archive(path, change)
     with pytest.raises(Refused):

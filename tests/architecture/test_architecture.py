@@ -103,7 +103,7 @@ def test_the_engine_decides_by_its_own_bounds(path):
         return
     for target in imports(path):
         if room_of(target) == "checker":
-            shared = [f"leo_core.checker.{name}" for name in ("trees", "networks", "environment", "errors")]
+            shared = [f"leo_core.checker.{name}" for name in ("trees", "networks", "maps", "environment", "errors")]
             assert target in shared, f"{module_of(path)} imports {target}"
 
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from leo_core.errors import UnsupportedModelError
 from leo_core.network import Origin, Output, Signature
 from leo_frontends import lowering
-from leo_frontends.graph import Graph, Refused, Value, for_any_batch
+from leo_frontends.batches import for_any_batch
+from leo_frontends.graph import Graph, Refused, Value
 
 SHAPE = (2, 3)
 SIZE = 6
