@@ -218,7 +218,9 @@ class Taps(Map):
         parts = []
         for tap, joined in self.taps():
             row, column = (
-                np.ravel_multi_index(np.meshgrid(*(pair[side] for pair in joined), indexing="ij"), sizes).ravel()
+                np.ravel_multi_index(
+                    np.meshgrid(*(listed(pair[side]) for pair in joined), indexing="ij"), sizes
+                ).ravel()
                 for side, sizes in enumerate(self.sizes)
             )
             row = channels[0][:, :, None, None] * math.prod(self.sizes[0]) + row
@@ -233,6 +235,11 @@ class Taps(Map):
 def picked(joined: list[tuple[range, range]], side: int) -> tuple[Any, ...]:
     """What picks the places of one side from an array whose last axes they are on."""
     return (..., *(slice(pair[side].start, pair[side].stop, pair[side].step) for pair in joined))
+
+
+def listed(places: range) -> Array:
+    """Places one by one, whole numbers even where there is none."""
+    return np.array(places, dtype=np.int64)
 
 
 def require_few(count: int) -> None:
