@@ -5,23 +5,25 @@ Where the one reads x' = P x + d, with P saying which value of the other's x eac
     A' x' + b' − (A x + b) = (A' P − A) x + R x' + A' d + b' − b.
 
 A' P − A is taken number by number (of a convolution, in its kernel), R is what else of A' there is: what reads new
-values. So equal numbers leave exactly zero, however wide the bounds are, and so does a value that is always zero.
+values. So equal numbers leave exactly zero, however wide the bounds are, and so does a value that is always zero; what
+values that cannot vary add up to is computed over the rationals.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .bounds import Region, spanned, values_of
+from .bounds import Region, reach, spanned, values_of
 from .maps import Entries, Map, Matrix, Taps
 from .networks import Net, Node
-from .numbers import two_sum
+from .numbers import rational, two_sum, upwards
 
 Array = Any
+Part = tuple[Map, Array, Array]  # a map, and the bounds (1, columns) of what it reads
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +47,8 @@ def distance(
         same = Entries(nothing + 1, (each, each), old.size, old.size)
         old = Node(old.name, (old.name,), (same,), nothing, nothing, False)
     kept = np.flatnonzero(origin >= 0)
-    by_old: list[tuple[Map, Array, Array]] = []
-    by_new: list[tuple[Map, Array, Array]] = []
+    by_old: list[Part] = []
+    by_new: list[Part] = []
     unread = list(zip(old.sources, old.maps, strict=True))
     for source, linear in zip(new.sources, new.maps, strict=True):
         match, mine = known.get(source), values_of(g, own, source)
@@ -55,39 +57,59 @@ def distance(
             by_new.append((linear, *mine))
             continue
         name, other = unread.pop(at)
-        moved, rest = laid_beside(linear, other, origin, match.origin)
-        far = np.where(match.origin >= 0, match.apart, 0.0)[None]
-        by_old.append((moved, *values_of(f, region, name)))
+        moved, lost, rest = laid_beside(linear, other, origin, match.origin)
+        far, largest = np.where(match.origin >= 0, match.apart, 0.0)[None], reach(f, region, name)[None]
+        by_old += [(moved, *values_of(f, region, name)), (lost, -largest, largest)]
         by_new += [(rest, *mine), (linear, -far, far)]
     by_old += [(linear.holding(-linear.values), *values_of(f, region, name)) for name, linear in unread]
-    shift, lost = np.zeros(new.size), np.zeros(new.size)
-    shift[kept], lost[kept] = two_sum(new.bias[kept], -old.bias[origin[kept]])
-    (low, high), (old_low, old_high) = (
-        spanned([(linear, *ends) for linear, *ends in parts if linear.values.any() and np.any(ends)], bias)[:2]
-        for parts, bias in ((by_new, shift), (by_old, np.zeros(old.size)))
+    (by_new, fixed_new), (by_old, fixed_old) = (
+        apart_from_fixed([part for part in parts if part[0].values.any()]) for parts in (by_new, by_old)
     )
+    shift, error = two_sum(new.bias[kept], -old.bias[origin[kept]])
+    ends = [np.where(error == 0, shift, np.nextafter(shift, end)) for end in (-np.inf, np.inf)]
+    if fixed_new or fixed_old:
+        exact = rational(new.bias[kept]) - rational(old.bias[origin[kept]])
+        for linear, values in fixed_new:
+            exact = exact + linear.apply(values)[0, kept]
+        for linear, values in fixed_old:
+            exact = exact + linear.apply(values)[0, origin[kept]]
+        ends = [-upwards(-exact), upwards(exact)]
+    most = np.zeros(len(kept))
+    moved_new, moved_old = spanned(by_new, np.zeros(new.size)), spanned(by_old, np.zeros(old.size))
+    for total, mine, its, sign in zip(ends, moved_new[:2], moved_old[:2], (-1, 1), strict=True):
+        for part in (mine[0, kept], its[0, origin[kept]]):
+            total, error = two_sum(total, part)
+            total = np.where(error == 0, total, np.nextafter(total, sign * np.inf))
+        most = np.maximum(most, np.where(np.isnan(total), np.inf, np.abs(total)))
     found = np.zeros(new.size)
-    for side, end, sign in ((low, old_low, -1), (high, old_high, 1)):
-        side, end = side[0, kept], end[0, origin[kept]]
-        total, error = two_sum(side, end)
-        error = error + lost[kept]
-        total = np.where(error == 0, total, np.nextafter(total + sign * np.nextafter(error, np.inf), sign * np.inf))
-        found[kept] = np.maximum(found[kept], np.where(np.isnan(total), np.inf, np.abs(total)))
+    found[kept] = most
     return found
 
 
-def laid_beside(new: Map, old: Map, rows: Array, columns: Array) -> tuple[Map, Map]:
-    """(new − old in the layout of old, what of new has no place there), for the old row and column of each new one.
+def apart_from_fixed(parts: Sequence[Part]) -> tuple[list[Part], list[tuple[Map, Array]]]:
+    """Parts without the values that cannot vary, and maps of these values, as rationals: they may all but cancel."""
+    moving, fixed = [], []
+    for linear, low, high in parts:
+        same = (low == high) & (low != 0)
+        if same.any():
+            fixed.append((linear, rational(np.where(same, low, 0.0))))
+            low, high = np.where(same, 0.0, low), np.where(same, 0.0, high)
+        if low.any() or high.any():
+            moving.append((linear, low, high))
+    return moving, fixed
 
-    Rows of old that no new one is are zero. Each number is rounded once, zero only where it is zero.
+
+def laid_beside(new: Map, old: Map, rows: Array, columns: Array) -> tuple[Map, Map, Map]:
+    """(new − old in the layout of old, what that rounds, what of new has no place there).
+
+    ``rows`` and ``columns`` say which of old each of new is (−1: none); rows of old that none is are zero.
     """
     if isinstance(new, Matrix) and isinstance(old, Matrix):
         kept, read = np.flatnonzero(rows >= 0), np.flatnonzero(columns >= 0)
-        moved, rest = np.zeros_like(old.values), new.values.copy()
-        moved[np.ix_(rows[kept], columns[read])] = new.values[np.ix_(kept, read)]
-        moved[rows[kept]] -= old.values[rows[kept]]
-        rest[:, read] = 0
-        return Matrix(moved), Matrix(rest)
+        moved, lost, rest = np.zeros_like(old.values), np.zeros_like(old.values), new.values.copy()
+        moved[np.ix_(rows[kept], columns[read])], rest[:, read] = new.values[np.ix_(kept, read)], 0
+        moved[rows[kept]], lost[rows[kept]] = two_sum(moved[rows[kept]], -old.values[rows[kept]])
+        return Matrix(moved), Matrix(lost), Matrix(rest)
     if isinstance(new, Taps) and isinstance(old, Taps) and (new.sizes, new.joins) == (old.sizes, old.joins):
         channels = [whole_channels(*pair) for pair in zip((rows, columns), old.sizes, strict=True)]
         if not any(found is None for found in channels):
@@ -95,21 +117,21 @@ def laid_beside(new: Map, old: Map, rows: Array, columns: Array) -> tuple[Map, M
     return entries_beside(new, old, rows, columns)
 
 
-def kernels_beside(new: Taps, old: Taps, made: Array, read: Array) -> tuple[Map, Map]:
+def kernels_beside(new: Taps, old: Taps, made: Array, read: Array) -> tuple[Map, Map, Map]:
     """The same of two convolutions of one geometry, for the old channel that each new one is."""
     (groups, makes, reads), (_, old_makes, old_reads) = new.values.shape[:3], old.values.shape[:3]
     group, number = (part.reshape(groups, makes, 1) for part in np.divmod(made, old_makes))
     read_group, place = (part.reshape(groups, 1, reads) for part in np.divmod(read, old_reads))
     both = (group >= 0) & (group == read_group)  # divmod leaves −1 where there is none
     at = tuple(np.broadcast_to(part, both.shape)[both] for part in (group, number, place))
-    moved, rest = np.zeros_like(old.values), new.values.copy()
+    moved, lost, rest = np.zeros_like(old.values), np.zeros_like(old.values), new.values.copy()
     moved[at], rest[both] = new.values[both], 0
     kept = np.divmod(made[made >= 0], old_makes)
-    moved[kept] -= old.values[kept]
-    return old.holding(moved), new.holding(rest)
+    moved[kept], lost[kept] = two_sum(moved[kept], -old.values[kept])
+    return old.holding(moved), old.holding(lost), new.holding(rest)
 
 
-def entries_beside(new: Map, old: Map, rows: Array, columns: Array) -> tuple[Map, Map]:
+def entries_beside(new: Map, old: Map, rows: Array, columns: Array) -> tuple[Map, Map, Map]:
     """The same of any two maps, by their entries."""
     (row, column, numbers), (old_row, old_column, old_numbers) = new.entries(), old.entries()
     both = (rows[row] >= 0) & (columns[column] >= 0)
@@ -117,12 +139,13 @@ def entries_beside(new: Map, old: Map, rows: Array, columns: Array) -> tuple[Map
     mine = rows[row[both]] * old.columns + columns[column[both]]
     theirs = old_row[kept] * old.columns + old_column[kept]
     places = np.union1d(mine, theirs)
-    moved = np.zeros(len(places))
-    moved[np.searchsorted(places, mine)] = numbers[both]
-    moved[np.searchsorted(places, theirs)] -= old_numbers[kept]
-    at = places // max(old.columns, 1), places % max(old.columns, 1)
+    values = np.zeros((2, len(places)))
+    values[0, np.searchsorted(places, mine)] = numbers[both]
+    values[1, np.searchsorted(places, theirs)] = -old_numbers[kept]
+    moved, lost = two_sum(*values)
+    beside = Entries(moved, np.divmod(places, max(old.columns, 1)), old.rows, old.columns)
     rest = Entries(numbers[~both], (row[~both], column[~both]), new.rows, new.columns)
-    return Entries(moved, at, old.rows, old.columns), rest
+    return beside, beside.holding(lost), rest
 
 
 def whole_channels(origin: Array, sizes: tuple[int, ...]) -> Array | None:
