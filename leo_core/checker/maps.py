@@ -55,7 +55,7 @@ class Map(ABC):
 
     def apply(self, x: Array) -> Array:
         """A x for vectors (…, columns)."""
-        stack = x.reshape(-1, self.columns)
+        stack = x.reshape(math.prod(x.shape[:-1]), self.columns)
         made = self.push(stack) if x.dtype != object else self._exactly(stack, lambda by, left: by.push(left))
         return made.reshape(*x.shape[:-1], self.rows)
 

@@ -84,7 +84,7 @@ def fold_constants(view: View, name: str) -> Ladder | Refusal | None:
         gone = known[source].known & (source != INPUT)
         if gone.any():
             used = linear.used_columns(np.ones(linear.rows, dtype=bool))
-            gone = gone & used.reshape(len(gone), -1).any(axis=1)
+            gone = gone & _by_group(used, len(gone)).any(axis=1)
         read.append(_Read(source, linear, known[source], gone))
     if not any(part.gone.any() for part in read):
         return None
@@ -101,7 +101,7 @@ def _without_branches(view: View, node: Affine, read: list[_Read]) -> Ladder | R
     dead = []
     for part in read:
         used = part.linear.used_columns(np.ones(part.linear.rows, dtype=bool))
-        whole = not (used.reshape(len(part.gone), -1).any(axis=1) & ~part.gone).any()
+        whole = not (_by_group(used, len(part.gone)).any(axis=1) & ~part.gone).any()
         dead.append(part if whole else replace(part, gone=np.zeros_like(part.gone)))
     if len(read) < 2 or not any(part.gone.any() for part in dead) or all(part.gone.any() for part in dead):
         return None
@@ -130,7 +130,7 @@ def _needed(view: View, node: Affine, read: _Read) -> Mask:
             for source, linear in other.reads:
                 if source == read.source:
                     used = linear.used_columns(np.ones(linear.rows, dtype=bool))
-                    needed |= used.reshape(len(needed), -1).any(axis=1)
+                    needed |= _by_group(used, len(needed)).any(axis=1)
     return needed
 
 
@@ -267,6 +267,11 @@ def _carried(view: View, node: Affine, read: _Read, others: NDArray[np.int64], c
     return Rewrite(view.with_nodes(changed), what, changes)
 
 
+def _by_group(units: NDArray[Any], groups: int) -> NDArray[Any]:
+    """What is given of units, (groups, units of each)."""
+    return units.reshape(groups, len(units) // max(1, groups))
+
+
 def _by_channel(bias: NDArray[Any], channels: int) -> bool:
     """Whether all positions of a channel have the same bias."""
     rows = bias.reshape(channels, -1)
@@ -312,7 +317,7 @@ def _affine(node: Affine, found: Mapping[str, Constants]) -> Constants:
             off = off + _flow(linear, of.units(of.off))
         if not nonzero.any():
             continue
-        seen = linear.used_columns(constants.units(known)).reshape(len(of.known), -1)
+        seen = _by_group(linear.used_columns(constants.units(known)), len(of.known))
         used: Mask = np.asarray(seen.any(axis=1))
         columns = np.flatnonzero(of.units(used))
         if len(columns):
@@ -355,19 +360,19 @@ def _flow(linear: LinearMap, entering: NDArray[Any]) -> Array:
 
 def _uniform(nothing: Constants, known: Mask, exact: ExactVector, off: Array) -> Constants:
     """The channels, among those of which no unit varies, in which all units are the same."""
-    numerators = exact.numerators.reshape(int(known.sum()), -1)
+    numerators = _by_group(exact.numerators, int(known.sum()))
     same = (numerators == numerators[:, :1]).all(axis=1).astype(bool)
     groups = np.flatnonzero(known)[same]
     mask, values = np.zeros(len(known), dtype=bool), nothing.values.copy()
     mask[groups] = True
     values[groups] = [Fraction(int(first), exact.denominator) for first in numerators[same, 0]]
-    most = off.reshape(len(known), -1).max(axis=1, initial=0.0)
+    most = _by_group(off, len(known)).max(axis=1, initial=0.0)
     return Constants(mask, values, np.where(mask & (most > 0), round_up(most), 0.0), nothing.size)
 
 
 def _relu(view: View, node: Relu, found: Mapping[str, Constants]) -> Constants:
     source, network = found[node.source], view.network
-    slopes = node.slope.reshape(len(source.known), -1)
+    slopes = _by_group(node.slope, len(source.known))
     known = source.known & (slopes == slopes[:, :1]).all(axis=1)
     values, off = source.values.copy(), np.where(known, source.off, 0.0)
     for i in np.flatnonzero(known):
@@ -376,7 +381,7 @@ def _relu(view: View, node: Relu, found: Mapping[str, Constants]) -> Constants:
     values[~known] = Fraction(0)
     if network.affine(node.source).shape:  # of a plain layer those are dropped on their own
         units = view.facts.units[node.source]
-        dead = ((units.state == State.INACTIVE) & (node.slope == 0)).reshape(len(known), -1).all(axis=1)
-        defect = units.defect(node.slope).reshape(len(known), -1).max(axis=1, initial=0.0)
+        dead = _by_group((units.state == State.INACTIVE) & (node.slope == 0), len(known)).all(axis=1)
+        defect = _by_group(units.defect(node.slope), len(known)).max(axis=1, initial=0.0)
         values[dead], off, known = Fraction(0), np.where(dead, defect, off), known | dead
     return Constants(known, values, off, source.size)

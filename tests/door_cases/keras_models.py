@@ -779,20 +779,18 @@ def runner(model: Any) -> Callable[[Array], Array]:
     """What Keras computes; a model that is made for one size of batch gets batches of that size."""
     batch = model.inputs[0].shape[0]
 
-    def compute(x: Array) -> Array:
+    def compute(x: Array) -> list[Array]:
         with quiet():
             found = model(x, training=False)
-        while isinstance(found, list | tuple | dict):
-            found = next(iter(found.values() if isinstance(found, dict) else found))
-        array = np.asarray(ops.convert_to_numpy(found))
-        return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+        arrays = [np.asarray(ops.convert_to_numpy(output)) for output in keras.tree.flatten(found)]
+        return [array.astype(np.float32) if array.dtype.name == "bfloat16" else array for array in arrays]
 
-    def run(x: Array) -> Array:
-        if batch is None:
-            return compute(x)
-        filled = np.concatenate([x, np.repeat(x[-1:], -len(x) % batch, axis=0)])
-        parts = [compute(filled[i : i + batch]) for i in range(0, len(filled), batch)]
-        return np.concatenate(parts)[: len(x)]
+    def run(x: Array) -> Any:
+        filled = np.concatenate([x, np.repeat(x[-1:], -len(x) % (batch or 1), axis=0)])
+        step = batch or len(filled)
+        parts = [compute(filled[i : i + step]) for i in range(0, len(filled), step)]
+        outputs = [np.concatenate(part)[: len(x)] for part in zip(*parts, strict=True)]
+        return outputs[0] if len(outputs) == 1 else outputs
 
     return run
 
