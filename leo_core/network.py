@@ -155,6 +155,11 @@ class Affine:
         """Each source with the map that is applied to it."""
         return tuple(zip(self.sources, self.maps, strict=True))
 
+    @property
+    def groups(self) -> int:
+        """How many channels it has; units count as such where there are none."""
+        return self.shape[0] if self.shape else self.size
+
     def apply(self, values: Mapping[str, FloatArray]) -> FloatArray:
         """Σ A x + b of the sources' values (…, columns), in their dtype: summed from left to right, the bias last."""
         total: Any = 0
@@ -316,6 +321,12 @@ class Network:
         """How many values the input or a node has."""
         return self.input_size if name == INPUT else self._by_name[name].size
 
+    def layout(self, name: str) -> tuple[int, ...]:
+        """How the values of the input or a node are laid out as images; empty where they are a plain list."""
+        node = self._by_name.get(name)
+        node = self._by_name[node.source] if isinstance(node, Relu) else node
+        return node.shape if isinstance(node, Affine) else ()
+
     @property
     def output_size(self) -> int:
         return self.size(self.output)
@@ -371,7 +382,7 @@ class Network:
         """How many weights and biases the network stores; a channel has one bias, a mere selection none."""
         affine = [node for node in self.nodes if isinstance(node, Affine)]
         storing = [node for node in affine if node.bias.any() or any(m.weights for m in node.maps)]
-        return self.connections + sum(node.shape[0] if node.shape else node.size for node in storing)
+        return self.connections + sum(node.groups for node in storing)
 
     @property
     def nonzeros(self) -> int:
@@ -406,8 +417,8 @@ class Network:
     @property
     def widths(self) -> tuple[int, ...]:
         """Input, every hidden ReLU layer, output: channels where a layer has them, else units; all outputs together."""
-        shapes = ((self.affine(relu.source).shape or (relu.size,)) for relu in self.relus if relu.name != self.output)
-        return (self.input_size, *(shape[0] for shape in shapes), self.output_size)
+        hidden = (self.affine(relu.source).groups for relu in self.relus if relu.name != self.output)
+        return (self.input_size, *hidden, self.output_size)
 
     def with_nodes(self, *changed: Node) -> Network:
         """The network with other nodes of the same names in the place of its own."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from leo_core.linear import Conv, ConvTranspose, Diagonal, LinearMap, Select, Sparse
-from leo_core.network import INPUT, Affine, Network, Node, Own, Relu, sources_of
+from leo_core.network import INPUT, Affine, Network, Node, Origin, Own, Relu, sources_of
 
 Array = NDArray[Any]
 Layout = tuple[int, ...]
@@ -98,34 +98,28 @@ def term(linear: LinearMap, layout: Layout) -> Term:
 
 def pools(network: Network) -> dict[str, Pool]:
     """By the name of the node that holds its result, each pooling that can be put back."""
-    found = {}
-    for node in network.nodes:
-        pool = _average(network, node) if isinstance(node, Affine) else None
-        if pool is not None:
-            found[node.name] = pool
-    kinds = {node.origin for node in network.nodes if "maxpool" in node.origin.kind.lower().replace("_", "")}
-    for origin in kinds:
-        group = [node for node in network.nodes if node.origin == origin]
-        pool = _largest(network, group)
-        if pool is not None:
-            found[group[-1].name] = pool
-    return found
+    return _put_back(network, _average, "maxpool", _largest)
 
 
 def global_pools(network: Network) -> dict[str, Pool]:
-    """By the name of the node that holds its result, each pooling over all positions that :func:`pools` has not."""
-    found = {}
+    """The same of each pooling over all positions that :func:`pools` has not."""
+    return _put_back(network, _mean, "globalmaxpool", _largest_of_all)
+
+
+def _put_back(
+    network: Network,
+    mean: Callable[[Network, Affine], Pool | None],
+    kind: str,
+    largest: Callable[[Network, list[Node]], Pool | None],
+) -> dict[str, Pool]:
+    """Means by their last node, maxima by the nodes of one layer of that kind."""
+    groups: dict[Origin, list[Node]] = {}
     for node in network.nodes:
-        pool = _mean(network, node) if isinstance(node, Affine) else None
-        if pool is not None:
-            found[node.name] = pool
-    kinds = {node.origin for node in network.nodes if "globalmaxpool" in node.origin.kind.lower().replace("_", "")}
-    for origin in kinds:
-        group = [node for node in network.nodes if node.origin == origin]
-        pool = _largest_of_all(network, group)
-        if pool is not None:
-            found[group[-1].name] = pool
-    return found
+        if kind in node.origin.kind.lower().replace("_", ""):
+            groups.setdefault(node.origin, []).append(node)
+    found = {node.name: mean(network, node) for node in network.nodes if isinstance(node, Affine)}
+    found |= {group[-1].name: largest(network, group) for group in groups.values()}
+    return {name: pool for name, pool in found.items() if pool is not None}
 
 
 def framed(index: NDArray[np.int64], before: Layout, behind: Layout) -> tuple[Pairs, Pairs] | None:
@@ -232,15 +226,14 @@ def by_channel(array: Array, layout: Layout) -> Array | None:
 
 def norm_of(node: Affine) -> Own | None:
     """The batch norm that a node is, where it has one number of each kind for each channel."""
-    channels = node.shape[0] if node.shape else node.size
-    whole = node.own is not None and len(node.own.numbers.get("gamma", ())) == channels
-    return node.own if whole and len(node.maps) == 1 else None
+    whole = node.own is not None and len(node.own.numbers.get("gamma", ())) == node.groups
+    return node.own if whole else None
 
 
 def divisor_of(node: Affine) -> Array | None:
     """What each value of a node is divided by, where that is all it does."""
     divisor = node.own.numbers.get("divisor") if node.own is not None else None
-    if divisor is None or len(node.maps) > 1 or node.bias.any():
+    if divisor is None or node.bias.any():
         return None
     return np.repeat(divisor, node.size // len(divisor))
 
@@ -280,7 +273,7 @@ def _mean(network: Network, node: Affine) -> Pool | None:
     summing = None if node.sources[0] == INPUT else network[node.sources[0]]
     if not isinstance(summing, Affine) or len(node.maps) > 1 or len(summing.maps) > 1:
         return None
-    layout, alone = _layout(network, summing.sources[0]), network.readers[summing.name] == (node.name,)
+    layout, alone = network.layout(summing.sources[0]), network.readers[summing.name] == (node.name,)
     if not alone or network.output == summing.name or summing.bias.any() or node.bias.any():
         return None
     if not summed_over(summing.maps[0], layout) or (_divisor(node) != math.prod(layout[1:])).any():
@@ -308,7 +301,7 @@ def _largest(network: Network, group: list[Node]) -> Pool | None:
     if found is None or not isinstance(last, Affine) or len(last.shape) not in (2, 3):
         return None
     source, reached = found
-    layout = _layout(network, source)
+    layout = network.layout(source)
     if len(layout) != len(last.shape):
         return None
     return _windows(last, source, layout, reached, [node.name for node in group])
@@ -320,7 +313,7 @@ def _largest_of_all(network: Network, group: list[Node]) -> Pool | None:
     if found is None or not isinstance(last, Affine):
         return None
     source, reached = found
-    layout = _layout(network, source)
+    layout = network.layout(source)
     if len(layout) < 2 or last.size != layout[0]:
         return None
     count = math.prod(layout[1:])
@@ -351,14 +344,6 @@ def _support(linear: LinearMap) -> Any:
     arrays = linear.sparse().arrays()
     data = np.ones(len(arrays["data"]), np.float32)
     return sparse.csr_matrix((data, arrays["indices"], arrays["indptr"]), shape=(linear.rows, linear.columns))
-
-
-def _layout(network: Network, name: str) -> Layout:
-    """How a node lays out images; empty where it does not, or is the input."""
-    if name == INPUT:
-        return ()
-    node = network[name]
-    return network.affine(node.source).shape if isinstance(node, Relu) else node.shape
 
 
 def _windows(last: Affine, source: str, layout: Layout, reached: Any, group: list[str]) -> Pool | None:

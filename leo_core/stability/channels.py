@@ -52,7 +52,7 @@ def decide_channels(work: Work, tally: Tally) -> Region:
     network = work.network
     seen = _Seen(network, work)
     for relu in network.relus:  # so that an early end leaves something to say of each layer
-        count = _count(network.affine(relu.source))
+        count = network.affine(relu.source).groups
         tally.channels[relu.source] = Channels(*(np.zeros(count, dtype=bool) for _ in range(4)))
     seen.look(_points(work))
     region = Region.of(work.box)
@@ -74,11 +74,6 @@ def decide_channels(work: Work, tally: Tally) -> Region:
         if not node.shape and 2 * node.size * network.input_size <= _WITNESSES:
             seen.tell(tally, node)
     return region
-
-
-def _count(node: Affine) -> int:
-    """How many channels a node has; units count as such where there are none."""
-    return node.shape[0] if node.shape else node.size
 
 
 def _pursued(work: Work, tally: Tally, seen: _Seen, node: Affine, region: Region) -> Region:
@@ -193,7 +188,7 @@ class _Seen:
     def shown(self, node: Affine) -> tuple[Mask, Mask, Mask]:
         """Per channel, or per unit where there are none: (some z > 0, some z < 0, some relu(z) varies)."""
         known = self._extremes[node.name]
-        channels = _count(node)
+        channels = node.groups
         varies = ~self._alike(known.least_value, known.most_value)
         units = known.most > 0, known.least < 0, varies
         positive, negative, varies = (np.asarray(mask.reshape(channels, -1).any(axis=1)) for mask in units)
@@ -246,7 +241,7 @@ def _points(work: Work) -> Array:
         values = network.evaluate_nodes(tried[start : start + step].astype(network.dtype), network.dtype)
         ends = []
         for name in names:
-            z = values[name].reshape(len(values[name]), _count(network.affine(name)), -1)
+            z = values[name].reshape(len(values[name]), network.affine(name).groups, -1)
             ends += [z.max(axis=2, initial=-np.inf) > 0, z.min(axis=2, initial=np.inf) < 0]
         shown.append(np.hstack(ends))
     left = np.vstack(shown)
