@@ -59,8 +59,9 @@ class Rounding:
 class Own:
     """What a layer says of itself where that comes to no exact floats: a batch norm's statistics, a mean's count.
 
-    Its node stores what they come to, rounded; a writer puts them back as they are. So the node may stand for any that
-    is within the rounding: verdicts hold for each, and while the layer stays what it is, rounding it costs nothing.
+    Its node works value by value, y = s x + b, and stores what they come to, rounded; a writer puts them back as they
+    are. So the node may stand for any that is within the rounding: verdicts hold for each, and while the layer stays
+    what it is, rounding it costs nothing.
 
     Attributes
     ----------
@@ -144,6 +145,8 @@ class Affine:
             for what, array in linear.arrays().items():
                 if array.dtype.kind == "f":
                     _require_finite(array, f"node '{self.name}': weight ({what} of the map from '{source}')")
+        if self.own is not None and (len(self.maps) > 1 or self.maps[0].scaling() is None):
+            raise NetworkError(f"node '{self.name}': a layer with numbers of its own must work value by value")
         _require_finite(self.bias, f"node '{self.name}': bias")
 
     @property

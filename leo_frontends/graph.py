@@ -277,16 +277,20 @@ class Graph:
         if (scale == 1).all() and (shift == 0).all():
             return value
         axes = self.stored(value)
-        index = value.index.transpose(axes)
+        value = turned(value, axes)
         scale, shift = (np.broadcast_to(given, shape).transpose(axes).ravel() for given in (scale, shift))
-        split = self.split(value, index.reshape(-1, 1))
+        split = self.split(value, value.index.reshape(-1, 1))
+        if rounding is not None and not is_identity(split.reads, self.size(value.node)):
+            value = self.pick(origin, value)  # a layer with numbers of its own works value by value
+            split = self.split(value, value.index.reshape(-1, 1))
         factors = split.same(scale)
         linear: LinearMap | None = None
         if self._convolves:
-            linear = _by_channel(split, factors, index.shape, self.size(value.node))
+            linear = _by_channel(split, factors, value.index.shape, self.size(value.node))
         if linear is None:
             linear = scaling(split.reads.ravel(), factors, self.size(value.node))
-        result = turned_back(self.affine(origin, [value.node], [linear], split.same(shift), split, index.shape), axes)
+        bias = split.same(shift)
+        result = turned_back(self.affine(origin, [value.node], [linear], bias, split, value.index.shape), axes)
         if rounding is not None:
             relative, absolute = rounding
             self.rounding[result.node] = Rounding(relative, self.by_value(result, absolute).astype(np.float64))

@@ -120,6 +120,9 @@ def flow(node: Affine, entering: Mapping[str, Array], own: Array) -> Array:
         if source in entering and entering[source].any():
             flow = linear.absolute().apply(entering[source])
             total = round_up(total + round_up(flow + product_error(flow, linear.terms)))
+    if node.own is not None:  # its factors may be a little larger than what is stored
+        more = round_up(node.own.rounding.weights * total)
+        total = np.where(total > 0, round_up(total + more), total)
     return total
 
 
@@ -188,7 +191,7 @@ def _traced(
                 maps = node.reads
                 flows = [(source, linear.apply_transposed(price)) for source, linear in maps if source in moved]
             summands += 1
-            terms += 2 * node.size + 8
+            terms += 2 * node.size + 64  # so many roundings cover a layer's own numbers, too
             lost += (2 * node.size + 8) * (1.0 + float(moved[node.name].sum()))
             for source, flow in flows:
                 prices[source] = prices[source] + flow if source in prices else flow

@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 
 def bound_affine(network: Network, node: Affine, region: Region) -> Interval:
     """(lower, upper) of a node, each of shape (units,), from one region's bounds of its sources."""
-    if len(node.maps) == 1 and node.maps[0].picks and not node.bias.any():
+    if len(node.maps) == 1 and node.maps[0].picks and not node.bias.any() and node.own is None:
         low, high = (node.maps[0].apply(side) for side in region.value(network, node.sources[0]))
         return low, high
     (lower, error_below), (upper, error_above) = _by_sign(network, node, region)

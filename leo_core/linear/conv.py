@@ -214,6 +214,13 @@ class Conv(LinearMap):
     def _entries(self) -> FloatArray:
         return self.sparse().dense()
 
+    def scaling(self) -> FloatArray | None:
+        kernel, geometry = self._kernel, self.geometry
+        alone = kernel[0].size == 1 and len(kernel) == geometry.groups and geometry.input == geometry.output
+        if alone and not any((*geometry.low, *geometry.high)):
+            return np.repeat(kernel.ravel(), math.prod(geometry.output))
+        return super().scaling()
+
     def row(self, unit: int) -> tuple[Units, FloatArray]:
         return self.rows_alone(np.array([unit])).row(0)
 

@@ -83,8 +83,7 @@ def fold_constants(view: View, name: str) -> Ladder | Refusal | None:
     for source, linear in node.reads:
         gone = known[source].known & (source != INPUT)
         if gone.any():
-            used = linear.used_columns(np.ones(linear.rows, dtype=bool))
-            gone = gone & _by_group(used, len(gone)).any(axis=1)
+            gone = gone & _used(linear, len(gone))
         read.append(_Read(source, linear, known[source], gone))
     if not any(part.gone.any() for part in read):
         return None
@@ -100,8 +99,7 @@ def _without_branches(view: View, node: Affine, read: list[_Read]) -> Ladder | R
     """A sum without those of its terms that are constant in every channel."""
     dead = []
     for part in read:
-        used = part.linear.used_columns(np.ones(part.linear.rows, dtype=bool))
-        whole = not (_by_group(used, len(part.gone)).any(axis=1) & ~part.gone).any()
+        whole = not (_used(part.linear, len(part.gone)) & ~part.gone).any()
         dead.append(part if whole else replace(part, gone=np.zeros_like(part.gone)))
     if len(read) < 2 or not any(part.gone.any() for part in dead) or all(part.gone.any() for part in dead):
         return None
@@ -129,8 +127,7 @@ def _needed(view: View, node: Affine, read: _Read) -> Mask:
         if other is not node and not _takes(other):
             for source, linear in other.reads:
                 if source == read.source:
-                    used = linear.used_columns(np.ones(linear.rows, dtype=bool))
-                    needed |= _by_group(used, len(needed)).any(axis=1)
+                    needed |= _used(linear, len(needed))
     return needed
 
 
@@ -267,6 +264,12 @@ def _carried(view: View, node: Affine, read: _Read, others: NDArray[np.int64], c
     return Rewrite(view.with_nodes(changed), what, changes)
 
 
+def _used(linear: LinearMap, groups: int, rows: Mask | None = None) -> Mask:
+    """The channels of what a map reads, so many, that some of its rows, or any, depend on."""
+    rows = np.ones(linear.rows, dtype=bool) if rows is None else rows
+    return np.asarray(_by_group(linear.used_columns(rows), groups).any(axis=1))
+
+
 def _by_group(units: NDArray[Any], groups: int) -> NDArray[Any]:
     """What is given of units, (groups, units of each)."""
     return units.reshape(groups, len(units) // max(1, groups))
@@ -295,18 +298,18 @@ def _found(view: View) -> Mapping[str, Constants]:
 
 
 def _affine(node: Affine, found: Mapping[str, Constants]) -> Constants:
-    groups = node.shape[0] if node.shape else node.size
+    groups = node.groups
     varies = np.zeros(node.size, dtype=bool)
     for source, linear in node.reads:
         moving = ~found[source].known
         if moving.any():
             varies |= linear.support().apply(found[source].units(moving).astype(np.float32)) > 0
-    known: Mask = ~np.asarray(varies.reshape(groups, node.size // max(1, groups)).any(axis=1))
+    known: Mask = ~np.asarray(_by_group(varies, groups).any(axis=1))
     constants = Constants.none(groups, node.size)
     if not known.any():
         return constants
-    if node.own is not None and "gamma" in node.own.numbers and node.shape and len(node.sources) == 1:
-        return _normed(node.own, found[node.sources[0]], known)
+    if node.own is not None and len(node.own.numbers.get("gamma", ())) == groups == len(found[node.sources[0]].known):
+        return _normed(node, node.own, found[node.sources[0]], known)
     rows = np.flatnonzero(constants.units(known))
     total = [ExactVector.of(node.bias[rows])]
     off, size = np.zeros(node.size), np.abs(node.bias.astype(np.float64))
@@ -317,8 +320,7 @@ def _affine(node: Affine, found: Mapping[str, Constants]) -> Constants:
             off = off + _flow(linear, of.units(of.off))
         if not nonzero.any():
             continue
-        seen = _by_group(linear.used_columns(constants.units(known)), len(of.known))
-        used: Mask = np.asarray(seen.any(axis=1))
+        used = _used(linear, len(of.known), constants.units(known))
         columns = np.flatnonzero(of.units(used))
         if len(columns):
             values = of.exact(used & of.known)
@@ -329,17 +331,25 @@ def _affine(node: Affine, found: Mapping[str, Constants]) -> Constants:
     return _uniform(constants, known, add_exact(total), off)
 
 
-def _normed(own: Own, source: Constants, known: Mask) -> Constants:
-    """Behind a batch norm, from its own numbers: a rounding of these would count where norms blow it up."""
+def _normed(node: Affine, own: Own, source: Constants, known: Mask) -> Constants:
+    """Behind a batch norm, from its own numbers: all that their rounding allows would count where norms blow it up.
+
+    What the node stores may not be further off than is said, so that the same is proved of the network as it is stored.
+    """
     values, off = np.full(len(known), Fraction(0)), np.zeros(len(known))
+    positions = node.size // len(known)
+    scales, shifts = node.maps[0].scaling(), node.bias
+    assert scales is not None  # it works value by value
     for i in np.flatnonzero(known):
         gamma, beta, mean, variance = (
             Fraction(float(own.numbers[name][i])) for name in ("gamma", "beta", "mean", "variance")
         )
         scale = gamma * _root(1 / (variance + Fraction(own.epsilon)))
-        moved = source.values[i] - mean
-        values[i] = beta + scale * moved
-        off[i] = float_up(abs(scale) * (Fraction(source.off[i]) + abs(moved) * _ROOT) * 2)
+        before, spread = source.values[i], Fraction(source.off[i])
+        values[i] = beta + scale * (before - mean)
+        meant = 2 * abs(scale) * (spread + abs(before - mean) * _ROOT)
+        factor, shift = (Fraction(float(array[i * positions])) for array in (scales, shifts))
+        off[i] = float_up(max(meant, abs(factor * before + shift - values[i]) + abs(factor) * spread))
     return Constants(known, values, off, source.size)
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.linear import Conv, Select, Sparse
+from leo_core.linear import Conv, LinearMap, Select, Sparse
 from leo_core.network import INPUT, Affine, Network, Node, Relu, free_name
 from leo_core.rewrite.facts import Units
 from leo_core.rewrite.maps import restricted
@@ -26,17 +26,18 @@ def drop_unread(view: View) -> View:
     live = _live(network)
     nodes: list[Node] = []
     units: dict[str, Units] = {}
+    taken = {INPUT, *(node.name for node in network.nodes)}
     for node in network.nodes:
         keep = live[node.name]
         if not keep.any():
             continue
         if isinstance(node, Affine):
-            nodes += _restricted_affine(network, node, live, {other.name for other in (*network.nodes, *nodes)})
+            nodes += _restricted_affine(network, node, live, taken)
         else:
             source, slope = node.source, node.slope[keep]
             if not np.array_equal(live[source], keep):
-                taken = {other.name for other in (*network.nodes, *nodes)} | {INPUT}
                 source = free_name(f"{node.source}.{node.name}", taken, ".")
+                taken.add(source)
                 wanted = np.flatnonzero(keep[live[node.source]])
                 picked = Select(wanted, columns=int(live[node.source].sum()))
                 bias = np.zeros(len(wanted), network.affine(node.source).bias.dtype)
@@ -59,11 +60,16 @@ def _live(network: Network) -> dict[str, Mask]:
         rows = live[node.name] = by_channel(live[node.name], node.shape)
         if rows.any():
             for source, linear in node.reads:
-                live[source] |= linear.used_columns(rows)
+                live[source] |= _read(node, linear, rows)
     for node in network.nodes:  # a ReLU has the layout of what it reads
         if not isinstance(node, Affine):
             live[node.name] = by_channel(live[node.name], network.affine(node.source).shape)
     return live
+
+
+def _read(node: Affine, linear: LinearMap, rows: Mask) -> Mask:
+    """What some rows of a node read; one that works value by value reads what its factor is 0 for, too."""
+    return linear.used_columns(rows) if node.own is None else rows
 
 
 def by_channel(mask: Mask, shape: tuple[int, ...]) -> Mask:
@@ -85,19 +91,20 @@ def _restricted_affine(network: Network, node: Affine, live: dict[str, Mask], ta
     picks: list[Affine] = []
     parts = []
     for source, linear in node.reads:
-        read = linear.used_columns(rows)
-        if not (live[source].any() and read.any()):
+        columns, read = live[source], _read(node, linear, rows)
+        if not (columns.any() and read.any()):
             continue
-        columns = live[source]
-        shape = _layout(network, source)
+        shape = network.layout(source)
         alone = isinstance(linear, Conv) and linear.geometry.groups == linear.in_channels > 1
         read = by_channel(read, shape) if alone else read
-        if shape and (alone or linear.is_full) and (read != columns).any():
-            name = free_name(f"{source}.{node.name}", taken | {INPUT}, ".")
+        by_itself = node.own is not None or (bool(shape) and (alone or linear.is_full))
+        if by_itself and (read != columns).any():
+            name = free_name(f"{source}.{node.name}", taken, ".")
             picked = Select(np.flatnonzero(read[columns]), columns=int(columns.sum()))
             nothing = np.zeros(picked.rows, node.bias.dtype)
-            layout = _shape(shape, read) if alone else ()
+            layout = _shape(shape, read) if alone or node.own is not None else ()
             picks.append(Affine(name, (source,), (picked,), nothing, node.origin, layout))
+            taken.add(name)
             source, columns = name, read
         parts.append((source, restricted(linear, rows, columns)))
     if not parts:
@@ -108,11 +115,3 @@ def _restricted_affine(network: Network, node: Affine, live: dict[str, Mask], ta
     own = node.own.kept(rows) if node.own is not None else None
     kept = Affine(node.name, sources, linears, node.bias[rows], node.origin, _shape(node.shape, rows), own)
     return [*picks, kept]
-
-
-def _layout(network: Network, name: str) -> tuple[int, ...]:
-    """How the values of a node are laid out."""
-    if name == INPUT:
-        return ()
-    node = network[name]
-    return node.shape if isinstance(node, Affine) else network.affine(node.source).shape

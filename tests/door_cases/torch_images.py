@@ -42,6 +42,8 @@ MODULES = {
     "largest over positions": (lambda: Calls(lambda x: x.amax((2, 3))), (2, 3, 5)),
     "smallest over channels": (lambda: Calls(lambda x: x.amin(1, keepdim=True)), (3, 2, 2)),
     "residual": (lambda: Residual(), (3, 4, 4)),
+    "channels sliced, normed": (lambda: Sliced(), (2, 4, 4)),
+    "channels flipped, divided": (lambda: Calls(lambda x: (x.flip(1) / 3).relu()), (3, 4, 4)),
     "channels joined": (lambda: Calls(lambda x: torch.cat([x, -x], 1).relu()), (2, 3, 3)),
     "channels shuffled": (lambda: Calls(lambda x: x.reshape(-1, 2, 2, 9).transpose(1, 2).flatten(1)), (4, 3, 3)),
     "a head": (lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 3)),
@@ -66,3 +68,18 @@ class Residual(nn.Module):
         y = F.relu(self.first(x), inplace=True)
         y += self.second(x)
         return F.relu_(y)
+
+
+class Sliced(nn.Module):
+    """A norm that reads some of the channels that there are, and gives one of them no weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(2, 4, 1), nn.BatchNorm2d(2)
+        with torch.no_grad():
+            self.norm.running_mean.copy_(torch.tensor([0.3, -0.2]))
+            self.norm.running_var.copy_(torch.tensor([0.7, 1.3]))
+            self.norm.weight[1] = 0.0
+
+    def forward(self, x):
+        return F.relu(self.norm(self.first(x)[:, 1:3]))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from leo_backends.highs import HighsSolver
 from leo_core.bounds.noise import float_noise
 from leo_core.domain import Box
+from leo_core.errors import NetworkError
 from leo_core.linear import Conv, Dense, Select
 from leo_core.network import INPUT, Affine, Network, Own, Relu, Rounding
 from leo_core.rewrite import rewrite
@@ -207,3 +208,41 @@ def test_where_nothing_goes_all_stays_as_it_is():
     with_norm = Sown(8).convolve(3, 3, low=1, high=1, relu=False).normed().network()
     for network in (with_norm, Sown(8).convolve(3, 3, low=1, high=1).network()):
         assert compressed(network, tolerance=0.0).network == network
+
+
+def test_a_norm_of_other_channels_takes_the_constants_of_those():
+    """It was taken to read the channel of its own number: the constant of another was folded."""
+    sown = Sown(2).convolve(4, 1, relu=False).change(constant(0, 3.0)).change(constant(2, -1.5))
+    picked = Select(np.arange(1, 4).repeat(30) * 30 + np.tile(np.arange(30), 3), columns=120)
+    shape = (3, *SIZE)
+    sown.nodes.append(Affine("some", (sown.at,), (picked,), np.zeros(90, np.float32), shape=shape))
+    sown.at, sown.shape = "some", shape
+    sown.normed()
+    sown.rectify()
+    found = compressed(sown.convolve(2, 3, low=1, high=1).network())
+    assert channels(found.network)[0] < 4
+
+
+def test_a_norm_with_a_factor_of_zero_goes_as_a_constant():
+    sown = Sown(4).convolve(4, 3, relu=False).normed()
+    at = len(sown.nodes) - 1
+    node = sown.nodes[at]
+    numbers = {name: array.copy() for name, array in node.own.numbers.items()}
+    numbers["gamma"][2], numbers["beta"][2] = 0.0, 0.75
+    scale, bias = node.maps[0].kernel.copy(), node.bias.reshape(4, -1).copy()
+    scale[2], bias[2] = 0.0, 0.75
+    conv = Conv(scale, node.maps[0].arrays()["geometry"])
+    sown.nodes[at] = replace(node, maps=(conv,), bias=bias.ravel(), own=replace(node.own, numbers=numbers))
+    sown.rectify()
+    network = sown.convolve(2, 2).network()
+    found = compressed(network)
+    assert channels(found.network)[:2] == [3, 3]
+    kept = compressed(network, tolerance=0.0).network  # nothing may be rounded: the channel stays whole
+    assert channels(kept)[0] == channels(kept)[1]
+
+
+def test_a_layer_with_own_numbers_works_value_by_value():
+    node = next(node for node in Sown(1).convolve(3, 1, relu=False).normed().nodes if node.own is not None)
+    mixing = Dense(np.ones((node.size, node.size)))
+    with pytest.raises(NetworkError, match="value by value"):
+        replace(node, maps=(mixing,))
