@@ -30,7 +30,7 @@ FLOORS = (
     {"search"},
     {"execution"},
     {"milp", "bounds"},
-    {"domain", "inputs", "storage", "vnnlib"},
+    {"domain", "inputs", "storage", "vnnlib", "vnnlib2", "within"},
     {"network"},
     {"linear", "signature"},
     {"arithmetic", "tails"},
