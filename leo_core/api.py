@@ -22,17 +22,18 @@ from leo_core.bounds.imported import import_deviation
 from leo_core.bounds.interval import bound_network
 from leo_core.bounds.noise import float_noise
 from leo_core.bounds.running import running_error
+from leo_core.certificate import equivalence
 from leo_core.certificate.evidence import gather
 from leo_core.certificate.write import Account
 from leo_core.checker import Report
 from leo_core.checker.environment import ieee, settle
 from leo_core.compare import Comparison, compare
 from leo_core.domain import Box, is_vnnlib, read_vnnlib
-from leo_core.errors import CertificateError, UsageError
+from leo_core.errors import CertificateError, OutputError, UsageError
 from leo_core.execution.budget import Budget
 from leo_core.execution.checkpoint import Checkpoint
 from leo_core.execution.events import Listener, Note, silent
-from leo_core.files import Source, as_read, output_frontend, read, write
+from leo_core.files import Source, as_read, output_frontend, read, replacing, write
 from leo_core.milp.checked import CheckedSolver
 from leo_core.milp.panel import Ledger, Panel
 from leo_core.milp.solver import Solver
@@ -223,6 +224,7 @@ def verify(
     domain: Any,
     *,
     within: Any = None,
+    certificate: str | Path | None = None,
     time_limit: float | None = VERIFY_SECONDS,
     solver: str = "auto",
     seed: int = 0,
@@ -237,6 +239,8 @@ def verify(
     within:
         The question 'is |first − second| ≤ within?', a number for all outputs or one for each: the work stops once it
         is decided, and :attr:`Comparison.within` is the answer.
+    certificate:
+        Where to write what :func:`check` needs to re-check the answer, if it is that they are within that.
     time_limit:
         More time narrows what is between the largest difference seen and the bound; None: until both meet, the
         question is decided, or nothing helps.
@@ -246,6 +250,8 @@ def verify(
     budget = Budget.of(settings.time_limit)
     (left, _), (right, _) = read(first, heard, domain), read(second, heard, domain)
     box, within = _asked(domain, left.network, right.network, within, heard)
+    if certificate is not None and within is None:
+        raise UsageError("a certificate is of an answer; ask whether the networks are within some limit")
     for note in _shapes_apart(left.network, right.network):
         heard(Note(note))
     apart, interrupted = 0.0, False
@@ -263,6 +269,9 @@ def verify(
         listener=heard,
     )
     found = replace(found, interrupted=found.interrupted or interrupted)
+    if certificate is not None and found.within:
+        pair = left.network, right.network
+        found = replace(found, certified=_certify(pair, box, found, certificate, heard))
     if apart == 0.0:
         return found
     lower = max(0.0, float(round_down(found.lower - apart)))
@@ -342,6 +351,21 @@ def _asked(domain: Any, first: Network, second: Network, within: Any, listener: 
     if found.same and first != second:
         raise UsageError(f"{domain} declares both networks equal, but the two given differ")
     return Box(found.lower, found.upper), found.within
+
+
+def _certify(pair: tuple[Network, Network], box: Box, found: Comparison, path: str | Path, listener: Listener) -> bool:
+    """Write a certificate of the answer; whether there is one."""
+    assert found.asked is not None
+    assert found.evidence is not None
+    try:
+        content, arrays = equivalence.content_of(*pair, box, found.asked, found.evidence, listener)
+    except OutputError as error:  # the answer stands all the same
+        listener(Note(str(error)))
+        return False
+    told = {"made_by": f"leo-compress {leo_core.__version__}", "import_deviation": found.asked.slack}
+    with replacing(path) as temporary:
+        equivalence.write(temporary, content, arrays, told)
+    return True
 
 
 def _shapes_apart(first: Network, second: Network) -> list[str]:

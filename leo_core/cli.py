@@ -325,6 +325,11 @@ def _cross_check(source: str, domain: str, solvers: str, as_json: bool, quiet: b
     help="Seconds for everything; more of them narrow what is open.",
 )
 @click.option("--solver", default=_DEFAULTS.solver, show_default=True, metavar="NAME", help="A MILP solver.")
+@click.option(
+    "--certificate",
+    metavar="FILE",
+    help="Where EPS is proved, write what is needed to re-check that without a solver; see 'leo check'.",
+)
 @_json_option
 @_quiet_option
 def verify(
@@ -334,24 +339,33 @@ def verify(
     within: list[str] | None,
     time_limit: float,
     solver: str,
+    certificate: str | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
     """Bound the largest difference between the outputs of A and B on the domain, or say whether it is within EPS."""
-    from leo_core import api
+    from leo_core import api, files
     from leo_core.report.json import comparison_json
     from leo_core.report.table import difference_lines
 
     stop = current_stop()
+    require_apart({"A": first, "B": second, "the domain": domain}, {"the certificate": certificate})
+    if certificate is not None:
+        files.require_writable(certificate)
     asked = within[0] if within is not None and len(within) == 1 else within
     with progress(quiet, as_json) as listener:
         found = api.verify(first, second, domain, within=asked, time_limit=time_limit, solver=solver, listener=listener)
     with stop.writing():
         if as_json:
-            print_json({**comparison_json(found), "interrupted": found.interrupted or stop.heard})
+            kept = {} if certificate is None else {"certificate": certificate if found.certified else None}
+            print_json({**comparison_json(found), "interrupted": found.interrupted or stop.heard, **kept})
         else:
             for line in (found.verdict, *difference_lines(found), *(["stopped early"] if found.interrupted else [])):
                 click.echo(line)
+            if found.certified:
+                click.echo(f"certificate in {certificate}; re-check it with: leo check {certificate} {first} {second}")
+            elif certificate is not None and not found.within:
+                click.echo("no certificate was written: there is one of a proof only")
         if found.asked is not None and not stop.heard:
             sys.exit({True: DONE, False: CANNOT, None: OPEN}[found.within])
 

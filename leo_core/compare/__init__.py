@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from leo_core.checker.environment import ieee
 from leo_core.compare.joint import side_by_side
 from leo_core.compare.seen import Seen, values_at
-from leo_core.compare.work import Evidence, Pair, bounded, decided
+from leo_core.compare.work import Evidence, Pair, bounded, decided, identical
 from leo_core.domain import Box
 from leo_core.errors import NetworkError
 from leo_core.execution.budget import Budget
@@ -56,6 +56,8 @@ class Comparison:
         Its answer; None where it is open, and where nothing was asked.
     evidence:
         What a certificate of the answer rests on; None where there is nothing to show.
+    certified:
+        Whether a certificate was written.
     """
 
     lower: float
@@ -68,6 +70,7 @@ class Comparison:
     asked: Within | None = None
     within: bool | None = None
     evidence: Evidence | None = None
+    certified: bool = False
 
     @property
     def tail(self) -> str:
@@ -144,7 +147,10 @@ def compare(
     pair = Pair(first, second, box, solver, seed, listener)
     if first == second and (within is None or (within.provable >= 0).all()):
         holds = None if within is None else True
-        return Comparison(0.0, 0.0, box.center, signature=first.signature, asked=within, within=holds)
+        evidence = identical(first)
+        return Comparison(
+            0.0, 0.0, box.center, signature=first.signature, asked=within, within=holds, evidence=evidence
+        )
     seen = Seen(first, second, box, listener, within)
     upper, evidence, interrupted = np.inf, Evidence(), False
     try:

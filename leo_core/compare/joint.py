@@ -20,7 +20,7 @@ from leo_core.bounds.upto import upto
 from leo_core.domain import Box
 from leo_core.execution.budget import Budget
 from leo_core.linear import Dense, Diagonal, Select, Sparse
-from leo_core.network import INPUT, Affine, Network, Node, Relu, free_name, reachable
+from leo_core.network import INPUT, Affine, Network, Node, Relu, reachable
 
 Array = NDArray[np.float64]
 
@@ -56,8 +56,7 @@ class Arrangement:
 def side_by_side(first: Network, second: Network, shared: Shared = MappingProxyType({})) -> Network:
     """One network that computes first − second; the second takes what is shared from the first."""
     nodes: list[Node] = list(_renamed(first, "first", {}))
-    taken = {f"second/{node.name}" for node in second.nodes}
-    merged = {name: free_name(f"{name}.merged", taken) for name in (f"second/{relu}" for relu in shared)}
+    merged = {f"second/{relu}": f"merged/{relu}" for relu in shared}
     for node in _renamed(second, "second", merged):
         known = shared.get(node.name.removeprefix("second/")) if isinstance(node, Relu) else None
         if known is None:
@@ -65,7 +64,7 @@ def side_by_side(first: Network, second: Network, shared: Shared = MappingProxyT
         else:
             assert isinstance(node, Relu)
             before = next(n for n in nodes if n.name == node.source)
-            own = free_name(f"{node.source}.own", taken | set(merged.values()))
+            own = node.name.replace("second/", "own/", 1)
             nodes += _merged(node, before, known, first.size(known[0]), (own, merged[node.name]))
     size = first.output_size
     maps = (Select.identity(size), Diagonal(np.full(size, -1.0)))

@@ -9,6 +9,7 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
+from leo_core.checker.difference import Roles
 from leo_core.compare.joint import DIFFERENCE, Arrangement, Side, favoured_corners, joint_region
 from leo_core.compare.narrow import Proof, Settled, Work, narrowed, on_boxes, one_by_one
 from leo_core.compare.pairing import DUST, Paired, paired
@@ -54,7 +55,7 @@ class Pair:
 class Evidence:
     """What is proved of the question: all of it (``complete``), and |first − second| ≤ ``upper`` at every output.
 
-    ``proofs`` show it together, or ``pairing`` does alone.
+    ``proofs`` show it together, those with what networks share by ``pairing``; or that does alone.
     """
 
     upper: float = np.inf
@@ -120,12 +121,20 @@ def decided(pair: Pair, within: Within, budget: Budget, seen: Seen) -> Iterator[
     if pairing.shared:
         work = _work(pair, Arrangement(pairing.old is not pair.first, pairing.shared), share_of(budget, _BOUNDING))
         asked.halvings = WHOLE
+        asked.pairing = pairing
         yield asked.bounded(work)
     if asked.open(seen):
         yield asked.settled(on_boxes(work, asked.turned(work), share_of(budget, _AGAIN), seen, asked.halvings))
     if asked.open(seen) and not budget.expired:
         pair.note("splitting on phases")
         yield asked.settled(one_by_one(work, asked.turned(work), budget, seen))
+
+
+def identical(network: Network) -> Evidence:
+    """What shows that a network is itself."""
+    kept = {relu.name: (relu.name, np.arange(relu.size)) for relu in network.relus}
+    pairing = Paired(network, network, np.zeros(network.output_size), {}, Roles(kept))
+    return Evidence(0.0, True, pairing=pairing)
 
 
 def _work(pair: Pair, arrangement: Arrangement, budget: Budget) -> Work:
@@ -149,6 +158,7 @@ class _Asked:
         self._bounds: dict[Side, float] = {}
         self._proofs: tuple[Proof, ...] = ()
         self._refuted = False
+        self.pairing: Paired | None = None
         self.halvings = WHOLE
 
     def open(self, seen: Seen) -> bool:
@@ -178,4 +188,4 @@ class _Asked:
         self._proofs += proofs
         self.left = {side: threshold for side, threshold in self.left.items() if side not in shown}
         upper = max(0.0, *self._bounds.values())
-        return Evidence(upper, self._possible and not self.left, self._proofs)
+        return Evidence(upper, self._possible and not self.left, self._proofs, self.pairing)
