@@ -212,6 +212,7 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
         account=None if evidence is None else Account(original, evidence, rewritten),
         door=imported.door,
         source=_source(imported, deviation),
+        facts=rewritten.facts,
     )
 
 

@@ -239,24 +239,41 @@ def compress(
 @click.option(
     "--every-unit", is_flag=True, help="Of networks on images, decide each ReLU and not each channel: it can take long."
 )
+@click.option(
+    "--bounds",
+    metavar="FILE.npz|FILE.json",
+    help="Write what is proved of every unit and every output: lower and upper bounds, state and method.",
+)
 @_json_option
 @_quiet_option
-def inspect(source: str, domain: str, solvers: str | None, as_json: bool, quiet: bool, **options: Any) -> None:
-    """Count the ReLUs of IN that never change state on the domain; write nothing."""
-    from leo_core import api
+def inspect(
+    source: str, domain: str, solvers: str | None, bounds: str | None, as_json: bool, quiet: bool, **options: Any
+) -> None:
+    """Count the ReLUs of IN that never change state on the domain."""
+    from leo_core import api, files
     from leo_core.report.json import stability_json
     from leo_core.report.table import as_text, channels_table, how_decided, outlook, stability_table
+    from leo_core.stability.bounds import require_suffix
 
     stop = current_stop()
-    require_apart({"IN": source, "the domain": domain}, {"the checkpoint": options["checkpoint"]})
+    written = {"the checkpoint": options["checkpoint"], "the bounds": bounds}
+    require_apart({"IN": source, "the domain": domain}, written)
+    if bounds is not None:
+        if solvers is not None:
+            raise UsageError("a cross-check compares two solvers and keeps no bounds; leave out --bounds")
+        require_suffix(bounds)
+        files.require_writable(bounds)
     if solvers is not None:
         _cross_check(source, domain, solvers, as_json, quiet, options)
         return
     with progress(quiet, as_json) as listener:
         stability = api.analyze(source, domain, listener=listener, **options)
     with stop.writing():
+        if bounds is not None:
+            stability.bounds.save(bounds)
         if as_json:
-            print_json({**stability_json(stability), "interrupted": stability.interrupted or stop.heard})
+            more = {} if bounds is None else {"bounds": bounds}
+            print_json({**stability_json(stability), "interrupted": stability.interrupted or stop.heard, **more})
             return
         click.echo(as_text(channels_table(stability) if stability.by_channels else stability_table(stability)))
         how = f"{stability.strategy} strategy, solver {stability.solver}, {stability.seconds:.1f} s"
@@ -264,6 +281,8 @@ def inspect(source: str, domain: str, solvers: str | None, as_json: bool, quiet:
         for line in ("stopped early" if stability.interrupted else None, outlook(stability)):
             if line:
                 click.echo(line)
+        if bounds is not None:
+            click.echo(f"bounds of every unit and output in {bounds}")
 
 
 def _cross_check(source: str, domain: str, solvers: str, as_json: bool, quiet: bool, options: dict[str, Any]) -> None:
