@@ -187,7 +187,7 @@ def _started(view: View, size: Size) -> _State:
     if not size(dropped.network) < size(view.network):
         return _State(view, nothing)
     removed = view.network.connections - dropped.network.connections
-    return _State(dropped, nothing, (Step("", "units that nothing reads dropped", 0.0, removed),))
+    return _State(dropped, nothing, (Step("", "units that nothing reads dropped", 0.0, removed, drop_unread.__name__),))
 
 
 def _rewritten(state: _State, work: _Work, at_once: float) -> Iterator[_State]:
@@ -237,6 +237,7 @@ def _looked(state: _State, work: _Work, look: Pass, name: str, at_once: float, b
         return _Look(state, at_once)
     spent, added = tolerance.after(climbed.added), float(climbed.added.max(initial=0.0))
     more = max(0.0, float(spent.max(initial=0.0)) - state.deviation)
-    step = Step(name, climbed.rewrite.what, more, state.view.network.connections - view.network.connections)
+    removed = state.view.network.connections - view.network.connections
+    step = Step(name, climbed.rewrite.what, more, removed, look.__name__)
     state.view.forget()
     return _Look(_State(view, spent, (*state.steps, step), max(state.largest, added)), at_once, added=added)
