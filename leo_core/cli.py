@@ -12,11 +12,18 @@ import click
 from leo_core.errors import DomainError, UsageError
 from leo_core.options import OBJECTIVES, PASSES, STRATEGIES, TRUST, VERIFY_SECONDS, Options
 from leo_core.paths import require_apart
-<<<<<<< HEAD
-from leo_core.terminal import CANNOT, DONE, OPEN, Group, current_stop, fail, print_json, progress, stdout_kept
-=======
-from leo_core.terminal import CANNOT, Group, command_line, current_stop, fail, print_json, progress, stdout_kept
->>>>>>> main
+from leo_core.terminal import (
+    CANNOT,
+    DONE,
+    OPEN,
+    Group,
+    command_line,
+    current_stop,
+    fail,
+    print_json,
+    progress,
+    stdout_kept,
+)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
