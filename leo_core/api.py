@@ -46,11 +46,14 @@ from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.view import View
 from leo_core.stability import StabilityMap, decide
 from leo_core.stability.cross_check import CrossCheck, cross_checked
+from leo_core.stability.narrow import narrow
 
 Made = TypeVar("Made")
 
 #: The share of a time limit that deciding may take; rewriting gets the rest.
 _DECIDING = 0.85
+#: The same where bounds are narrowed afterwards.
+_DECIDING_FIRST = 0.3
 
 
 @ieee()
@@ -73,7 +76,21 @@ def analyze(model: Any, domain: Any, *, listener: Listener = silent, **options: 
     heard = _Heard(listener)
     imported, _ = read(model, heard, domain)
     box = _box(domain, imported.network, heard)
-    return _decide(imported.network, box, settings, Budget.of(settings.time_limit), heard)
+    budget, limit = Budget.of(settings.time_limit), settings.time_limit
+    deciding = budget if limit is None or settings.tight is None else budget.at_most(_DECIDING_FIRST * limit)
+    stability = _decide(imported.network, box, settings, deciding, heard)
+    if settings.tight is None or stability.interrupted:
+        return stability
+    return narrow(
+        stability,
+        settings.tight,
+        registry.solver(settings.solver),
+        budget,
+        heard,
+        unit_seconds=math.inf if settings.unit_time_limit is None else settings.unit_time_limit,
+        jobs=settings.jobs,
+        seed=settings.seed,
+    )
 
 
 @ieee()
@@ -91,6 +108,8 @@ def cross_check(
         raise UsageError(f"a cross-check takes two different solvers, not {', '.join(solvers) or 'none'}")
     if "solver" in options:
         raise UsageError("a cross-check names its solvers itself; leave out the option solver")
+    if options.get("tight") is not None:
+        raise UsageError("a cross-check narrows no bounds; leave out tight")
     if options.get("checkpoint") is not None:
         raise UsageError("a cross-check decides twice, and a checkpoint is of one decision; leave out the checkpoint")
     settings = _options({**options, "solver": solvers[0]})
@@ -128,6 +147,8 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
     """
     begun = time.monotonic()
     settings = _options(options)
+    if settings.tight is not None:
+        raise UsageError("compress narrows no bounds; call analyze(result.network, domain, tight=…) for those")
     budget = Budget.of(settings.time_limit)
     heard = _Heard(listener)
     imported, frontend = read(model, heard, domain)

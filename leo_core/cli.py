@@ -244,6 +244,12 @@ def compress(
     metavar="FILE.npz|FILE.json",
     help="Write what is proved of every unit and every output: lower and upper bounds, state and method.",
 )
+@click.option(
+    "--tight",
+    type=float,
+    metavar="GAP",
+    help="Narrow each bound, of units and outputs, to within GAP of the true extreme, as far as --time-limit allows.",
+)
 @_json_option
 @_quiet_option
 def inspect(
@@ -251,8 +257,8 @@ def inspect(
 ) -> None:
     """Count the ReLUs of IN that never change state on the domain."""
     from leo_core import api, files
-    from leo_core.report.json import stability_json
-    from leo_core.report.table import as_text, channels_table, how_decided, outlook, stability_table
+    from leo_core.report.json import narrowed_json, stability_json
+    from leo_core.report.table import as_text, channels_table, how_decided, narrowed_lines, outlook, stability_table
     from leo_core.stability.bounds import require_suffix
 
     stop = current_stop()
@@ -272,7 +278,8 @@ def inspect(
         if bounds is not None:
             stability.bounds.save(bounds)
         if as_json:
-            more = {} if bounds is None else {"bounds": bounds}
+            more: dict[str, Any] = {} if bounds is None else {"bounds": bounds}
+            more |= {} if options["tight"] is None else {"tight": narrowed_json(stability, options["tight"])}
             print_json({**stability_json(stability), "interrupted": stability.interrupted or stop.heard, **more})
             return
         click.echo(as_text(channels_table(stability) if stability.by_channels else stability_table(stability)))
@@ -281,6 +288,8 @@ def inspect(
         for line in ("stopped early" if stability.interrupted else None, outlook(stability)):
             if line:
                 click.echo(line)
+        for line in narrowed_lines(stability, options["tight"]):
+            click.echo(line)
         if bounds is not None:
             click.echo(f"bounds of every unit and output in {bounds}")
 
