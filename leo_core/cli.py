@@ -61,6 +61,15 @@ def _quiet_option(command: Command) -> Command:
     return click.option("-q", "--quiet", is_flag=True, help="No progress, no notes.")(command)
 
 
+def _tight_option(command: Command) -> Command:
+    return click.option(
+        "--tight",
+        type=float,
+        metavar="GAP",
+        help="Narrow each bound, of units and outputs, to within GAP of the true extreme, as --time-limit allows.",
+    )(command)
+
+
 def _solving_options(command: Command) -> Command:
     for option in reversed(
         (
@@ -244,12 +253,7 @@ def compress(
     metavar="FILE.npz|FILE.json",
     help="Write what is proved of every unit and every output: lower and upper bounds, state and method.",
 )
-@click.option(
-    "--tight",
-    type=float,
-    metavar="GAP",
-    help="Narrow each bound, of units and outputs, to within GAP of the true extreme, as far as --time-limit allows.",
-)
+@_tight_option
 @_json_option
 @_quiet_option
 def inspect(
@@ -390,6 +394,38 @@ def check(certificate: str, original: str, compressed: str, domain: str | None, 
             click.echo(line)
     if report.trusted:
         fail(f"{certificate}: not proved: {report.trusted} verdicts rest on a solver's word", CANNOT)
+
+
+@main.command()
+@click.argument("source", metavar="NET")
+@click.argument("target", metavar="OUT.mps|OUT.lp")
+@_domain_option
+@click.option("--maximize", metavar="OUTPUT", help="The output that is the objective, such as output_0; else none is.")
+@_solving_options
+@_tight_option
+@_json_option
+@_quiet_option
+def formulate(
+    source: str, target: str, domain: str, maximize: str | None, as_json: bool, quiet: bool, **options: Any
+) -> None:
+    """Write the network in NET over the domain as a mixed-integer program, with big-M from proved bounds."""
+    from leo_core import api
+
+    require_apart({}, {"OUT": target, "the checkpoint": options["checkpoint"]})
+    with progress(quiet, as_json) as listener:
+        found = api.formulate(source, target, domain, maximize=maximize, listener=listener, **options)
+    problem = found.problem
+    sizes = {"columns": problem.columns, "rows": problem.rows, "binaries": int(problem.integer.sum())}
+    if as_json:
+        print_json({**sizes, "inputs": found.inputs, "outputs": found.outputs, "output": target, "interrupted": False})
+        return
+    click.echo(f"{sizes['columns']:,} columns, {sizes['binaries']:,} of them binary, {sizes['rows']:,} rows")
+    click.echo(f"inputs {_span(found.inputs)}; outputs {_span(found.outputs)}")
+    click.echo(f"written to {target}")
+
+
+def _span(names: tuple[str, ...]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
 
 
 @main.command()
