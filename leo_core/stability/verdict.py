@@ -115,6 +115,14 @@ class LayerStability:
         ``inactive``: all units are; ``active``: all are, and some vary; ``constant``: none varies, and some are not
         zero; ``unstable``: none of these, as points show; ``undecided``: the others.
         """
+        masks = self.channel_masks()
+        if not masks:
+            return {}
+        total = len(masks["inactive"])
+        return {"total": total, **{name: int(mask.sum()) for name, mask in masks.items()}}
+
+    def channel_masks(self) -> dict[str, Mask]:
+        """Which channels are of each kind, each (channels,), as in :meth:`channel_counts`."""
         known = self.channels
         if known is None:
             return {}
@@ -124,9 +132,8 @@ class LayerStability:
         active = (states == State.ACTIVE).all(axis=1) & ~constant & ~inactive
         left = ~(inactive | constant | active)
         unstable = left & ((known.positive & known.negative & known.varies) | (states == State.UNSTABLE).any(axis=1))
-        masks = {"inactive": inactive, "active": active, "constant": constant, "unstable": unstable,
-                 "undecided": left & ~unstable}  # fmt: skip
-        return {"total": len(states), **{name: int(mask.sum()) for name, mask in masks.items()}}
+        return {"inactive": inactive, "active": active, "constant": constant, "unstable": unstable,
+                "undecided": left & ~unstable}  # fmt: skip
 
 
 @final
