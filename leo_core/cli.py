@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import click
 
 from leo_core.errors import DomainError, UsageError
+from leo_core.flags import property_options, read_property, tight_option
 from leo_core.options import OBJECTIVES, PASSES, STRATEGIES, TRUST, VERIFY_SECONDS, Options
 from leo_core.paths import require_apart
 from leo_core.terminal import CANNOT, Group, command_line, current_stop, fail, print_json, progress, stdout_kept
@@ -40,10 +42,10 @@ def _domain_value(_context: click.Context, _option: click.Parameter, value: str 
     return value
 
 
-def _domain_option(command: Command) -> Command:
+def _domain_option(command: Command, required: bool = True) -> Command:
     return click.option(
         "--domain",
-        required=True,
+        required=required,
         metavar="D",
         callback=_domain_value,
         help="The box inputs come from, on the model's own input before any normalisation: LO,HI for "
@@ -68,15 +70,6 @@ def _report_option(command: Command) -> Command:
 
 def _quiet_option(command: Command) -> Command:
     return click.option("-q", "--quiet", is_flag=True, help="No progress, no notes.")(command)
-
-
-def _tight_option(command: Command) -> Command:
-    return click.option(
-        "--tight",
-        type=float,
-        metavar="GAP",
-        help="Narrow each bound, of units and outputs, to within GAP of the true extreme, as --time-limit allows.",
-    )(command)
 
 
 def _solving_options(command: Command) -> Command:
@@ -145,7 +138,8 @@ def _solving_options(command: Command) -> Command:
 @main.command()
 @click.argument("source", metavar="IN")
 @click.argument("target", metavar="OUT")
-@_domain_option
+@partial(_domain_option, required=False)
+@property_options
 @click.option(
     "--tolerance",
     default=str(_DEFAULTS.tolerance),
@@ -187,7 +181,9 @@ def _solving_options(command: Command) -> Command:
 def compress(
     source: str,
     target: str,
-    domain: str,
+    domain: str | None,
+    prop: str | None,
+    moved: str | None,
     inputs: str | None,
     certificate: str | None,
     shown: str | None,
@@ -208,10 +204,18 @@ def compress(
 
     Options(**options)
     require_apart(
-        {"IN": source, "the domain": domain, "--inputs": inputs},
-        {"OUT": target, "the certificate": certificate, "the checkpoint": options["checkpoint"], "the report": shown},
+        {"IN": source, "the domain": domain, "the property": prop, "--inputs": inputs},
+        {
+            "OUT": target,
+            "the certificate": certificate,
+            "the checkpoint": options["checkpoint"],
+            "the report": shown,
+            "the moved property": moved,
+        },
     )
     _require_report(shown)
+    read = read_property(source, domain, prop, moved, options["trust"])
+    within: Any = domain if read is None or domain is not None else read.box
     if certificate is not None:
         files.require_writable(certificate)
     files.output_frontend(target)
@@ -219,9 +223,9 @@ def compress(
     with progress(quiet, as_json) as listener:
         points = None
         if inputs is not None:  # before the work, so that a bad file costs none
-            network = files.lower(source, input_shape(domain))[0].network
+            network = files.lower(source, input_shape(within))[0].network
             points = read_inputs(inputs, network.input_size)
-        result = api.compress(source, domain, listener=listener, evidence=certificate is not None, **options)
+        result = api.compress(source, within, listener=listener, evidence=certificate is not None, **options)
         with stop.writing():
             written = result.written(target)
         if points is not None:
@@ -230,6 +234,8 @@ def compress(
                 report |= {} if stop.heard else {"certain": result.certain(points)}
         with stop.writing():
             claimed = None if certificate is None else result.certify(certificate, target)
+            if read is not None and moved is not None:
+                files.write_text(result.moved(read), moved)
     with stop.writing():
         sizes = files.sizes_written(result.original, target)
         if as_json or shown is not None:
@@ -237,6 +243,7 @@ def compress(
                 "file_bytes": None if sizes is None else dict(zip(("before", "after"), sizes, strict=True))
             }
             proof = {} if certificate is None else {"certificate": {"file": certificate, "deviation": claimed}}
+            more |= {} if moved is None else {"property": moved}
             more |= {"interrupted": result.interrupted or stop.heard, "output": target, "command": command_line()}
             content = {**result.as_json(written.door), **report, **more, **proof}
             _write_report(shown, content)
@@ -249,6 +256,8 @@ def compress(
         click.echo(f"written to {target}")
         if shown is not None:
             click.echo(f"report in {shown}")
+        if moved is not None:
+            click.echo(f"property for {target} in {moved}; what it proves there holds for {prop} on {source}")
         if certificate is not None:
             click.echo(f"certificate in {certificate}; re-check it with: leo check {certificate} {source} {target}")
 
@@ -272,7 +281,7 @@ def compress(
     metavar="FILE.npz|FILE.json",
     help="Write what is proved of every unit and every output: lower and upper bounds, state and method.",
 )
-@_tight_option
+@tight_option
 @_report_option
 @_json_option
 @_quiet_option
@@ -450,7 +459,7 @@ def check(certificate: str, original: str, compressed: str, domain: str | None, 
 @_domain_option
 @click.option("--maximize", metavar="OUTPUT", help="The output that is the objective, such as output_0; else none is.")
 @_solving_options
-@_tight_option
+@tight_option
 @_json_option
 @_quiet_option
 def formulate(
