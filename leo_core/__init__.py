@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from leo_core.api import analyze, check, compress, convert, cross_check, verify
+    from leo_core.api import analyze, check, compress, convert, cross_check, formulate, verify
     from leo_core.compare import Comparison
     from leo_core.domain import Box
     from leo_core.errors import LeoError
@@ -46,6 +46,7 @@ _HOMES = {
     "compress": "leo_core.api",
     "convert": "leo_core.api",
     "cross_check": "leo_core.api",
+    "formulate": "leo_core.api",
     "register_frontend": "leo_core.plugins.registry",
     "register_solver": "leo_core.plugins.registry",
     "verify": "leo_core.api",
@@ -72,6 +73,7 @@ __all__ = [
     "compress",
     "convert",
     "cross_check",
+    "formulate",
     "register_frontend",
     "register_solver",
     "verify",

@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 import leo_core
 from leo_core import checker, storage, vnnlib2
 from leo_core.arithmetic import round_down, round_up
@@ -26,20 +28,22 @@ from leo_core.certificate import equivalence
 from leo_core.certificate.evidence import gather
 from leo_core.certificate.write import Account
 from leo_core.checker import Report
-from leo_core.checker.environment import ieee, settle
+from leo_core.checker.environment import ieee, settle, undisturbed
 from leo_core.compare import Comparison, compare
 from leo_core.domain import Box, is_vnnlib, read_vnnlib
-from leo_core.errors import CertificateError, OutputError, UsageError
+from leo_core.errors import CertificateError, EncodingError, OutputError, UsageError
 from leo_core.execution.budget import Budget
 from leo_core.execution.checkpoint import Checkpoint
 from leo_core.execution.events import Listener, Note, silent
-from leo_core.files import Source, as_read, output_frontend, read, replacing, write
+from leo_core.files import Source, as_read, output_frontend, read, require_writable, write
 from leo_core.milp.checked import CheckedSolver
+from leo_core.milp.formulate import formulate as written_out
 from leo_core.milp.panel import Ledger, Panel
+from leo_core.milp.problem import NamedProblem
 from leo_core.milp.solver import Solver
 from leo_core.network import Network, Rounding
 from leo_core.options import VERIFY_SECONDS, Options
-from leo_core.paths import require_apart
+from leo_core.paths import replacing, require_apart
 from leo_core.plugins import Imported, registry
 from leo_core.result import CompressionResult
 from leo_core.rewrite import rewrite
@@ -47,12 +51,16 @@ from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.view import View
 from leo_core.stability import StabilityMap, decide
 from leo_core.stability.cross_check import CrossCheck, cross_checked
+from leo_core.stability.narrow import narrow
+from leo_core.stability.outputs import known_region
 from leo_core.within import Within
 
 Made = TypeVar("Made")
 
 #: The share of a time limit that deciding may take; rewriting gets the rest.
 _DECIDING = 0.85
+#: The same where bounds are narrowed afterwards.
+_DECIDING_FIRST = 0.3
 
 
 @ieee()
@@ -75,7 +83,21 @@ def analyze(model: Any, domain: Any, *, listener: Listener = silent, **options: 
     heard = _Heard(listener)
     imported, _ = read(model, heard, domain)
     box = _box(domain, imported.network, heard)
-    return _decide(imported.network, box, settings, Budget.of(settings.time_limit), heard)
+    budget, limit = Budget.of(settings.time_limit), settings.time_limit
+    deciding = budget if limit is None or settings.tight is None else budget.at_most(_DECIDING_FIRST * limit)
+    stability = _decide(imported.network, box, settings, deciding, heard)
+    if settings.tight is None or stability.interrupted:
+        return stability
+    return narrow(
+        stability,
+        settings.tight,
+        registry.solver(settings.solver),
+        budget,
+        heard,
+        unit_seconds=math.inf if settings.unit_time_limit is None else settings.unit_time_limit,
+        jobs=settings.jobs,
+        seed=settings.seed,
+    )
 
 
 @ieee()
@@ -93,6 +115,8 @@ def cross_check(
         raise UsageError(f"a cross-check takes two different solvers, not {', '.join(solvers) or 'none'}")
     if "solver" in options:
         raise UsageError("a cross-check names its solvers itself; leave out the option solver")
+    if options.get("tight") is not None:
+        raise UsageError("a cross-check narrows no bounds; leave out tight")
     if options.get("checkpoint") is not None:
         raise UsageError("a cross-check decides twice, and a checkpoint is of one decision; leave out the checkpoint")
     settings = _options({**options, "solver": solvers[0]})
@@ -130,6 +154,8 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
     """
     begun = time.monotonic()
     settings = _options(options)
+    if settings.tight is not None:
+        raise UsageError("compress narrows no bounds; call analyze(result.network, domain, tight=…) for those")
     budget = Budget.of(settings.time_limit)
     heard = _Heard(listener)
     imported, frontend = read(model, heard, domain)
@@ -323,6 +349,52 @@ def check(
 
 
 @ieee()
+def formulate(
+    model: Any,
+    path: str | Path,
+    domain: Any,
+    *,
+    maximize: str | None = None,
+    listener: Listener = silent,
+    **options: Any,
+) -> NamedProblem:
+    """Write a network over a domain as a mixed-integer program, for other tools: a ``.mps`` or ``.lp`` file.
+
+    Parameters
+    ----------
+    maximize:
+        The output that is the program's objective: its column, such as ``"output_0"``; None for no objective.
+    options:
+        As of :func:`analyze`: the big-M are its bounds, and ``tight`` makes them tighter.
+
+    Raises :class:`UsageError` for another suffix or an unknown output, :class:`OutputError` where it cannot be written,
+    :class:`EncodingError` where the program would be too large.
+    """
+    if Path(path).suffix.lower() not in (".mps", ".lp"):
+        raise UsageError(f"{path}: programs are written to files that end in .mps or .lp")
+    require_writable(path)
+    require_apart({"the network": model, "the domain": domain}, {"the program": path})
+    write_problem = registry.problem_writer()
+    stability = analyze(model, domain, listener=listener, **options)
+    network = stability.network
+    layers = {relu.source: stability.layers[relu.name] for relu in network.relus}
+    known = {name: (layer.lower, layer.upper) for name, layer in layers.items()}
+    with np.errstate(all="ignore"):
+        region = known_region(network, stability.box, known)
+        outputs = stability.outputs.lower, stability.outputs.upper
+        try:
+            named = written_out(network, region, outputs, maximize)
+        except EncodingError:
+            raise EncodingError(
+                "the network's program would be too large, or its numbers overflow; compress the network first, or "
+                "give a smaller domain"
+            ) from None
+    with replacing(path) as temporary:
+        undisturbed(lambda: write_problem(named, temporary))
+    return named
+
+
+@ieee()
 def convert(source: Any, target: str | Path, *, listener: Listener = silent) -> Path:
     """Write a model in another format, by the target's suffix; the function stays the same."""
     require_apart({"IN": source}, {"OUT": target})
@@ -502,4 +574,4 @@ def _sum_up(*values: float) -> float:
     return total
 
 
-__all__ = ["CompressionResult", "analyze", "check", "compress", "convert", "cross_check", "verify"]
+__all__ = ["CompressionResult", "analyze", "check", "compress", "convert", "cross_check", "formulate", "verify"]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import click
 
 from leo_core.errors import DomainError, UsageError
+from leo_core.flags import property_options, read_property, tight_option
 from leo_core.options import OBJECTIVES, PASSES, STRATEGIES, TRUST, VERIFY_SECONDS, Options
 from leo_core.paths import require_apart
 from leo_core.terminal import (
@@ -57,10 +59,10 @@ def _within_value(_context: click.Context, _option: click.Parameter, value: str 
     return None if value is None else [part.strip() for part in value.split(",")]
 
 
-def _domain_option(command: Command) -> Command:
+def _domain_option(command: Command, required: bool = True) -> Command:
     return click.option(
         "--domain",
-        required=True,
+        required=required,
         metavar="D",
         callback=_domain_value,
         help="The box inputs come from, on the model's own input before any normalisation: LO,HI for "
@@ -153,7 +155,8 @@ def _solving_options(command: Command) -> Command:
 @main.command()
 @click.argument("source", metavar="IN")
 @click.argument("target", metavar="OUT")
-@_domain_option
+@partial(_domain_option, required=False)
+@property_options
 @click.option(
     "--tolerance",
     default=str(_DEFAULTS.tolerance),
@@ -195,7 +198,9 @@ def _solving_options(command: Command) -> Command:
 def compress(
     source: str,
     target: str,
-    domain: str,
+    domain: str | None,
+    prop: str | None,
+    moved: str | None,
     inputs: str | None,
     certificate: str | None,
     shown: str | None,
@@ -216,10 +221,18 @@ def compress(
 
     Options(**options)
     require_apart(
-        {"IN": source, "the domain": domain, "--inputs": inputs},
-        {"OUT": target, "the certificate": certificate, "the checkpoint": options["checkpoint"], "the report": shown},
+        {"IN": source, "the domain": domain, "the property": prop, "--inputs": inputs},
+        {
+            "OUT": target,
+            "the certificate": certificate,
+            "the checkpoint": options["checkpoint"],
+            "the report": shown,
+            "the moved property": moved,
+        },
     )
     _require_report(shown)
+    read = read_property(source, domain, prop, moved, options["trust"])
+    within: Any = domain if read is None or domain is not None else read.box
     if certificate is not None:
         files.require_writable(certificate)
     files.output_frontend(target)
@@ -227,9 +240,9 @@ def compress(
     with progress(quiet, as_json) as listener:
         points = None
         if inputs is not None:  # before the work, so that a bad file costs none
-            network = files.lower(source, input_shape(domain))[0].network
+            network = files.lower(source, input_shape(within))[0].network
             points = read_inputs(inputs, network.input_size)
-        result = api.compress(source, domain, listener=listener, evidence=certificate is not None, **options)
+        result = api.compress(source, within, listener=listener, evidence=certificate is not None, **options)
         with stop.writing():
             written = result.written(target)
         if points is not None:
@@ -238,6 +251,8 @@ def compress(
                 report |= {} if stop.heard else {"certain": result.certain(points)}
         with stop.writing():
             claimed = None if certificate is None else result.certify(certificate, target)
+            if read is not None and moved is not None:
+                files.write_text(result.moved(read), moved)
     with stop.writing():
         sizes = files.sizes_written(result.original, target)
         if as_json or shown is not None:
@@ -245,6 +260,7 @@ def compress(
                 "file_bytes": None if sizes is None else dict(zip(("before", "after"), sizes, strict=True))
             }
             proof = {} if certificate is None else {"certificate": {"file": certificate, "deviation": claimed}}
+            more |= {} if moved is None else {"property": moved}
             more |= {"interrupted": result.interrupted or stop.heard, "output": target, "command": command_line()}
             content = {**result.as_json(written.door), **report, **more, **proof}
             _write_report(shown, content)
@@ -257,6 +273,8 @@ def compress(
         click.echo(f"written to {target}")
         if shown is not None:
             click.echo(f"report in {shown}")
+        if moved is not None:
+            click.echo(f"property for {target} in {moved}; what it proves there holds for {prop} on {source}")
         if certificate is not None:
             click.echo(f"certificate in {certificate}; re-check it with: leo check {certificate} {source} {target}")
 
@@ -280,14 +298,15 @@ def compress(
     metavar="FILE.npz|FILE.json",
     help="Write what is proved of every unit and every output: lower and upper bounds, state and method.",
 )
+@tight_option
 @_report_option
 @_json_option
 @_quiet_option
 def inspect(source: str, domain: str, solvers: str | None, as_json: bool, quiet: bool, **options: Any) -> None:
     """Count the ReLUs of IN that never change state on the domain."""
     from leo_core import api, files
-    from leo_core.report.json import stability_json, verdicts_json
-    from leo_core.report.table import as_text, channels_table, how_decided, outlook, stability_table
+    from leo_core.report.json import narrowed_json, stability_json, verdicts_json
+    from leo_core.report.table import as_text, channels_table, how_decided, narrowed_lines, outlook, stability_table
     from leo_core.stability.bounds import require_suffix
 
     stop = current_stop()
@@ -316,6 +335,7 @@ def inspect(source: str, domain: str, solvers: str | None, as_json: bool, quiet:
             "interrupted": stability.interrupted or stop.heard,
             "command": command_line(),
             **({} if bounds is None else {"bounds": bounds}),
+            **({} if options["tight"] is None else {"tight": narrowed_json(stability, options["tight"])}),
         }
         _write_report(shown, content)
         if as_json:
@@ -327,6 +347,8 @@ def inspect(source: str, domain: str, solvers: str | None, as_json: bool, quiet:
         for line in ("stopped early" if stability.interrupted else None, outlook(stability)):
             if line:
                 click.echo(line)
+        for line in narrowed_lines(stability, options["tight"]):
+            click.echo(line)
         if bounds is not None:
             click.echo(f"bounds of every unit and output in {bounds}")
 
@@ -479,6 +501,38 @@ def check(certificate: str, original: str, compressed: str, domain: str | None, 
             click.echo(line)
     if report.trusted:
         fail(f"{certificate}: not proved: {report.trusted} verdicts rest on a solver's word", CANNOT)
+
+
+@main.command()
+@click.argument("source", metavar="NET")
+@click.argument("target", metavar="OUT.mps|OUT.lp")
+@_domain_option
+@click.option("--maximize", metavar="OUTPUT", help="The output that is the objective, such as output_0; else none is.")
+@_solving_options
+@tight_option
+@_json_option
+@_quiet_option
+def formulate(
+    source: str, target: str, domain: str, maximize: str | None, as_json: bool, quiet: bool, **options: Any
+) -> None:
+    """Write the network in NET over the domain as a mixed-integer program, with big-M from proved bounds."""
+    from leo_core import api
+
+    require_apart({}, {"OUT": target, "the checkpoint": options["checkpoint"]})
+    with progress(quiet, as_json) as listener:
+        found = api.formulate(source, target, domain, maximize=maximize, listener=listener, **options)
+    problem = found.problem
+    sizes = {"columns": problem.columns, "rows": problem.rows, "binaries": int(problem.integer.sum())}
+    if as_json:
+        print_json({**sizes, "inputs": found.inputs, "outputs": found.outputs, "output": target, "interrupted": False})
+        return
+    click.echo(f"{sizes['columns']:,} columns, {sizes['binaries']:,} of them binary, {sizes['rows']:,} rows")
+    click.echo(f"inputs {_span(found.inputs)}; outputs {_span(found.outputs)}")
+    click.echo(f"written to {target}")
+
+
+def _span(names: tuple[str, ...]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
 
 
 @main.command()

@@ -52,6 +52,8 @@ class Options:
         Whether to keep what a certificate holds, and no verdict without it.
     checkpoint:
         A file that keeps what was found, to go on from should the run be cut off; or None.
+    tight:
+        Of :func:`leo_core.analyze`: how far bounds may be from the true extremes, to be narrowed further; or None.
     """
 
     tolerance: str | float = "float"
@@ -67,6 +69,7 @@ class Options:
     seed: int = 0
     evidence: bool = False
     checkpoint: str | Path | None = None
+    tight: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tolerance", _tolerance(self.tolerance))
@@ -81,6 +84,8 @@ class Options:
         for what, limit in (("time limit", self.time_limit), ("time limit per unit", self.unit_time_limit)):
             if limit is not None and not (isinstance(limit, int | float) and limit >= 0):
                 raise UsageError(f"the {what} must be a number of seconds, 0 or more, not {limit!r}")
+        if self.tight is not None and not (isinstance(self.tight, int | float) and 0 < self.tight < math.inf):
+            raise UsageError(f"bounds can be narrowed to within a finite number above 0, not {self.tight!r}")
         if not isinstance(self.jobs, int) or self.jobs < 1:
             raise UsageError(f"jobs must be a whole number from 1, not {self.jobs!r}")
         if not isinstance(self.seed, Integral) or self.seed < 0:

@@ -23,6 +23,7 @@ from leo_core.network import Network
 from leo_core.options import Options
 from leo_core.paths import replacing, require_apart
 from leo_core.plugins import registry
+from leo_core.properties import Property, apart_at
 from leo_core.report.html import framed, page
 from leo_core.report.json import (
     details_json,
@@ -197,6 +198,20 @@ class CompressionResult:
         with replacing(path) as temporary:
             write_certificate(temporary, certificate, told)
         return certificate.deviation
+
+    def moved(self, prop: Property) -> str:
+        """A property of the original as one of the result, as text: a proof of it is a proof of the original's.
+
+        Every constraint on outputs is moved by what δ can change of it; a counterexample need not be one of the
+        original. Raises :class:`UsageError` where the property is of another box, or δ is not proved.
+        """
+        box = self.stability.box
+        if self.stability.trusted:
+            raise UsageError("the deviation rests on a solver's word, so nothing about the original would be proved")
+        if prop.box.size != box.size or not (box.contains(prop.box.lower) and box.contains(prop.box.upper)):
+            raise UsageError(f"{prop.name}: its inputs are not within the domain that the network was reduced on")
+        prop.require_outputs(self.original.output_size)
+        return prop.moved(apart_at(self.original.signature, self.deviation))
 
     @ieee()
     def certain(self, inputs: Any) -> float | None:

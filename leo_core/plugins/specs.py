@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
+from leo_core.milp.problem import NamedProblem
 from leo_core.milp.solver import Solver
 from leo_core.network import Network, Rounding
 
@@ -16,7 +17,8 @@ from leo_core.network import Network, Rounding
 class SolverSpec:
     """A MILP solver: ``create`` imports the solver's package and nothing before it does.
 
-    ``packages`` are the importable modules it needs, ``extra`` the extra of ours that brings them.
+    ``packages`` are the importable modules it needs, ``extra`` the extra of ours that brings them. ``write_problem``
+    writes a program to a ``.mps`` or ``.lp`` file, where the solver can.
     """
 
     name: str
@@ -24,6 +26,7 @@ class SolverSpec:
     create: Callable[[], Solver]
     packages: tuple[str, ...] = ()
     extra: str | None = None
+    write_problem: Callable[[NamedProblem, Path], None] | None = None
 
 
 @final

@@ -49,6 +49,12 @@ def stability_json(stability: StabilityMap) -> dict[str, Any]:
     }
 
 
+def narrowed_json(stability: StabilityMap, gap: float) -> dict[str, Any]:
+    """How many bounds were narrowed to within a gap of the true extremes, and how far any may be from it."""
+    near, total = stability.bounds.within(gap)
+    return {"gap": gap, "within": near, "of": total, "largest": number_json(stability.bounds.gap)}
+
+
 def cross_check_json(found: CrossCheck) -> dict[str, Any]:
     """The first decision as ``inspect`` has it, and how the second compares."""
     return {

@@ -116,6 +116,21 @@ def outlook(stability: StabilityMap) -> str | None:
     return None
 
 
+def narrowed_lines(stability: StabilityMap, gap: float | None) -> list[str]:
+    """How near bounds came to the true extremes, where they were narrowed; and where each output lies."""
+    if gap is None:
+        return []
+    near, total = stability.bounds.within(gap)
+    lines = [f"{near:,} of {total:,} bounds are within {gap:g} of the true extreme"]
+    for name, values in stability.bounds.outputs.items():
+        ends = list(zip(values.lower.ravel().tolist(), values.upper.ravel().tolist(), strict=True))
+        for unit, (low, high) in enumerate(ends[:_LISTED]):
+            lines.append(f"output '{name}'{f'[{unit}]' if len(ends) > 1 else ''}: between {low:.9g} and {high:.9g}")
+        if len(ends) > _LISTED:
+            lines.append(f"… and {len(ends) - _LISTED} more values of '{name}' (all of them with --bounds FILE)")
+    return lines
+
+
 def _channels_outlook(stability: StabilityMap) -> str | None:
     counts = [layer.channel_counts() for layer in stability.layers.values()]
     total, undecided = (sum(found[kind] for found in counts) for kind in ("total", "undecided"))

@@ -19,7 +19,7 @@ SOURCES = sorted(p for room in ("leo_core", "leo_backends", "leo_frontends") for
 FLOORS = (
     {"__main__"},
     {"cli"},
-    {"terminal"},
+    {"flags", "terminal"},
     {"signals"},
     {"api"},
     {"result"},
@@ -31,6 +31,7 @@ FLOORS = (
     {"search"},
     {"execution"},
     {"milp", "bounds"},
+    {"properties"},
     {"domain", "inputs", "storage", "vnnlib", "vnnlib2", "within"},
     {"network"},
     {"linear", "signature"},
