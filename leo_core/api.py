@@ -212,6 +212,10 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
         account=None if evidence is None else Account(original, evidence, rewritten),
         door=imported.door,
         source=_source(imported, deviation),
+        facts=rewritten.facts,
+        options=settings,
+        model_name=str(model) if isinstance(model, str | Path) else type(model).__name__,
+        domain=str(domain) if isinstance(domain, str | Path) else "",
     )
 
 
