@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from leo_core.linear import Dense, Diagonal, Select, Sparse
     from leo_core.network import Affine, Network, Relu
     from leo_core.options import Options
-    from leo_core.plugins.registry import register_frontend, register_solver
+    from leo_core.plugins.registry import register_executor, register_frontend, register_solver
     from leo_core.result import CompressionResult
     from leo_core.stability import StabilityMap, State
 
@@ -44,6 +44,7 @@ _HOMES = {
     "compress": "leo_core.api",
     "convert": "leo_core.api",
     "cross_check": "leo_core.api",
+    "register_executor": "leo_core.plugins.registry",
     "register_frontend": "leo_core.plugins.registry",
     "register_solver": "leo_core.plugins.registry",
     "verify": "leo_core.api",
@@ -69,6 +70,7 @@ __all__ = [
     "compress",
     "convert",
     "cross_check",
+    "register_executor",
     "register_frontend",
     "register_solver",
     "verify",
