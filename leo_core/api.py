@@ -10,6 +10,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,7 @@ from leo_core.errors import CertificateError, EncodingError, OutputError, UsageE
 from leo_core.execution.budget import Budget
 from leo_core.execution.checkpoint import Checkpoint
 from leo_core.execution.events import Listener, Note, silent
+from leo_core.execution.executor import Executor, Here
 from leo_core.files import Source, as_read, output_frontend, read, require_writable, write
 from leo_core.milp.checked import CheckedSolver
 from leo_core.milp.formulate import formulate as written_out
@@ -44,7 +46,7 @@ from leo_core.milp.solver import Solver
 from leo_core.network import Network, Rounding
 from leo_core.options import VERIFY_SECONDS, Options
 from leo_core.paths import replacing, require_apart
-from leo_core.plugins import Imported, registry
+from leo_core.plugins import Imported, Needs, registry
 from leo_core.result import CompressionResult
 from leo_core.rewrite import rewrite
 from leo_core.rewrite.facts import Facts
@@ -88,16 +90,18 @@ def analyze(model: Any, domain: Any, *, listener: Listener = silent, **options: 
     stability = _decide(imported.network, box, settings, deciding, heard)
     if settings.tight is None or stability.interrupted:
         return stability
-    return narrow(
-        stability,
-        settings.tight,
-        registry.solver(settings.solver),
-        budget,
-        heard,
-        unit_seconds=math.inf if settings.unit_time_limit is None else settings.unit_time_limit,
-        jobs=settings.jobs,
-        seed=settings.seed,
-    )
+    solver = registry.solver(settings.solver)
+    with closing(_executor(settings, solver.name, type(solver).__module__, heard)) as executor:
+        return narrow(
+            stability,
+            settings.tight,
+            solver,
+            budget,
+            heard,
+            unit_seconds=math.inf if settings.unit_time_limit is None else settings.unit_time_limit,
+            executor=executor,
+            seed=settings.seed,
+        )
 
 
 @ieee()
@@ -500,13 +504,10 @@ def _decide(
     if settings.trust == "solver":
         listener(Note("stable verdicts rest on the solver's word (--trust solver); the deviation is not proved"))
     solver = given or registry.solver(settings.solver, lambda text: listener(Note(text)))
-    jobs = settings.jobs
-    if jobs > 1 and settings.strategy != "cascade":
-        listener(Note(f"the {settings.strategy} strategy asks one MILP after the other; --jobs has no effect on it"))
-    if jobs > 1 and type(solver).__module__ == "__main__":
-        listener(Note(f"the solver '{solver.name}' lives in the running script, where workers cannot see it: one job"))
-        jobs = 1
-    with _checkpoint(network, box, settings, solver.name, listener) as checkpoint:
+    with (
+        closing(_executor(settings, solver.name, type(solver).__module__, listener)) as executor,
+        _checkpoint(network, box, settings, solver.name, listener) as checkpoint,
+    ):
         return decide(
             network,
             box,
@@ -516,11 +517,26 @@ def _decide(
             budget=budget,
             unit_seconds=math.inf if settings.unit_time_limit is None else settings.unit_time_limit,
             every_unit=settings.every_unit,
-            jobs=jobs,
+            executor=executor,
             listener=listener,
             seed=settings.seed,
             checkpoint=checkpoint,
         )
+
+
+def _executor(settings: Options, solver: str, module: str, listener: Listener) -> Executor:
+    """Who shares the work: this process alone, others beside it, or a cluster."""
+    flag = "--jobs" if settings.cluster is None else "--cluster"
+    if settings.cluster is None and settings.jobs == 1:
+        return Here()
+    if settings.strategy != "cascade":
+        listener(Note(f"the {settings.strategy} strategy asks one MILP after the other; {flag} has no effect on it"))
+        return Here()
+    if module == "__main__":
+        listener(Note(f"the solver '{solver}' lives in the running script, where workers cannot see it: one job"))
+        return Here()
+    where = settings.jobs if settings.cluster is None else settings.cluster
+    return registry.executor_for(where).start(where, Needs.here(solver), lambda text: listener(Note(text)))
 
 
 def _checkpoint(network: Network, box: Box, settings: Options, solver: str, listener: Listener) -> Checkpoint:

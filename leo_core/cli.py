@@ -127,6 +127,12 @@ def _solving_options(command: Command) -> Command:
                 help="Processes that share the work (cascade only).",
             ),
             click.option(
+                "--cluster",
+                metavar="ADDRESS",
+                help="Share the work over a Dask cluster instead: tcp://HOST:PORT or tls://HOST:PORT, a scheduler's "
+                ".json file, or local:N for N workers started here (cascade only).",
+            ),
+            click.option(
                 "--trust",
                 default=_DEFAULTS.trust,
                 show_default=True,
@@ -564,7 +570,7 @@ def report(result: str, target: str) -> None:
 @main.command()
 @_json_option
 def plugins(as_json: bool) -> None:
-    """List solvers and frontends, what is missing and how to get it."""
+    """List solvers, frontends and executors, what is missing and how to get it."""
     from leo_core.plugins import registry
 
     with stdout_kept(as_json):

@@ -44,6 +44,9 @@ class Options:
         Of networks on images, decide each unit and not the channels only, which can take very long.
     jobs:
         Processes that share the work.
+    cluster:
+        In place of them, a cluster's address (``tcp://HOST:PORT``, a scheduler's ``.json`` file, ``local:N``) or a live
+        ``distributed.Client``; or None.
     trust:
         ``"proved"``: no verdict rests on a solver's word. ``"solver"``: as in the published papers.
     seed:
@@ -65,6 +68,7 @@ class Options:
     unit_time_limit: float | None = None
     every_unit: bool = False
     jobs: int = 1
+    cluster: Any = None
     trust: str = "proved"
     seed: int = 0
     evidence: bool = False
@@ -88,6 +92,8 @@ class Options:
             raise UsageError(f"bounds can be narrowed to within a finite number above 0, not {self.tight!r}")
         if not isinstance(self.jobs, int) or self.jobs < 1:
             raise UsageError(f"jobs must be a whole number from 1, not {self.jobs!r}")
+        if self.cluster is not None and self.jobs > 1:
+            raise UsageError("work goes to a cluster or to processes of this machine; leave out cluster or jobs")
         if not isinstance(self.seed, Integral) or self.seed < 0:
             raise UsageError(f"the seed must be a whole number from 0, not {self.seed!r}")
         if not isinstance(self.solver, str):

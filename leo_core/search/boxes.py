@@ -23,7 +23,7 @@ from leo_core.bounds.upto import upto
 from leo_core.checker.trees import LEAF, PLAIN, Tree
 from leo_core.domain import Box
 from leo_core.execution.budget import Budget
-from leo_core.execution.pool import LOST, Pool
+from leo_core.execution.executor import LOST, Executor
 from leo_core.network import Network
 from leo_core.search.attack import ascend
 from leo_core.search.evidence import WHOLE, Claim, parts
@@ -106,7 +106,7 @@ def split_box(
     region: Region,
     box: Box,
     budget: Budget,
-    pool: Pool,
+    pool: Executor,
     start: Tree = WHOLE,
 ) -> Iterator[Cut]:
     """Prove or refute claims about the units of one affine node, whose region holds intervals up to it.

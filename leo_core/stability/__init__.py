@@ -13,7 +13,7 @@ from leo_core.domain import Box
 from leo_core.execution.budget import Budget
 from leo_core.execution.checkpoint import Checkpoint
 from leo_core.execution.events import Listener, silent
-from leo_core.execution.pool import Pool
+from leo_core.execution.executor import Executor, Here
 from leo_core.milp.checked import CheckedSolver
 from leo_core.milp.solver import Solver
 from leo_core.network import Network
@@ -42,7 +42,7 @@ def decide(
     budget: Budget | None = None,
     unit_seconds: float = math.inf,
     every_unit: bool = False,
-    jobs: int = 1,
+    executor: Executor | None = None,
     listener: Listener = silent,
     seed: int = 0,
     checkpoint: Checkpoint | None = None,
@@ -53,19 +53,20 @@ def decide(
     is undecided. ``strategy`` is one of ``leo_core.options.STRATEGIES``; one unit may take ``unit_seconds`` by itself;
     of networks on images the cascade decides channels unless ``every_unit`` is set
     (:mod:`~leo_core.stability.channels`);
-    ``jobs`` processes share the work where the strategy can; ``checkpoint`` holds what earlier runs found.
+    the workers of an ``executor``, which stays open, share the work where the strategy can; ``checkpoint`` holds what
+    earlier runs found.
     """
     begun = time.monotonic()
     tally = Tally(network, listener)
     outputs = _unknown(network)
     interrupted = False
-    pool = Pool(jobs)
     checked = CheckedSolver(solver, tally.note)
     try:
         with np.errstate(all="ignore"):  # an overflow makes a bound infinite or NaN, and the unit stays undecided
             outputs = _intervals(network, box, tally)
             kept = checkpoint or Checkpoint()
-            work = Work(network, box, checked, trust, budget or Budget(), unit_seconds, every_unit, seed, pool, kept)
+            workers = executor or Here()
+            work = Work(network, box, checked, trust, budget or Budget(), unit_seconds, every_unit, seed, workers, kept)
             _STRATEGIES[strategy](work, tally)
             known = known_region(network, box, tally.known())
             outputs = proved_of_outputs(network, known, work.budget, seed)
@@ -74,8 +75,6 @@ def decide(
     except MemoryError:
         interrupted = True
         tally.note("the memory was not enough; what was not decided by then is kept as it is")
-    finally:
-        pool.close()
     return StabilityMap(
         network=network,
         box=box,
