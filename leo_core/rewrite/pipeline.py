@@ -26,6 +26,7 @@ from leo_core.rewrite.constants import fold_constants
 from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.fold import fold_linear
 from leo_core.rewrite.inactive import drop_inactive
+from leo_core.rewrite.lift import lift
 from leo_core.rewrite.merge import merge_dependent
 from leo_core.rewrite.opposite import merge_opposite
 from leo_core.rewrite.output_relu import settle_output
@@ -45,7 +46,7 @@ _ON_IMAGES: tuple[Pass, ...] = (drop_inactive, fold_constants)
 #: By name, the passes that multiply matrices: all; LEO's own (Serra et al. 2020); LEO's and the nearest rule known.
 PASSES: Mapping[str, tuple[Pass, ...]] = MappingProxyType(
     {
-        "all": (merge_parallel, merge_opposite, refactor_block, fold_linear, straighten),
+        "all": (merge_parallel, lift, merge_opposite, refactor_block, fold_linear, straighten),
         "leo": (merge_dependent, fold_linear),
         "min-width": (merge_dependent, pass_through, fold_linear),
     }
