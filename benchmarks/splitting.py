@@ -30,7 +30,7 @@ from leo_core.network import Node
 #: The share of a layer's units that is split.
 SHARES = (0.2, 0.6, 1.0)
 #: Real networks, by a part of their name, the layers that are split, and the seconds that they need to be decided.
-REAL = (("ACASXU_run2a_2_7_batch_2000", (1,)), ("mnist_l1", (0,)), ("gurobi_ml/diabetes_v2", (0, 1)))
+REAL = (("v2a_1_1.prop_3", (1,)), ("mnist_l1", (0,)), ("gurobi_ml/diabetes_v2", (0, 1)))
 #: What the split network may be larger by.
 GOAL = 0.02
 

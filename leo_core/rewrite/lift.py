@@ -7,7 +7,8 @@ relu(relu(a)) = relu(a). What nobody else reads of the layer goes; and where not
 unstable, that layer is a line now and folds. So splitting a unit, z = τ + relu(z − τ) − relu(τ − z), is undone.
 
 A row a that is off by at most e moves relu(a) by no more. With m relu(z) + n relu(w), m and n of opposite signs, the
-line ½ (m z + n w) is off by ½ |m |z| + n |w|| ≤ ½ |m z − n w|.
+line ½ (m z + n w) is off by ½ |m |z| + n |w|| ≤ ½ |m z − n w|. Where m > 0 and the row is not positive for z ≤ 0, the
+line m z is right wherever relu(a) > 0: only rounding it costs anything.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ def lift(view: View, name: str) -> Ladder | Refusal | None:
         return None
     pairs = pairs_of(layer, sign=-1)
     rows = rows[_cancels(layer, pairs, rows)]
+    unstable = np.isin(rows, [row for after in nexts for row in after.unstable])
+    rows = rows[unstable | (layer.outgoing[np.ix_(rows, pairs.goes)] != 0).any(axis=1)]  # others gain nothing
     if not len(rows):
         return None
     try:
@@ -62,15 +65,17 @@ def lift(view: View, name: str) -> Ladder | Refusal | None:
 @final
 @dataclass(frozen=True, eq=False)
 class Next:
-    """A reader of a layer with the ReLU that alone reads it: ``rows`` are its unstable units in the stacked rows.
+    """A reader of a layer with the ReLU that alone reads it.
 
-    ``first`` is the place of the reader's first unit there.
+    ``rows`` are its units that may be lifted, by their places in the stacked rows, ``first`` is the place of its first
+    unit, and ``unstable`` are those that keep it from being a line.
     """
 
     reader: Affine
     relu: Relu
     first: int
     rows: Indices
+    unstable: Indices
 
 
 def _nexts(layer: ReluLayer) -> list[Next]:
@@ -89,8 +94,11 @@ def _nexts(layer: ReluLayer) -> list[Next]:
         for source, linear in reader.reads:
             if source != layer.relu.name:
                 elsewhere |= linear.absolute().apply(np.ones(linear.columns)) > 0
-        usable = (view.facts.units[reader.name].state == State.UNSTABLE) & (relu.slope == 0) & ~elsewhere
-        found.append(Next(reader, relu, part.start, part.start + np.flatnonzero(usable)))
+        units = view.facts.units[reader.name]
+        usable = np.isin(units.state, (State.UNSTABLE, State.ACTIVE)) & (relu.slope == 0) & ~elsewhere
+        bent = ~units.linear(relu.slope)
+        first = part.start
+        found.append(Next(reader, relu, first, first + np.flatnonzero(usable), first + np.flatnonzero(bent)))
     return found
 
 
@@ -125,8 +133,12 @@ class Lifted:
         Their places in the stacked rows.
     weights, bias:
         V and d, as they are stored.
-    error:
-        How far V x + d is from the row at most.
+    rounded:
+        How far V x + d is from a line that is near the row.
+    bent:
+        How far that line is from the row at most.
+    felt:
+        How far it is where that matters: at most that, if less, moves the ReLU of the row.
     paired:
         Which rows read units that are not lines by themselves: those may no longer be read.
     """
@@ -137,7 +149,9 @@ class Lifted:
     rows: Indices
     weights: Array
     bias: Array
-    error: Array
+    rounded: Change
+    bent: Array
+    felt: Array
     paired: Mask
 
     @staticmethod
@@ -146,10 +160,14 @@ class Lifted:
         block, known = block_of(layer), layer.incoming
         halves = np.concatenate([pairs.goes, np.unique(pairs.stays)])
         outgoing = layer.outgoing[rows]
+        bent, sided = _bent(layer, pairs, rows)
         with np.errstate(under="ignore"):
             half = 0.5 * outgoing[:, halves]
-        lost = np.abs(outgoing[:, halves] - 2.0 * half).sum(axis=1)  # of the smallest numbers, halving rounds
-        lost = np.where(lost > 0, np.inf, 0.0)
+        exact = 2.0 * half == outgoing[:, halves]  # of the smallest numbers, halving rounds
+        half[sided] = np.maximum(outgoing[np.ix_(sided, halves)], 0.0)
+        felt = np.where(sided, 0.0, bent)
+        for part in (block.charge(outgoing[:, block.units]), np.where(exact.all(axis=1), 0.0, np.inf)):
+            bent, felt = (np.where(part > 0, round_up(error + part), error) for error in (bent, felt))
         old = Form(
             np.hstack([outgoing[:, block.units], half]),
             np.vstack([block.weights, known.weights[halves]]),
@@ -162,25 +180,31 @@ class Lifted:
         bias = best_constants(old, new, *ends, layer.node.bias.dtype).astype(layer.node.bias.dtype).astype(np.float64)
         if not np.isfinite(bias).all():
             raise OverflowError(f"a new bias of {layer.node.name} would overflow")
-        error = change(old, new.with_constants(bias), *ends).most
-        for part in (_bent(layer, pairs, rows), block.charge(outgoing[:, block.units]), lost):
-            error = np.where(part > 0, round_up(error + part), error)
-        harm = np.zeros(len(rows))
-        for after in nexts:
-            mine = np.isin(rows, after.rows)
-            for _, weights_behind in _weights(layer.view, after.relu):
-                most = np.abs(weights_behind).max(axis=0, initial=0.0)[rows[mine] - after.first]
-                harm[mine] = np.maximum(harm[mine], most * error[mine])
-        order = np.argsort(np.where(np.isnan(harm), np.inf, harm), kind="stable")
         paired = (outgoing[:, halves] != 0).any(axis=1)
-        of = rows[order], weights[order], bias[order], error[order], paired[order]
-        return Lifted(layer, nexts, pairs, *of)
+        rounded = change(old, new.with_constants(bias), *ends)
+        return Lifted(layer, nexts, pairs, rows, weights, bias, rounded, bent, felt, paired).by_harm()
+
+    def by_harm(self) -> Lifted:
+        """The same, the least harmful first."""
+        harm = np.zeros(len(self.rows))
+        for after in self.nexts:
+            mine = np.isin(self.rows, after.rows)
+            for _, weights in _weights(self.layer.view, after.relu):
+                most = np.abs(weights).max(axis=0, initial=0.0)[self.rows[mine] - after.first]
+                with np.errstate(invalid="ignore"):
+                    harm[mine] = np.maximum(harm[mine], most * (self.rounded.most + self.felt)[mine])
+        return self.chosen(np.argsort(np.where(np.isnan(harm), np.inf, harm), kind="stable"))
+
+    def chosen(self, at: Indices) -> Lifted:
+        """Some of them."""
+        parts = {name: getattr(self, name)[at] for name in ("rows", "weights", "bias", "bent", "felt", "paired")}
+        return replace(self, **parts, rounded=self.rounded.rows(at))
 
     def ladder(self, count: int) -> Ladder | None:
         """The first so many of them lifted, with what folds then folded, and without."""
         chosen = np.zeros(len(self.rows), dtype=bool)
         chosen[:count] = True
-        folds = [after for after in self.nexts if np.isin(after.rows, self.rows[:count]).all()]
+        folds = [after for after in self.nexts if np.isin(after.unstable, self.rows[:count]).all()]
         in_folds = np.isin(self.rows, [row for after in folds for row in after.rows])
         bare = chosen & self.paired
         chosen &= self.paired | in_folds
@@ -189,15 +213,17 @@ class Lifted:
 
         def made(rung: int) -> Rewrite | None:
             if rung:
-                return self.to(np.flatnonzero(bare)) if bare.any() else None
-            return _folded(self.to(np.flatnonzero(chosen)), folds) if folds else None
+                return self.chosen(np.flatnonzero(bare)).made() if bare.any() else None
+            return _folded(self.chosen(np.flatnonzero(chosen)).made(), folds) if folds else None
 
         return Ladder(2, made)
 
-    def to(self, chosen: Indices) -> Rewrite:
-        """Some of them lifted: in the layer as new units, in the reader as what is passed on."""
-        layer, rows, error = self.layer, self.rows[chosen], self.error[chosen]
-        facts = layer.view.facts
+    def made(self) -> Rewrite:
+        """All of them lifted: in the layer as new units, in the reader as what is passed on."""
+        layer, rows = self.layer, self.rows
+        with np.errstate(invalid="ignore"):
+            moved = round_up(self.rounded.most + self.bent)
+        moved = np.where((self.rounded.most > 0) | (self.bent > 0), moved, 0.0)
         changes: dict[str, Change] = {}
         units: dict[str, Units] = {}
         added = Units.new(np.zeros(0), np.zeros(0))
@@ -206,21 +232,21 @@ class Lifted:
             places = np.flatnonzero(np.isin(rows, after.rows))
             if not len(places):
                 continue
-            at, far, known = rows[places] - after.first, error[places], facts.units[after.reader.name]
+            at, known = rows[places] - after.first, layer.view.facts.units[after.reader.name]
             home = np.where(known.home[at] == "", after.relu.name, known.home[at])
-            added = added.joined(replace(known.kept(at).moved(far), home=home))
-            order = np.concatenate([order, places])
-            units[after.reader.name] = _passed_on(known, at, far)
-            if far.any():
+            mine = replace(known.kept(at).moved(moved[places]), home=home)
+            added, order = added.joined(mine), np.concatenate([order, places])
+            units[after.reader.name] = _passed_on(known, at, moved[places])
+            if moved[places].any():
                 for reader, weights in _weights(layer.view, after.relu):
-                    found = _within(weights[:, at], far)
+                    found = _felt(weights[:, at], self.rounded.rows(places), self.felt[places], mine.lower >= 0)
                     changes[reader.name] = changes[reader.name].plus(found) if reader.name in changes else found
         outgoing = np.hstack([layer.outgoing, np.zeros((len(layer.outgoing), len(rows)))])
         outgoing[rows[order]] = 0.0
         outgoing[rows[order], layer.relu.size + np.arange(len(rows))] = 1.0
         constants = layer.constants.copy()
         constants[rows] = 0.0
-        new = Rows(self.weights[chosen[order]], self.bias[chosen[order]], added)
+        new = Rows(self.weights[order], self.bias[order], added)
         view = layer.replaced(np.arange(layer.relu.size), new, outgoing, constants).with_nodes(units=units)
         what = f"{len(rows)} unit(s) lifted into the layer before"
         return Rewrite(view.with_lineage(_told(layer, self.pairs, rows)), what, changes)
@@ -235,11 +261,31 @@ def _passed_on(units: Units, at: Indices, error: Array) -> Units:
     return Units(state, lower, upper, origin, home)
 
 
-def _within(weights: Array, error: Array) -> Change:
-    """What readers with some weights see of values that move by at most ``error`` each."""
-    size = np.abs(weights) @ error
-    nothing = np.zeros(len(weights))
-    return Change(weights, nothing, nothing, -error, error, round_up(size + product_error(size, len(error))))
+def _felt(weights: Array, rounded: Change, felt: Array, active: Mask) -> Change:
+    """What readers with some weights see of ReLUs whose pre-activations were rounded, and are off by ``felt`` besides.
+
+    t · rounded, where t is 1 for active units, else ½ ± ½; the ½ is linear, so that it may cancel.
+    """
+    middle = np.where(active, 1.0, 0.5)
+    with np.errstate(invalid="ignore", over="ignore"):
+        unknown = round_up(np.where(active, 0.0, 0.5) * rounded.most + felt)
+        unknown = np.where((rounded.most > 0) & ~active | (felt > 0), unknown, 0.0)
+        passed, shift = middle[:, None] * rounded.matrix, middle * rounded.offset
+        reach = np.maximum(np.abs(rounded.lower), np.abs(rounded.upper))
+        size = np.abs(weights) @ (np.abs(passed) @ reach + np.abs(shift))
+        rest = np.abs(weights) @ (middle * rounded.rest)
+        terms = weights.shape[1] + rounded.matrix.shape[1] + 8
+        rest = round_up(rest + product_error(rest, terms) + product_error(size, terms))
+        most = np.abs(weights) @ (rounded.most + felt)
+        most = np.where(most > 0, round_up(most + product_error(most, terms)), 0.0)
+        return Change(
+            np.hstack([weights @ passed, weights]),
+            weights @ shift,
+            np.where(np.isnan(rest), np.inf, rest),
+            np.concatenate([rounded.lower, -unknown]),
+            np.concatenate([rounded.upper, unknown]),
+            np.where(np.isnan(most), np.inf, most),
+        )
 
 
 def _weights(view: View, relu: Relu) -> Iterator[tuple[Affine, Array]]:
@@ -249,8 +295,12 @@ def _weights(view: View, relu: Relu) -> Iterator[tuple[Affine, Array]]:
         yield reader, reader.maps[reader.sources.index(relu.name)].dense().astype(np.float64)
 
 
-def _bent(layer: ReluLayer, pairs: Pairs, rows: Indices) -> Array:
-    """How far rows are from their lines by units that are none: ½ Σ m |z| of pairs, Σ m relu(z) of others."""
+def _bent(layer: ReluLayer, pairs: Pairs, rows: Indices) -> tuple[Array, Mask]:
+    """(how far rows are from their lines, by units that are none: ½ Σ m |z| of pairs, Σ m relu(z) of others; sided).
+
+    Sided rows read one pair alone, m relu(z) + n relu(w) with m > 0 > n, and are not positive where z is not: their
+    line is m z.
+    """
     known, units = layer.incoming, layer.units
     stays, goes = layer.outgoing[np.ix_(rows, pairs.stays)], layer.outgoing[np.ix_(rows, pairs.goes)]
     left = np.abs(_beside_lines(layer, pairs, rows))
@@ -260,6 +310,7 @@ def _bent(layer: ReluLayer, pairs: Pairs, rows: Indices) -> Array:
     left = np.where(rounded > 0, round_up(left + 2 * UNIT_ROUNDOFF * (len(pairs.goes) + 4) * rounded + TINY), left)
     apart = np.broadcast_to(pairs.error, goes.shape).copy()
     alone = np.bincount(pairs.stays, minlength=layer.relu.size)[pairs.stays] == 1
+    sided = np.zeros(len(rows), dtype=bool)
     at, pair = np.nonzero(alone & (np.sign(stays) * np.sign(goes) < 0))
     if len(at) * (layer.columns + 1) <= _NUMBERS:  # a factor for each that makes the two weights cancel
         full = np.column_stack([known.weights, known.bias])
@@ -269,13 +320,18 @@ def _bent(layer: ReluLayer, pairs: Pairs, rows: Indices) -> Array:
         apart[at, pair] = apart_by(full[pairs.goes[pair]], factor, full[pairs.stays[pair]], known.lower, known.upper)
         rest, slack = minus_multiple(one, factor, other)
         left[at, pairs.stays[pair]] = np.where((rest == 0) & (slack == 0), 0.0, round_up(np.abs(rest) + slack))
+        single = (np.count_nonzero(layer.outgoing[rows], axis=1) == 2) & (np.bincount(at, minlength=len(rows)) == 1)
+        both = np.zeros(len(rows))  # where both z and w are positive, m z is less than this
+        np.add.at(both, at, (1 + 2.0**-40) * np.abs(other) * apart[at, pair] + TINY)
+        sided = single & (both < -layer.constants[rows])
     most = np.maximum(units.upper, 0.0)
     most[pairs.stays] = 0.5 * np.maximum(np.abs(units.lower), np.abs(units.upper))[pairs.stays]
     with np.errstate(invalid="ignore", over="ignore"):
         size = np.where(left > 0, left * most, 0.0).sum(axis=1)
         size = size + np.where((goes != 0) & (apart > 0), 0.5 * np.abs(goes) * apart, 0.0).sum(axis=1)
         total = np.where(size > 0, round_up(size + product_error(size, 2 * layer.relu.size + 8)), 0.0)
-    return np.where(np.isnan(total), np.inf, total)
+    total = np.where(sided & (total > 0), 2.0 * total + TINY, total)
+    return np.where(np.isnan(total), np.inf, total), sided & np.isfinite(total)
 
 
 def _told(layer: ReluLayer, pairs: Pairs, rows: Indices) -> Lineage:
