@@ -38,7 +38,7 @@ $(VENV)/.python:
 	@touch $@
 
 $(VENV)/.light: $(VENV)/.python pyproject.toml constraints.txt
-	$(PIP) $(BUILD) --editable ".[highs,onnx]"
+	$(PIP) $(BUILD) --editable ".[highs,onnx,report]"
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.light

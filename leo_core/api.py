@@ -212,6 +212,10 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
         account=None if evidence is None else Account(original, evidence, rewritten),
         door=imported.door,
         source=_source(imported, deviation),
+        facts=rewritten.facts,
+        options=settings,
+        model_name=str(model) if isinstance(model, str | Path) else type(model).__name__,
+        domain=str(domain) if isinstance(domain, str | Path) else "",
     )
 
 
@@ -375,7 +379,8 @@ def _decide(
             solver=solver,
             trust=settings.trust,
             budget=budget,
-            unit_seconds=math.inf if settings.unit_time_limit is None else settings.unit_time_limit,
+            unit_seconds=settings.unit_limits[0],
+            open_seconds=settings.unit_limits[1],
             every_unit=settings.every_unit,
             jobs=jobs,
             listener=listener,

@@ -9,9 +9,18 @@ from typing import Any, TypeVar
 import click
 
 from leo_core.errors import DomainError, UsageError
-from leo_core.options import OBJECTIVES, PASSES, STRATEGIES, TRUST, VERIFY_SECONDS, Options
+from leo_core.options import (
+    OBJECTIVES,
+    OPEN_SECONDS,
+    PASSES,
+    STRATEGIES,
+    TRUST,
+    UNIT_SECONDS,
+    VERIFY_SECONDS,
+    Options,
+)
 from leo_core.paths import require_apart
-from leo_core.terminal import CANNOT, Group, current_stop, fail, print_json, progress, stdout_kept
+from leo_core.terminal import CANNOT, Group, command_line, current_stop, fail, print_json, progress, stdout_kept
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -57,6 +66,15 @@ def _json_option(command: Command) -> Command:
     )(command)
 
 
+def _report_option(command: Command) -> Command:
+    return click.option(
+        "--report",
+        "shown",
+        metavar="FILE.html",
+        help="Write a page that shows the result, for a browser or paper; it needs nothing else.",
+    )(command)
+
+
 def _quiet_option(command: Command) -> Command:
     return click.option("-q", "--quiet", is_flag=True, help="No progress, no notes.")(command)
 
@@ -88,7 +106,8 @@ def _solving_options(command: Command) -> Command:
                 "--unit-time-limit",
                 type=float,
                 metavar="S",
-                help="Seconds that any one ReLU may take by itself; then it is left undecided.",
+                help="Seconds that any one ReLU may take by itself; then it is left undecided; 0: no limit.  "
+                f"[default: {UNIT_SECONDS:g}, and about {OPEN_SECONDS:g} for all that stay open]",
             ),
             click.option(
                 "--jobs",
@@ -163,6 +182,7 @@ def _solving_options(command: Command) -> Command:
     metavar="FILE",
     help="Write all that is needed to re-check the result without a solver; see 'leo check'.",
 )
+@_report_option
 @_json_option
 @_quiet_option
 def compress(
@@ -171,6 +191,7 @@ def compress(
     domain: str,
     inputs: str | None,
     certificate: str | None,
+    shown: str | None,
     as_json: bool,
     quiet: bool,
     **options: Any,
@@ -189,8 +210,9 @@ def compress(
     Options(**options)
     require_apart(
         {"IN": source, "the domain": domain, "--inputs": inputs},
-        {"OUT": target, "the certificate": certificate, "the checkpoint": options["checkpoint"]},
+        {"OUT": target, "the certificate": certificate, "the checkpoint": options["checkpoint"], "the report": shown},
     )
+    _require_report(shown)
     if certificate is not None:
         files.require_writable(certificate)
     files.output_frontend(target)
@@ -211,16 +233,23 @@ def compress(
             claimed = None if certificate is None else result.certify(certificate, target)
     with stop.writing():
         sizes = files.sizes_written(result.original, target)
-        if as_json:
-            more = {"file_bytes": None if sizes is None else dict(zip(("before", "after"), sizes, strict=True))}
+        if as_json or shown is not None:
+            more: dict[str, Any] = {
+                "file_bytes": None if sizes is None else dict(zip(("before", "after"), sizes, strict=True))
+            }
             proof = {} if certificate is None else {"certificate": {"file": certificate, "deviation": claimed}}
-            interrupted = {"interrupted": result.interrupted or stop.heard}
-            print_json({**result.as_json(written.door), **interrupted, **report, **more, "output": target, **proof})
+            more |= {"interrupted": result.interrupted or stop.heard, "output": target, "command": command_line()}
+            content = {**result.as_json(written.door), **report, **more, **proof}
+            _write_report(shown, content)
+        if as_json:
+            print_json(content)
             return
         click.echo(result.summary(sizes))
         for line in inputs_lines(report, str(result.original.dtype)):
             click.echo(line)
         click.echo(f"written to {target}")
+        if shown is not None:
+            click.echo(f"report in {shown}")
         if certificate is not None:
             click.echo(f"certificate in {certificate}; re-check it with: leo check {certificate} {source} {target}")
 
@@ -239,24 +268,51 @@ def compress(
 @click.option(
     "--every-unit", is_flag=True, help="Of networks on images, decide each ReLU and not each channel: it can take long."
 )
+@click.option(
+    "--bounds",
+    metavar="FILE.npz|FILE.json",
+    help="Write what is proved of every unit and every output: lower and upper bounds, state and method.",
+)
+@_report_option
 @_json_option
 @_quiet_option
 def inspect(source: str, domain: str, solvers: str | None, as_json: bool, quiet: bool, **options: Any) -> None:
-    """Count the ReLUs of IN that never change state on the domain; write nothing."""
-    from leo_core import api
-    from leo_core.report.json import stability_json
+    """Count the ReLUs of IN that never change state on the domain."""
+    from leo_core import api, files
+    from leo_core.report.json import stability_json, verdicts_json
     from leo_core.report.table import as_text, channels_table, how_decided, outlook, stability_table
+    from leo_core.stability.bounds import require_suffix
 
     stop = current_stop()
-    require_apart({"IN": source, "the domain": domain}, {"the checkpoint": options["checkpoint"]})
+    bounds, shown = options.pop("bounds"), options.pop("shown")
+    written = {"the checkpoint": options["checkpoint"], "the bounds": bounds, "the report": shown}
+    require_apart({"IN": source, "the domain": domain}, written)
+    _require_report(shown)
+    if bounds is not None:
+        if solvers is not None:
+            raise UsageError("a cross-check compares two solvers and keeps no bounds; leave out --bounds")
+        require_suffix(bounds)
+        files.require_writable(bounds)
     if solvers is not None:
+        if shown is not None:
+            raise UsageError("--cross-check compares two decisions, and a report shows one; leave out --report")
         _cross_check(source, domain, solvers, as_json, quiet, options)
         return
     with progress(quiet, as_json) as listener:
         stability = api.analyze(source, domain, listener=listener, **options)
     with stop.writing():
+        if bounds is not None:
+            stability.bounds.save(bounds)
+        content = {
+            **stability_json(stability),
+            **verdicts_json(stability, source, domain, vars(Options(**options))),
+            "interrupted": stability.interrupted or stop.heard,
+            "command": command_line(),
+            **({} if bounds is None else {"bounds": bounds}),
+        }
+        _write_report(shown, content)
         if as_json:
-            print_json({**stability_json(stability), "interrupted": stability.interrupted or stop.heard})
+            print_json(content)
             return
         click.echo(as_text(channels_table(stability) if stability.by_channels else stability_table(stability)))
         how = f"{stability.strategy} strategy, solver {stability.solver}, {stability.seconds:.1f} s"
@@ -264,6 +320,27 @@ def inspect(source: str, domain: str, solvers: str | None, as_json: bool, quiet:
         for line in ("stopped early" if stability.interrupted else None, outlook(stability)):
             if line:
                 click.echo(line)
+        if bounds is not None:
+            click.echo(f"bounds of every unit and output in {bounds}")
+
+
+def _require_report(shown: str | None) -> None:
+    """Whatever keeps a report from being written is said before any work, so that none is lost."""
+    if shown is not None:
+        from leo_core import files
+        from leo_core.report.html import require_jinja
+
+        require_jinja()
+        files.require_writable(shown)
+
+
+def _write_report(shown: str | None, content: dict[str, Any]) -> None:
+    if shown is not None:
+        from leo_core.paths import replacing
+        from leo_core.report.html import page
+
+        with replacing(shown) as temporary:
+            temporary.write_text(page(content), encoding="utf-8")
 
 
 def _cross_check(source: str, domain: str, solvers: str, as_json: bool, quiet: bool, options: dict[str, Any]) -> None:
@@ -375,6 +452,19 @@ def convert(source: str, target: str, quiet: bool) -> None:
     with progress(quiet) as listener:
         api.convert(source, target, listener=listener)
     click.echo(f"written to {target}")
+
+
+@main.command()
+@click.argument("result", metavar="RESULT.json")
+@click.argument("target", metavar="OUT.html")
+def report(result: str, target: str) -> None:
+    """Write the page that shows a result of 'leo compress --json' or 'leo inspect --json'."""
+    from leo_core.report.html import read_result
+
+    require_apart({"RESULT.json": result}, {"OUT.html": target})
+    _require_report(target)
+    _write_report(target, read_result(result))
+    click.echo(f"report in {target}")
 
 
 @main.command()

@@ -296,6 +296,10 @@ class Network:
     def __hash__(self) -> int:
         return hash(self.digest)
 
+    def __repr__(self) -> str:
+        widths = " → ".join(map(str, self.widths))
+        return f"<Network: {widths}, {self.connections:,} connections>"
+
     def __reduce__(self) -> tuple[Any, ...]:
         return Network, (self.input_size, self.nodes, self.output, self.signature)
 

@@ -21,6 +21,7 @@ from leo_core.checker.environment import ieee
 from leo_core.execution.budget import Budget
 from leo_core.execution.events import Listener, Note, silent
 from leo_core.network import Network
+from leo_core.rewrite.channels import merge_dependent_channels, merge_parallel_channels
 from leo_core.rewrite.climb import Tolerance, climb
 from leo_core.rewrite.constants import fold_constants
 from leo_core.rewrite.facts import Facts
@@ -42,11 +43,20 @@ from leo_core.stability.verdict import StabilityMap
 #: Cheap passes, which run whatever the clock says.
 _CHEAP: tuple[Pass, ...] = (drop_inactive, fold_constants, settle_output)
 #: Those that know of channels; the others rewrite units one by one.
-_ON_IMAGES: tuple[Pass, ...] = (drop_inactive, fold_constants)
+_ON_IMAGES: tuple[Pass, ...] = (drop_inactive, fold_constants, merge_parallel_channels, merge_dependent_channels)
 #: By name, the passes that multiply matrices: all; LEO's own (Serra et al. 2020); LEO's and the nearest rule known.
 PASSES: Mapping[str, tuple[Pass, ...]] = MappingProxyType(
     {
-        "all": (merge_parallel, lift, merge_opposite, refactor_block, fold_linear, straighten),
+        "all": (
+            merge_parallel,
+            lift,
+            merge_opposite,
+            refactor_block,
+            fold_linear,
+            straighten,
+            merge_parallel_channels,
+            merge_dependent_channels,
+        ),
         "leo": (merge_dependent, fold_linear),
         "min-width": (merge_dependent, pass_through, fold_linear),
     }
@@ -188,7 +198,7 @@ def _started(view: View, size: Size) -> _State:
     if not size(dropped.network) < size(view.network):
         return _State(view, nothing)
     removed = view.network.connections - dropped.network.connections
-    return _State(dropped, nothing, (Step("", "units that nothing reads dropped", 0.0, removed),))
+    return _State(dropped, nothing, (Step("", "units that nothing reads dropped", 0.0, removed, drop_unread.__name__),))
 
 
 def _rewritten(state: _State, work: _Work, at_once: float) -> Iterator[_State]:
@@ -238,6 +248,7 @@ def _looked(state: _State, work: _Work, look: Pass, name: str, at_once: float, b
         return _Look(state, at_once)
     spent, added = tolerance.after(climbed.added), float(climbed.added.max(initial=0.0))
     more = max(0.0, float(spent.max(initial=0.0)) - state.deviation)
-    step = Step(name, climbed.rewrite.what, more, state.view.network.connections - view.network.connections)
+    removed = state.view.network.connections - view.network.connections
+    step = Step(name, climbed.rewrite.what, more, removed, look.__name__)
     state.view.forget()
     return _Look(_State(view, spent, (*state.steps, step), max(state.largest, added)), at_once, added=added)
