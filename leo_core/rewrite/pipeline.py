@@ -243,8 +243,9 @@ def _looked(state: _State, work: _Work, look: Pass, name: str, at_once: float, b
     made = climbed.rewrite.view
     view = drop_unread(View(made.network, made.facts.moved(climbed.moved)))
     before, after = work.size(state.view.network), work.size(view.network)
-    # entries that became zero are worth no deviation
-    if not after < before or (after[:2] == before[:2] and climbed.added.any()):
+    fewer = view.network.connections < state.view.network.connections
+    # what takes away nothing that counts, entries that became zero, say, is worth no deviation
+    if not after < before or (climbed.added.any() and not (fewer or after[0] < before[0])):
         return _Look(state, at_once)
     spent, added = tolerance.after(climbed.added), float(climbed.added.max(initial=0.0))
     more = max(0.0, float(spent.max(initial=0.0)) - state.deviation)
