@@ -12,7 +12,16 @@ import click
 
 from leo_core.errors import DomainError, UsageError
 from leo_core.flags import property_options, read_property, tight_option
-from leo_core.options import OBJECTIVES, PASSES, STRATEGIES, TRUST, VERIFY_SECONDS, Options
+from leo_core.options import (
+    OBJECTIVES,
+    OPEN_SECONDS,
+    PASSES,
+    STRATEGIES,
+    TRUST,
+    UNIT_SECONDS,
+    VERIFY_SECONDS,
+    Options,
+)
 from leo_core.paths import require_apart
 from leo_core.terminal import (
     CANNOT,
@@ -116,7 +125,8 @@ def _solving_options(command: Command) -> Command:
                 "--unit-time-limit",
                 type=float,
                 metavar="S",
-                help="Seconds that any one ReLU may take by itself; then it is left undecided.",
+                help="Seconds that any one ReLU may take by itself; then it is left undecided; 0: no limit.  "
+                f"[default: {UNIT_SECONDS:g}, and about {OPEN_SECONDS:g} for all that stay open]",
             ),
             click.option(
                 "--jobs",

@@ -16,6 +16,8 @@ PASSES = ("all", "leo", "min-width")
 OBJECTIVES = ("connections", "units", "parameters")
 #: How long 'verify' works unless told otherwise.
 VERIFY_SECONDS = 30.0
+#: How long one unit may take, and all that stay undecided together, unless told otherwise.
+UNIT_SECONDS, OPEN_SECONDS = 20.0, 300.0
 
 
 @final
@@ -39,7 +41,8 @@ class Options:
     time_limit:
         Seconds for everything, or None. Units not decided by then are kept.
     unit_time_limit:
-        Seconds that any one unit may take by itself, or None.
+        Seconds that any one unit may take by itself, 0 for no limit; None for :data:`UNIT_SECONDS` and, in the cascade,
+        about :data:`OPEN_SECONDS` for all that stay open.
     every_unit:
         Of networks on images, decide each unit and not the channels only, which can take very long.
     jobs:
@@ -74,6 +77,13 @@ class Options:
     evidence: bool = False
     checkpoint: str | Path | None = None
     tight: float | None = None
+
+    @property
+    def unit_limits(self) -> tuple[float, float]:
+        """(seconds for one unit, seconds for all that stay open)."""
+        if self.unit_time_limit is None:
+            return UNIT_SECONDS, OPEN_SECONDS
+        return self.unit_time_limit or math.inf, math.inf
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tolerance", _tolerance(self.tolerance))

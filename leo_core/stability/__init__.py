@@ -10,7 +10,7 @@ import numpy as np
 from leo_core.bounds.interval import bound_network
 from leo_core.checker.environment import ieee
 from leo_core.domain import Box
-from leo_core.execution.budget import Budget
+from leo_core.execution.budget import Budget, Patience
 from leo_core.execution.checkpoint import Checkpoint
 from leo_core.execution.events import Listener, silent
 from leo_core.execution.executor import Executor, Here
@@ -41,6 +41,7 @@ def decide(
     trust: str = "proved",
     budget: Budget | None = None,
     unit_seconds: float = math.inf,
+    open_seconds: float = math.inf,
     every_unit: bool = False,
     executor: Executor | None = None,
     listener: Listener = silent,
@@ -50,7 +51,8 @@ def decide(
     """Decide the state of every ReLU on a box.
 
     Whatever ends the work early (the budget, Ctrl-C, the end of memory), the map returned is valid: what is not shown
-    is undecided. ``strategy`` is one of ``leo_core.options.STRATEGIES``; one unit may take ``unit_seconds`` by itself;
+    is undecided. ``strategy`` is one of ``leo_core.options.STRATEGIES``; one unit may take ``unit_seconds`` by itself,
+    and in the cascade those that stay open about ``open_seconds`` in all;
     of networks on images the cascade decides channels unless ``every_unit`` is set
     (:mod:`~leo_core.stability.channels`);
     the workers of an ``executor``, which stays open, share the work where the strategy can; ``checkpoint`` holds what
@@ -65,9 +67,16 @@ def decide(
         with np.errstate(all="ignore"):  # an overflow makes a bound infinite or NaN, and the unit stays undecided
             outputs = _intervals(network, box, tally)
             kept = checkpoint or Checkpoint()
-            workers = executor or Here()
-            work = Work(network, box, checked, trust, budget or Budget(), unit_seconds, every_unit, seed, workers, kept)
+            workers, patience = executor or Here(), Patience(open_seconds)
+            limits = budget or Budget(), unit_seconds, patience
+            work = Work(network, box, checked, trust, *limits, every_unit, seed, workers, kept)
             _STRATEGIES[strategy](work, tally)
+            if patience.given_up:
+                together = f", those that stay open about {open_seconds:g} s in all" if open_seconds < math.inf else ""
+                tally.note(
+                    f"{len(patience.given_up)} ReLU(s) were given up: any one may take {unit_seconds:g} s{together}; "
+                    "--unit-time-limit sets another limit for each (0: none)"
+                )
             known = known_region(network, box, tally.known())
             outputs = proved_of_outputs(network, known, work.budget, seed)
     except KeyboardInterrupt:
