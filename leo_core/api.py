@@ -33,13 +33,13 @@ from leo_core.errors import CertificateError, OutputError, UsageError
 from leo_core.execution.budget import Budget
 from leo_core.execution.checkpoint import Checkpoint
 from leo_core.execution.events import Listener, Note, silent
-from leo_core.files import Source, as_read, output_frontend, read, replacing, write
+from leo_core.files import Source, as_read, output_frontend, read, write
 from leo_core.milp.checked import CheckedSolver
 from leo_core.milp.panel import Ledger, Panel
 from leo_core.milp.solver import Solver
 from leo_core.network import Network, Rounding
 from leo_core.options import VERIFY_SECONDS, Options
-from leo_core.paths import require_apart
+from leo_core.paths import replacing, require_apart
 from leo_core.plugins import Imported, registry
 from leo_core.result import CompressionResult
 from leo_core.rewrite import rewrite

@@ -178,6 +178,19 @@ class TestTheCommand:
         assert done.exit_code in (0, 3)
         assert done.exit_code == 0 or "open, neither proved nor refuted" in done.output
 
+    def test_a_certificate(self, pair, tmp_path):
+        path = str(tmp_path / "it.cert")
+        done = self.leo(*pair, "--within", "0.6", "--certificate", path)
+        assert f"re-check it with: leo check {path} {pair[0]} {pair[1]}" in done.output
+        checked = CliRunner().invoke(main, ["check", path, *pair, "--json", "-q"])
+        assert checked.exit_code == 0
+        assert json.loads(checked.output)["limits"] == pytest.approx([0.6, 0.6])
+        asked = ("--within", "0.4", "--certificate", str(tmp_path / "none.cert"))
+        assert json.loads(self.leo(*pair, *asked, "--json").output)["certificate"] is None
+        assert "there is one of a proof only" in self.leo(*pair, *asked).output
+        assert self.leo(*pair, "--certificate", path).exit_code == 2
+        assert self.leo(*pair, "--within", "0.6", "--certificate", pair[0]).exit_code == 2
+
     def test_not_asked(self, pair):
         assert self.leo(*pair).exit_code == 0
         assert json.loads(self.leo(*pair, "--json").output)["within"] is None
