@@ -470,7 +470,16 @@ def verify(
         files.require_writable(certificate)
     asked = within[0] if within is not None and len(within) == 1 else within
     with progress(quiet, as_json) as listener:
-        found = api.verify(first, second, domain, within=asked, time_limit=time_limit, solver=solver, listener=listener)
+        found = api.verify(
+            first,
+            second,
+            domain,
+            within=asked,
+            certificate=certificate,
+            time_limit=time_limit,
+            solver=solver,
+            listener=listener,
+        )
     with stop.writing():
         if as_json:
             kept = {} if certificate is None else {"certificate": certificate if found.certified else None}
