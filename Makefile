@@ -19,8 +19,10 @@ check: $(VENV)/.dev ## lint, format, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: $(VENV)/.dev ## write the generated reference pages
+docs: $(VENV)/.dev ## write the generated reference pages, and the site in build/site
 	$(BIN)/python docs/generate.py
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -d build/doctrees -b html docs build/site
+	@echo "the documentation is in build/site/index.html"
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix --quiet .
@@ -42,5 +44,5 @@ $(VENV)/.light: $(VENV)/.python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.light
-	$(PIP) --group test --group check
+	$(PIP) --group test --group check --group docs
 	@touch $@

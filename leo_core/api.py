@@ -18,19 +18,20 @@ from typing import Any, TypeVar
 import numpy as np
 
 import leo_core
-from leo_core import checker, storage
+from leo_core import checker, storage, vnnlib2
 from leo_core.arithmetic import round_down, round_up
 from leo_core.bounds.imported import import_deviation
 from leo_core.bounds.interval import bound_network
 from leo_core.bounds.noise import float_noise
 from leo_core.bounds.running import running_error
+from leo_core.certificate import equivalence
 from leo_core.certificate.evidence import gather
 from leo_core.certificate.write import Account
 from leo_core.checker import Report
 from leo_core.checker.environment import ieee, settle, undisturbed
 from leo_core.compare import Comparison, compare
-from leo_core.domain import Box
-from leo_core.errors import CertificateError, EncodingError, UsageError
+from leo_core.domain import Box, is_vnnlib, read_vnnlib
+from leo_core.errors import CertificateError, EncodingError, OutputError, UsageError
 from leo_core.execution.budget import Budget
 from leo_core.execution.checkpoint import Checkpoint
 from leo_core.execution.events import Listener, Note, silent
@@ -52,6 +53,7 @@ from leo_core.stability import StabilityMap, decide
 from leo_core.stability.cross_check import CrossCheck, cross_checked
 from leo_core.stability.narrow import narrow
 from leo_core.stability.outputs import known_region
+from leo_core.within import Within
 
 Made = TypeVar("Made")
 
@@ -251,6 +253,8 @@ def verify(
     second: Any,
     domain: Any,
     *,
+    within: Any = None,
+    certificate: str | Path | None = None,
     time_limit: float | None = VERIFY_SECONDS,
     solver: str = "auto",
     seed: int = 0,
@@ -258,25 +262,50 @@ def verify(
 ) -> Comparison:
     """A proved bound on max |first − second| over a domain, for any two networks with the same inputs and outputs.
 
-    More time narrows what is between the largest difference seen and the bound; None: until both meet or nothing helps.
+    Parameters
+    ----------
+    domain:
+        As in :func:`analyze`, or a VNN-LIB 2.0 file about two networks, which also says what they are to be within.
+    within:
+        The question 'is |first − second| ≤ within?', a number for all outputs or one for each: the work stops once it
+        is decided, and :attr:`Comparison.within` is the answer.
+    certificate:
+        Where to write what :func:`check` needs to re-check the answer, if it is that they are within that.
+    time_limit:
+        More time narrows what is between the largest difference seen and the bound; None: until both meet, the
+        question is decided, or nothing helps.
     """
     settings = _options({"time_limit": time_limit, "solver": solver, "seed": seed})
     heard = _Heard(listener)
+    budget = Budget.of(settings.time_limit)
     (left, _), (right, _) = read(first, heard, domain), read(second, heard, domain)
-    box = _box(domain, left.network, heard)
+    box, within = _asked(domain, left.network, right.network, within, heard)
+    if certificate is not None and within is None:
+        raise UsageError("a certificate is of an answer; ask whether the networks are within some limit")
     for note in _shapes_apart(left.network, right.network):
         heard(Note(note))
-    checked = _solver(settings, heard)
-    budget = Budget.of(settings.time_limit)
-    found = compare(left.network, right.network, box, checked, budget=budget, seed=settings.seed, listener=heard)
-    apart, interrupted = 0.0, found.interrupted
+    apart, interrupted = 0.0, False
     for imported in (left, right):
         off, again = _kept_on(partial(_misread, imported, box), budget)
         apart, interrupted = _sum_up(apart, off), interrupted or again
+    found = compare(
+        left.network,
+        right.network,
+        box,
+        _solver(settings, heard),
+        within=None if within is None else replace(within, slack=apart),
+        budget=Budget.of(0.0) if interrupted else budget,
+        seed=settings.seed,
+        listener=heard,
+    )
+    found = replace(found, interrupted=found.interrupted or interrupted)
+    if certificate is not None and found.within:
+        pair = left.network, right.network
+        found = replace(found, certified=_certify(pair, box, found, certificate, heard))
     if apart == 0.0:
         return found
     lower = max(0.0, float(round_down(found.lower - apart)))
-    return replace(found, lower=lower, upper=_sum_up(found.upper, apart), interrupted=interrupted)
+    return replace(found, lower=lower, upper=_sum_up(found.upper, apart))
 
 
 @ieee()
@@ -379,6 +408,40 @@ def _misread(imported: Imported, box: Box, _budget: Budget) -> float:
     if not imported.rounding:
         return 0.0
     return import_deviation(imported.network, bound_network(imported.network, box), imported.rounding)
+
+
+def _asked(domain: Any, first: Network, second: Network, within: Any, listener: Listener) -> tuple[Box, Within | None]:
+    """Where two networks are compared, and what is asked of them; either may stand in a file about both."""
+    text = read_vnnlib(domain) if is_vnnlib(domain) else ""
+    if not vnnlib2.names_two(text, str(domain)):
+        box = _box(domain, first, listener)
+        return box, None if within is None else Within.of(within, first.output_size)
+    if within is not None:
+        raise UsageError(f"{domain} says itself what the networks are to be within; leave out within")
+    if first.signature.ending or second.signature.ending:
+        raise UsageError(
+            f"{domain} is about the models' outputs, behind the {first.signature.ending or second.signature.ending} "
+            "that one ends in; LEO compares what enters it: give a domain about one network, and within"
+        )
+    found = vnnlib2.read_pair(text, str(domain), first.input_size, [out.size for out in first.signature.outputs])
+    if found.same and first != second:
+        raise UsageError(f"{domain} declares both networks equal, but the two given differ")
+    return Box(found.lower, found.upper), found.within
+
+
+def _certify(pair: tuple[Network, Network], box: Box, found: Comparison, path: str | Path, listener: Listener) -> bool:
+    """Write a certificate of the answer; whether there is one."""
+    assert found.asked is not None
+    assert found.evidence is not None
+    try:
+        content, arrays = equivalence.content_of(*pair, box, found.asked, found.evidence, listener)
+    except OutputError as error:  # the answer stands all the same
+        listener(Note(str(error)))
+        return False
+    told = {"made_by": f"leo-compress {leo_core.__version__}", "import_deviation": found.asked.slack}
+    with replacing(path) as temporary:
+        equivalence.write(temporary, content, arrays, told)
+    return True
 
 
 def _shapes_apart(first: Network, second: Network) -> list[str]:

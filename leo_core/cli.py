@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -13,7 +14,18 @@ from leo_core.errors import DomainError, UsageError
 from leo_core.flags import property_options, read_property, tight_option
 from leo_core.options import OBJECTIVES, PASSES, STRATEGIES, TRUST, VERIFY_SECONDS, Options
 from leo_core.paths import require_apart
-from leo_core.terminal import CANNOT, Group, command_line, current_stop, fail, print_json, progress, stdout_kept
+from leo_core.terminal import (
+    CANNOT,
+    DONE,
+    OPEN,
+    Group,
+    command_line,
+    current_stop,
+    fail,
+    print_json,
+    progress,
+    stdout_kept,
+)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -40,6 +52,11 @@ def _domain_value(_context: click.Context, _option: click.Parameter, value: str 
         except DomainError as error:
             raise UsageError(str(error)) from None
     return value
+
+
+def _within_value(_context: click.Context, _option: click.Parameter, value: str | None) -> list[str] | None:
+    """Numbers between commas, each as it is written."""
+    return None if value is None else [part.strip() for part in value.split(",")]
 
 
 def _domain_option(command: Command, required: bool = True) -> Command:
@@ -393,6 +410,13 @@ def _cross_check(source: str, domain: str, solvers: str, as_json: bool, quiet: b
 @click.argument("second", metavar="B")
 @_domain_option
 @click.option(
+    "--within",
+    metavar="EPS",
+    callback=_within_value,
+    help="Ask whether no output differs by more than EPS (one number, or one for each output: 0.1,0.2), and stop once "
+    "that is decided: exit 0 proved, 1 refuted, 3 open. A VNN-LIB 2.0 file about both networks says it itself.",
+)
+@click.option(
     "--time-limit",
     type=float,
     default=VERIFY_SECONDS,
@@ -401,23 +425,49 @@ def _cross_check(source: str, domain: str, solvers: str, as_json: bool, quiet: b
     help="Seconds for everything; more of them narrow what is open.",
 )
 @click.option("--solver", default=_DEFAULTS.solver, show_default=True, metavar="NAME", help="A MILP solver.")
+@click.option(
+    "--certificate",
+    metavar="FILE",
+    help="Where EPS is proved, write what is needed to re-check that without a solver; see 'leo check'.",
+)
 @_json_option
 @_quiet_option
-def verify(first: str, second: str, domain: str, time_limit: float, solver: str, as_json: bool, quiet: bool) -> None:
-    """Bound the largest difference between the outputs of A and B on the domain."""
-    from leo_core import api
+def verify(
+    first: str,
+    second: str,
+    domain: str,
+    within: list[str] | None,
+    time_limit: float,
+    solver: str,
+    certificate: str | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Bound the largest difference between the outputs of A and B on the domain, or say whether it is within EPS."""
+    from leo_core import api, files
     from leo_core.report.json import comparison_json
     from leo_core.report.table import difference_lines
 
     stop = current_stop()
+    require_apart({"A": first, "B": second, "the domain": domain}, {"the certificate": certificate})
+    if certificate is not None:
+        files.require_writable(certificate)
+    asked = within[0] if within is not None and len(within) == 1 else within
     with progress(quiet, as_json) as listener:
-        found = api.verify(first, second, domain, time_limit=time_limit, solver=solver, listener=listener)
+        found = api.verify(first, second, domain, within=asked, time_limit=time_limit, solver=solver, listener=listener)
     with stop.writing():
         if as_json:
-            print_json({**comparison_json(found), "interrupted": found.interrupted or stop.heard})
-            return
-        for line in (found.verdict, *difference_lines(found), *(["stopped early"] if found.interrupted else [])):
-            click.echo(line)
+            kept = {} if certificate is None else {"certificate": certificate if found.certified else None}
+            print_json({**comparison_json(found), "interrupted": found.interrupted or stop.heard, **kept})
+        else:
+            for line in (found.verdict, *difference_lines(found), *(["stopped early"] if found.interrupted else [])):
+                click.echo(line)
+            if found.certified:
+                click.echo(f"certificate in {certificate}; re-check it with: leo check {certificate} {first} {second}")
+            elif certificate is not None and not found.within:
+                click.echo("no certificate was written: there is one of a proof only")
+        if found.asked is not None and not stop.heard:
+            sys.exit({True: DONE, False: CANNOT, None: OPEN}[found.within])
 
 
 @main.command()

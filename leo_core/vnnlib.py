@@ -12,6 +12,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from leo_core import vnnlib2
 from leo_core.errors import DomainError
 
 Array = NDArray[np.float64]
@@ -27,6 +28,8 @@ def read_input_boxes(text: str, where: str, size: int) -> tuple[list[tuple[Array
 
     Raises :class:`DomainError` for damaged text and for anything over the inputs that is no box.
     """
+    if vnnlib2.is_version_2(text):
+        return vnnlib2.read_input_boxes(text, where, size)
     common: list[tuple[int, str, float]] = []
     choices: list[list[list[tuple[int, str, float]]]] = []
     notes: tuple[str, ...] = ()

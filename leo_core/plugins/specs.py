@@ -39,7 +39,7 @@ class Imported:
     rounding:
         By node, how far the stored numbers may be from what the model means.
     run:
-        The framework itself runs the model: (count, *input shape) → (count, …), in one batch where the model allows
+        The framework itself runs the model: ``(count, *input shape)`` → (count, …), in one batch where the model allows
         that, whatever follows the network (a softmax) included. The door compares with it. None where it is not run.
     not_run:
         Why not, where a user should know; empty where no framework runs such models.

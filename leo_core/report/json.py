@@ -101,6 +101,8 @@ def comparison_json(found: Comparison) -> dict[str, Any]:
         "upper": number_json(found.upper),
         "lower": found.lower,
         "witness": found.witness.tolist(),
+        "within": found.within,
+        "asked": None if found.asked is None else found.asked.numbers,
         "verdict": found.verdict,
         "largest": None
         if at is None

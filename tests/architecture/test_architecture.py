@@ -32,7 +32,7 @@ FLOORS = (
     {"execution"},
     {"milp", "bounds"},
     {"properties"},
-    {"domain", "inputs", "storage", "vnnlib"},
+    {"domain", "inputs", "storage", "vnnlib", "vnnlib2", "within"},
     {"network"},
     {"linear", "signature"},
     {"arithmetic", "tails"},

@@ -15,7 +15,7 @@ from truth import largest_difference
 import leo_core
 from leo_core import Affine, Box, Dense, Network, Relu
 from leo_core.compare import side_by_side
-from leo_core.compare.joint import Seen
+from leo_core.compare.seen import Seen
 from leo_core.execution.budget import Budget
 from leo_core.network import INPUT
 from leo_core.rewrite import rewrite
