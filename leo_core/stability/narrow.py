@@ -47,6 +47,8 @@ Indices = NDArray[np.int64]
 _SAMPLES, _CLIMB, _SLOPES = 500, 20, 60
 #: How often the sides of one node are asked; how often one of them may resist.
 _ROUNDS, _RESISTS = 40, 4
+#: Numbers in the points that are kept of one node, one for each side (400 MB).
+_HELD = 50_000_000
 
 
 @ieee()
@@ -168,6 +170,7 @@ class _Narrowing:
             self._known.setdefault(last.name, stability.outputs)
         self._halve = int(np.count_nonzero(self._box.lower < self._box.upper)) <= FEW_INPUTS
         self.sides: dict[str, _Sides] = {}
+        self._told: set[str] = set()
 
     def run(self) -> None:
         """Twice through the nodes: what is cheap first, so that time is left where it is needed."""
@@ -183,7 +186,7 @@ class _Narrowing:
                     continue
                 known = self._known[node.name]
                 region = region.tightened(node.name, known.lower, known.upper)
-                if node.name not in self.sides and not self._budget.expired:
+                if node.name not in self.sides and not self._budget.expired and self._fits(node):
                     self.sides[node.name] = _Sides(self._network, node.name, region.intervals[node.name], points)
                 if node.name in self.sides:
                     sides = self.sides[node.name]
@@ -222,6 +225,15 @@ class _Narrowing:
         if isinstance(last, Affine):
             return self.layer(known, last.name)
         return _behind(last, known, self.layer(known, last.source)) if last.source in self.sides else known
+
+    def _fits(self, node: Affine) -> bool:
+        fits = 2 * node.size * self._network.input_size <= _HELD
+        if not fits:
+            what = f"the bounds of '{node.name}' are as they were: it has too many units and inputs to be narrowed"
+            if node.name not in self._told:
+                self._listener(Note(what))
+            self._told.add(node.name)
+        return fits
 
     def _take(self, sides: _Sides, region: Region) -> None:
         low, high = region.intervals[sides.target]

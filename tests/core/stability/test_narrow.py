@@ -120,6 +120,17 @@ def test_an_early_end_leaves_bounds_that_hold():
     contained(found.bounds, network, box)
 
 
+def test_what_is_too_large_is_left_as_it_was(monkeypatch):
+    monkeypatch.setattr("leo_core.stability.narrow._HELD", 40)
+    heard = []
+    found = leo_core.analyze(chain(2, 12, 3, 1), (-1, 1), solver="scipy", tight=0.01, listener=heard.append).bounds
+    assert found.layers["relu1"].least is None
+    assert found.layers["relu2"].gaps.max() <= 0.01
+    assert [event.text for event in heard if "too many units" in getattr(event, "text", "")] == [
+        "the bounds of 'dense1' are as they were: it has too many units and inputs to be narrowed"
+    ]
+
+
 @pytest.mark.parametrize("gap", [0, -1, float("nan"), float("inf"), "near"])
 def test_gaps_that_are_none(gap):
     with pytest.raises(UsageError, match="above 0"):
