@@ -45,6 +45,7 @@ from leo_core.report.table import (
 from leo_core.rewrite import Refusal, Step
 from leo_core.rewrite.after import stability_after
 from leo_core.rewrite.facts import Facts
+from leo_core.rewrite.footprint import Footprint, footprint
 from leo_core.stability import StabilityMap
 from leo_core.stability.bounds import Bounds
 
@@ -229,6 +230,11 @@ class CompressionResult:
             return None
         was, now = (certain_class(net, points, net.dtype) for net in (self.original, self.network))
         return float(np.mean((was == now) & (was >= 0)))
+
+    @property
+    def footprints(self) -> tuple[Footprint, Footprint]:
+        """What original and result take where they run: operators, multiplications, memory for activations."""
+        return footprint(self.original), footprint(self.network)
 
     def summary(self, bytes_: tuple[int, int] | None = None) -> str:
         """Stability, what was rewritten, a before/after table and the guarantee, as text.

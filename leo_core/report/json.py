@@ -18,6 +18,7 @@ import numpy as np
 from leo_core.compare import Comparison
 from leo_core.domain import Box
 from leo_core.network import INPUT, Affine, Network, sources_of
+from leo_core.rewrite.footprint import footprint
 from leo_core.stability.cross_check import CrossCheck
 from leo_core.stability.verdict import LayerStability, Method, StabilityMap, State
 
@@ -84,13 +85,16 @@ def cross_check_json(found: CrossCheck) -> dict[str, Any]:
 
 
 def network_json(network: Network) -> dict[str, Any]:
-    """The size of a network."""
+    """The size of a network, and what it takes where it runs."""
+    found = footprint(network)
     return {
         "widths": list(network.widths),
         "connections": network.connections,
         "nonzeros": network.nonzeros,
         "operations": network.operations,
         "parameters": network.parameters,
+        "operators": found.operators,
+        "activation_bytes": found.activation_bytes,
     }
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from leo_core.compare import Comparison
 from leo_core.network import Network
+from leo_core.rewrite.footprint import footprint
 from leo_core.rewrite.step import Step
 from leo_core.stability.cross_check import CrossCheck
 from leo_core.stability.verdict import StabilityMap, State
@@ -65,6 +66,7 @@ def before_after_table(before: Network, after: Network, bytes_: tuple[int, int] 
     for heading in ("", "before", "after", "left"):
         table.add_column(heading, justify="right" if heading else "left")
     table.add_row("widths", _widths(before), _widths(after), "")
+    was, now = footprint(before), footprint(after)
     counts = [
         ("ReLU units", before.units, after.units),
         ("connections", before.connections, after.connections),
@@ -72,11 +74,13 @@ def before_after_table(before: Network, after: Network, bytes_: tuple[int, int] 
         ("… behind the first ReLU", before.inner_connections, after.inner_connections),
         ("parameters", before.parameters, after.parameters),
         ("multiplications for one input", before.operations, after.operations),
+        ("operators", was.operators, now.operators),
+        ("activations, bytes at most", was.activation_bytes, now.activation_bytes),
     ]
     if bytes_ is not None:
         counts.append(("bytes as LEO writes it", *bytes_))
-    for label, was, now in counts:
-        table.add_row(label, f"{was:,}", f"{now:,}", f"{now / was:.1%}" if was else "")
+    for label, first, second in counts:
+        table.add_row(label, f"{first:,}", f"{second:,}", f"{second / first:.1%}" if first else "")
     table.add_row("largest weight", f"{before.largest_weight:.3g}", f"{after.largest_weight:.3g}", "")
     return table
 
