@@ -11,7 +11,22 @@ import click
 from leo_core.errors import DomainError, UsageError
 from leo_core.options import OBJECTIVES, PASSES, STRATEGIES, TRUST, VERIFY_SECONDS, Options
 from leo_core.paths import require_apart
-from leo_core.terminal import CANNOT, Group, command_line, current_stop, fail, print_json, progress, stdout_kept
+from leo_core.terminal import (
+    CANNOT,
+    VERBOSE,
+    Group,
+    command_line,
+    complete_file,
+    complete_one_of,
+    complete_solver,
+    current_stop,
+    fail,
+    print_json,
+    progress,
+    say,
+    stdout_kept,
+    verbose,
+)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -45,6 +60,7 @@ def _domain_option(command: Command) -> Command:
         "--domain",
         required=True,
         metavar="D",
+        shell_complete=complete_file,
         callback=_domain_value,
         help="The box inputs come from, on the model's own input before any normalisation: LO,HI for "
         'every input, a JSON file {"lower": …, "upper": …} (numbers or lists), or a .vnnlib file.',
@@ -62,12 +78,27 @@ def _report_option(command: Command) -> Command:
         "--report",
         "shown",
         metavar="FILE.html",
+        shell_complete=complete_file,
         help="Write a page that shows the result, for a browser or paper; it needs nothing else.",
     )(command)
 
 
 def _quiet_option(command: Command) -> Command:
-    return click.option("-q", "--quiet", is_flag=True, help="No progress, no notes.")(command)
+    def remember(context: click.Context, _option: click.Parameter, value: bool) -> None:
+        context.meta[VERBOSE] = value
+
+    more = click.option(
+        "-v",
+        "--verbose",
+        is_flag=True,
+        expose_value=False,
+        callback=remember,
+        help="More: each step of the work, and what was left as it was and why.",
+    )
+    less = click.option(
+        "-q", "--quiet", is_flag=True, help="Less: no progress, no notes, no summary of what is written; only errors."
+    )
+    return less(more(command))
 
 
 def _solving_options(command: Command) -> Command:
@@ -78,6 +109,7 @@ def _solving_options(command: Command) -> Command:
                 default=_DEFAULTS.solver,
                 show_default=True,
                 metavar="NAME",
+                shell_complete=complete_solver,
                 help="A MILP solver; 'leo plugins' lists them.",
             ),
             click.option(
@@ -85,6 +117,7 @@ def _solving_options(command: Command) -> Command:
                 default=_DEFAULTS.strategy,
                 show_default=True,
                 metavar="NAME",
+                shell_complete=complete_one_of(*STRATEGIES),
                 help=f"How stability is decided: {', '.join(STRATEGIES)}.",
             ),
             click.option(
@@ -112,6 +145,7 @@ def _solving_options(command: Command) -> Command:
                 default=_DEFAULTS.trust,
                 show_default=True,
                 metavar="|".join(TRUST),
+                shell_complete=complete_one_of(*TRUST),
                 help="'proved': no verdict rests on a solver's word. 'solver': as in the papers.",
             ),
             click.option(
@@ -125,6 +159,7 @@ def _solving_options(command: Command) -> Command:
             click.option(
                 "--checkpoint",
                 metavar="FILE",
+                shell_complete=complete_file,
                 help="Keep what is found in FILE, and go on from what is there, should a run have been cut off.",
             ),
         )
@@ -134,14 +169,15 @@ def _solving_options(command: Command) -> Command:
 
 
 @main.command()
-@click.argument("source", metavar="IN")
-@click.argument("target", metavar="OUT")
+@click.argument("source", metavar="IN", shell_complete=complete_file)
+@click.argument("target", metavar="OUT", shell_complete=complete_file)
 @_domain_option
 @click.option(
     "--tolerance",
     default=str(_DEFAULTS.tolerance),
     show_default=True,
     metavar="exact|float|NUMBER",
+    shell_complete=complete_one_of("exact", "float"),
     help="The largest proved change of any output: none; what the original's own arithmetic was seen "
     "to err by; or a number.",
 )
@@ -150,6 +186,7 @@ def _solving_options(command: Command) -> Command:
     default=_DEFAULTS.passes,
     show_default=True,
     metavar="|".join(PASSES),
+    shell_complete=complete_one_of(*PASSES),
     help="What may be rewritten: everything; what LEO as published does; or that and active units passed "
     "through the narrower side of a layer.",
 )
@@ -158,18 +195,21 @@ def _solving_options(command: Command) -> Command:
     default=_DEFAULTS.objective,
     show_default=True,
     metavar="|".join(OBJECTIVES),
+    shell_complete=complete_one_of(*OBJECTIVES),
     help="What to make small: connections to store and run; ReLUs to verify or optimise over; parameters.",
 )
 @_solving_options
 @click.option(
     "--inputs",
     metavar="FILE",
+    shell_complete=complete_file,
     help="Inputs as a .npy or .npz file (examples × inputs): report the share of them whose class is certain to "
     "stay when both networks are run in floats.",
 )
 @click.option(
     "--certificate",
     metavar="FILE",
+    shell_complete=complete_file,
     help="Write all that is needed to re-check the result without a solver; see 'leo check'.",
 )
 @_report_option
@@ -234,18 +274,20 @@ def compress(
         if as_json:
             print_json(content)
             return
+        if quiet:
+            return
         click.echo(result.summary(sizes))
-        for line in inputs_lines(report, str(result.original.dtype)):
-            click.echo(line)
-        click.echo(f"written to {target}")
+        if verbose():
+            click.echo(result.details())
+        say(*inputs_lines(report, str(result.original.dtype)), f"written to {target}")
         if shown is not None:
-            click.echo(f"report in {shown}")
+            say(f"report in {shown}")
         if certificate is not None:
-            click.echo(f"certificate in {certificate}; re-check it with: leo check {certificate} {source} {target}")
+            say(f"certificate in {certificate}; re-check it with: leo check {certificate} {source} {target}")
 
 
 @main.command()
-@click.argument("source", metavar="IN")
+@click.argument("source", metavar="IN", shell_complete=complete_file)
 @_domain_option
 @_solving_options
 @click.option(
@@ -267,7 +309,6 @@ def inspect(
     """Count the ReLUs of IN that never change state on the domain; write nothing."""
     from leo_core import api
     from leo_core.report.json import stability_json, verdicts_json
-    from leo_core.report.table import as_text, channels_table, how_decided, outlook, stability_table
 
     stop = current_stop()
     require_apart({"IN": source, "the domain": domain}, {"the checkpoint": options["checkpoint"], "the report": shown})
@@ -290,12 +331,9 @@ def inspect(
         if as_json:
             print_json(content)
             return
-        click.echo(as_text(channels_table(stability) if stability.by_channels else stability_table(stability)))
-        how = f"{stability.strategy} strategy, solver {stability.solver}, {stability.seconds:.1f} s"
-        click.echo(f"\n{how_decided(stability)}; {how}")
-        for line in ("stopped early" if stability.interrupted else None, outlook(stability)):
-            if line:
-                click.echo(line)
+        click.echo(stability.summary())
+        if shown is not None:
+            say(f"report in {shown}")
 
 
 def _require_report(shown: str | None) -> None:
@@ -320,10 +358,9 @@ def _write_report(shown: str | None, content: dict[str, Any]) -> None:
 def _cross_check(source: str, domain: str, solvers: str, as_json: bool, quiet: bool, options: dict[str, Any]) -> None:
     from leo_core import api
     from leo_core.report.json import cross_check_json
-    from leo_core.report.table import as_text, contradiction_lines, stability_table
+    from leo_core.stability.told import contradiction_lines
 
     stop = current_stop()
-
     if options.pop("solver") != _DEFAULTS.solver:
         raise UsageError("--cross-check names its solvers itself; leave out --solver")
     names = tuple(name.strip() for name in solvers.split(","))
@@ -335,15 +372,10 @@ def _cross_check(source: str, domain: str, solvers: str, as_json: bool, quiet: b
         if as_json:
             print_json(cross_check_json(found))
         else:
-            for stability in (found.first, found.second):
-                click.echo(as_text(stability_table(stability)))
-                click.echo(f"{stability.strategy} strategy, solver {stability.solver}, {stability.seconds:.1f} s\n")
-            for line in found.told:
-                click.echo(line)
-            if found.decided_by_one:
-                click.echo(f"{found.decided_by_one} units were decided with one of the solvers only")
+            click.echo(found.summary())
         if wrong := contradiction_lines(found):
-            fail("the solvers contradict each other; one of them is wrong:\n" + "\n".join(wrong), CANNOT)
+            listed = "".join(f"\n{line}" for line in wrong) if as_json else " (above)"
+            fail(f"the solvers contradict each other; one of them is wrong{listed}", CANNOT)
         if any(found.asked) and not found.compared:
             fail("no answers could be compared: no question was answered by both", CANNOT)
         if not as_json and found.compared:
@@ -351,8 +383,8 @@ def _cross_check(source: str, domain: str, solvers: str, as_json: bool, quiet: b
 
 
 @main.command()
-@click.argument("first", metavar="A")
-@click.argument("second", metavar="B")
+@click.argument("first", metavar="A", shell_complete=complete_file)
+@click.argument("second", metavar="B", shell_complete=complete_file)
 @_domain_option
 @click.option(
     "--time-limit",
@@ -362,14 +394,20 @@ def _cross_check(source: str, domain: str, solvers: str, as_json: bool, quiet: b
     metavar="S",
     help="Seconds for everything; more of them narrow what is open.",
 )
-@click.option("--solver", default=_DEFAULTS.solver, show_default=True, metavar="NAME", help="A MILP solver.")
+@click.option(
+    "--solver",
+    default=_DEFAULTS.solver,
+    show_default=True,
+    metavar="NAME",
+    shell_complete=complete_solver,
+    help="A MILP solver.",
+)
 @_json_option
 @_quiet_option
 def verify(first: str, second: str, domain: str, time_limit: float, solver: str, as_json: bool, quiet: bool) -> None:
     """Bound the largest difference between the outputs of A and B on the domain."""
     from leo_core import api
     from leo_core.report.json import comparison_json
-    from leo_core.report.table import difference_lines
 
     stop = current_stop()
     with progress(quiet, as_json) as listener:
@@ -378,17 +416,17 @@ def verify(first: str, second: str, domain: str, time_limit: float, solver: str,
         if as_json:
             print_json({**comparison_json(found), "interrupted": found.interrupted or stop.heard})
             return
-        for line in (found.verdict, *difference_lines(found), *(["stopped early"] if found.interrupted else [])):
-            click.echo(line)
+        say(*found.lines)
 
 
 @main.command()
-@click.argument("certificate", metavar="CERT")
-@click.argument("original", metavar="ORIGINAL")
-@click.argument("compressed", metavar="COMPRESSED")
+@click.argument("certificate", metavar="CERT", shell_complete=complete_file)
+@click.argument("original", metavar="ORIGINAL", shell_complete=complete_file)
+@click.argument("compressed", metavar="COMPRESSED", shell_complete=complete_file)
 @click.option(
     "--domain",
     metavar="D",
+    shell_complete=complete_file,
     callback=_domain_value,
     help="A box that the certificate must cover, as in 'leo compress'.",
 )
@@ -409,15 +447,14 @@ def check(certificate: str, original: str, compressed: str, domain: str | None, 
         box = {"lower": report.lower.tolist(), "upper": report.upper.tolist()}
         print_json({**vars(report), **box, "holds": not report.trusted, "interrupted": False})
     else:
-        for line in lines(report):
-            click.echo(line)
+        say(*lines(report))
     if report.trusted:
         fail(f"{certificate}: not proved: {report.trusted} verdicts rest on a solver's word", CANNOT)
 
 
 @main.command()
-@click.argument("source", metavar="IN")
-@click.argument("target", metavar="OUT")
+@click.argument("source", metavar="IN", shell_complete=complete_file)
+@click.argument("target", metavar="OUT", shell_complete=complete_file)
 @_quiet_option
 def convert(source: str, target: str, quiet: bool) -> None:
     """Write the network in IN to OUT in another format, by suffix."""
@@ -425,20 +462,39 @@ def convert(source: str, target: str, quiet: bool) -> None:
 
     with progress(quiet) as listener:
         api.convert(source, target, listener=listener)
-    click.echo(f"written to {target}")
+    if not quiet:
+        say(f"written to {target}")
 
 
 @main.command()
-@click.argument("result", metavar="RESULT.json")
-@click.argument("target", metavar="OUT.html")
-def report(result: str, target: str) -> None:
+@click.argument("result", metavar="RESULT.json", shell_complete=complete_file)
+@click.argument("target", metavar="OUT.html", shell_complete=complete_file)
+@_quiet_option
+def report(result: str, target: str, quiet: bool) -> None:
     """Write the page that shows a result of 'leo compress --json' or 'leo inspect --json'."""
     from leo_core.report.html import read_result
 
     require_apart({"RESULT.json": result}, {"OUT.html": target})
     _require_report(target)
     _write_report(target, read_result(result))
-    click.echo(f"report in {target}")
+    if not quiet:
+        say(f"report in {target}")
+
+
+@main.command()
+@_report_option
+@_quiet_option
+def demo(shown: str | None, quiet: bool) -> None:
+    """Compress a network that comes with LEO, and run it before and after on handwritten digits."""
+    from leo_core.demo import run
+
+    _require_report(shown)
+    with progress(quiet) as listener:
+        result, lines = run(listener)
+    _write_report(shown, {**result.as_json(), "command": command_line()})
+    if not quiet:
+        click.echo(f"{result.summary()}\n")
+        say(*lines, *([] if shown is None else [f"report in {shown}"]))
 
 
 @main.command()

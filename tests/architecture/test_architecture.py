@@ -20,6 +20,7 @@ FLOORS = (
     {"cli"},
     {"terminal"},
     {"signals"},
+    {"demo"},
     {"api"},
     {"result"},
     {"files"},
@@ -33,7 +34,7 @@ FLOORS = (
     {"domain", "inputs", "storage", "vnnlib"},
     {"network"},
     {"linear", "signature"},
-    {"arithmetic", "tails"},
+    {"arithmetic", "tails", "text"},
     {"errors", "options", "paths"},
     {"checker"},
 )
