@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from leo_core.plugins.registry import register_frontend, register_solver
     from leo_core.result import CompressionResult
     from leo_core.stability import StabilityMap, State
+    from leo_core.stability.bounds import Bounds
 
 _HOMES = {
     "Affine": "leo_core.network",
+    "Bounds": "leo_core.stability.bounds",
     "Box": "leo_core.domain",
     "Comparison": "leo_core.compare",
     "CompressionResult": "leo_core.result",
@@ -51,6 +53,7 @@ _HOMES = {
 
 __all__ = [
     "Affine",
+    "Bounds",
     "Box",
     "Comparison",
     "CompressionResult",

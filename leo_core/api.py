@@ -229,6 +229,7 @@ def compress(
         account=None if evidence is None else Account(original, evidence, rewritten),
         door=imported.door,
         source=_source(imported, deviation),
+        facts=rewritten.facts,
         options=settings,
         model_name=str(model) if isinstance(model, str | Path) else type(model).__name__,
         domain=str(domain) if isinstance(domain, str | Path) else "",
@@ -371,7 +372,7 @@ def _options(given: Mapping[str, Any]) -> Options:
     try:
         return Options(**given)
     except TypeError:
-        known = ", ".join([*Options.__dataclass_fields__, "listener"])
+        known = ", ".join([*Options.__dataclass_fields__, "listener", "progress"])
         unknown = ", ".join(sorted(set(given) - set(Options.__dataclass_fields__)))
         raise UsageError(f"there is no option {unknown}; there are: {known}") from None
 

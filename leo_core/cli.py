@@ -275,6 +275,8 @@ def compress(
             print_json(content)
             return
         if quiet:
+            if result.interrupted or stop.heard:
+                say(f"leo: stopped early; {target} holds what was found by then", err=True)
             return
         click.echo(result.summary(sizes))
         if verbose():
@@ -300,19 +302,31 @@ def compress(
 @click.option(
     "--every-unit", is_flag=True, help="Of networks on images, decide each ReLU and not each channel: it can take long."
 )
+@click.option(
+    "--bounds",
+    metavar="FILE.npz|FILE.json",
+    shell_complete=complete_file,
+    help="Write what is proved of every unit and every output: lower and upper bounds, state and method.",
+)
 @_report_option
 @_json_option
 @_quiet_option
-def inspect(
-    source: str, domain: str, solvers: str | None, shown: str | None, as_json: bool, quiet: bool, **options: Any
-) -> None:
-    """Count the ReLUs of IN that never change state on the domain; write nothing."""
-    from leo_core import api
+def inspect(source: str, domain: str, solvers: str | None, as_json: bool, quiet: bool, **options: Any) -> None:
+    """Count the ReLUs of IN that never change state on the domain."""
+    from leo_core import api, files
     from leo_core.report.json import stability_json, verdicts_json
+    from leo_core.stability.bounds import require_suffix
 
     stop = current_stop()
-    require_apart({"IN": source, "the domain": domain}, {"the checkpoint": options["checkpoint"], "the report": shown})
+    bounds, shown = options.pop("bounds"), options.pop("shown")
+    written = {"the checkpoint": options["checkpoint"], "the bounds": bounds, "the report": shown}
+    require_apart({"IN": source, "the domain": domain}, written)
     _require_report(shown)
+    if bounds is not None:
+        if solvers is not None:
+            raise UsageError("a cross-check compares two solvers and keeps no bounds; leave out --bounds")
+        require_suffix(bounds)
+        files.require_writable(bounds)
     if solvers is not None:
         if shown is not None:
             raise UsageError("--cross-check compares two decisions, and a report shows one; leave out --report")
@@ -321,11 +335,14 @@ def inspect(
     with progress(quiet, as_json) as listener:
         stability = api.analyze(source, domain, listener=listener, **options)
     with stop.writing():
+        if bounds is not None:
+            stability.bounds.save(bounds)
         content = {
             **stability_json(stability),
             **verdicts_json(stability, source, domain, vars(Options(**options))),
             "interrupted": stability.interrupted or stop.heard,
             "command": command_line(),
+            **({} if bounds is None else {"bounds": bounds}),
         }
         _write_report(shown, content)
         if as_json:
@@ -334,6 +351,8 @@ def inspect(
         click.echo(stability.summary())
         if shown is not None:
             say(f"report in {shown}")
+        if bounds is not None:
+            say(f"bounds of every unit and output in {bounds}")
 
 
 def _require_report(shown: str | None) -> None:
@@ -348,7 +367,7 @@ def _require_report(shown: str | None) -> None:
 
 def _write_report(shown: str | None, content: dict[str, Any]) -> None:
     if shown is not None:
-        from leo_core.files import replacing
+        from leo_core.paths import replacing
         from leo_core.report.html import page
 
         with replacing(shown) as temporary:

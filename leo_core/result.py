@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, final
@@ -16,11 +17,11 @@ from leo_core.certificate.write import write as write_certificate
 from leo_core.checker.environment import ieee, undisturbed
 from leo_core.door import Array, inputs_at
 from leo_core.errors import MissingExtraError, OutputError, PluginError, UsageError
-from leo_core.files import Source, Written, live, read, replacing, write
+from leo_core.files import Source, Written, live, read, write
 from leo_core.inputs import inputs_of
 from leo_core.network import Network
 from leo_core.options import Options
-from leo_core.paths import require_apart
+from leo_core.paths import replacing, require_apart
 from leo_core.plugins import registry
 from leo_core.report.html import framed, page
 from leo_core.report.json import (
@@ -32,7 +33,10 @@ from leo_core.report.json import (
 )
 from leo_core.report.table import before_after_table, refusals_table, running_error_line, steps_table
 from leo_core.rewrite import Refusal, Step
+from leo_core.rewrite.after import stability_after
+from leo_core.rewrite.facts import Facts
 from leo_core.stability import StabilityMap
+from leo_core.stability.bounds import Bounds
 from leo_core.stability.told import decided_line, how_decided, outlook, verdicts_table
 from leo_core.text import as_text, scientific
 
@@ -60,6 +64,8 @@ class CompressionResult:
         The deviation that was allowed, as a number.
     steps, refusals:
         What was rewritten, in order; what was left as it was, and why.
+    facts:
+        What rewriting knows of the result's units.
     account:
         What :meth:`certify` writes down; there with the option ``evidence`` only.
     door:
@@ -82,6 +88,7 @@ class CompressionResult:
     tolerance: float
     steps: tuple[Step, ...]
     refusals: tuple[Refusal, ...]
+    facts: Facts
     notes: tuple[str, ...]
     seconds: float
     interrupted: bool
@@ -102,6 +109,17 @@ class CompressionResult:
     def model(self) -> Any:
         """The smaller network as a live model of the framework the original came from."""
         return self.to(self.frontend)
+
+    @property
+    def bounds(self) -> Bounds:
+        """What is proved of every unit and every output of the original."""
+        return self.stability.bounds
+
+    @cached_property
+    def bounds_after(self) -> Bounds:
+        """The same of the result; worked out when first asked for."""
+        with ieee(), np.errstate(all="ignore"):
+            return stability_after(self.network, self.facts, self.stability).bounds
 
     @ieee()
     def to(self, framework: str) -> Any:

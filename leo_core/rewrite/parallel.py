@@ -75,22 +75,27 @@ def pairs_of(layer: ReluLayer, *, sign: int) -> Pairs:
         rows = np.column_stack([weights * radius, weights @ centre + bias])
         length = np.sqrt((rows * rows).sum(axis=1))
         usable &= np.isfinite(length) & (length > 1e-150)
-        directions = rows[usable] / length[usable, None]
-    at = np.flatnonzero(usable)
-    near = _Near(directions)
-    free = np.ones(len(at), dtype=bool)
-    found: dict[int, int] = {}
-    for k in np.argsort(-length[at], kind="stable"):
-        if free[k] and len(others := near(k, sign, free & (slope[at] == slope[at[k]]))):
-            free[k] = free[others] = False
-            found.update(dict.fromkeys(at[others].tolist(), int(at[k])))
+    found = near_multiples(rows, length, usable, slope, sign=sign)
     goes, stays = np.array(list(found), np.int64), np.array(list(found.values()), np.int64)
     full = np.column_stack([weights, bias])
-    factor = np.array([_factor(full[j], full[i], rows[j], rows[i]) for j, i in found.items()])
+    factor = np.array([multiple_of(full[j], full[i], rows[j], rows[i]) for j, i in found.items()])
     error = _apart(full[goes], factor, full[stays], lower, upper)
     harm = np.abs(layer.outgoing[:, goes]).max(axis=0, initial=0.0) * error
     order = np.argsort(harm, kind="stable")
     return Pairs(goes[order], stays[order], factor[order], error[order])
+
+
+def near_multiples(rows: Array, length: Array, usable: NDArray[np.bool_], kinds: Array, *, sign: int) -> dict[int, int]:
+    """{row: another, no shorter, of its kind that it is near a multiple of}, of one sign; none of those goes itself."""
+    at = np.flatnonzero(usable)
+    near = _Near(rows[usable] / length[usable, None])
+    free = np.ones(len(at), dtype=bool)
+    found: dict[int, int] = {}
+    for k in np.argsort(-length[at], kind="stable"):
+        if free[k] and len(others := near(k, sign, free & (kinds[at] == kinds[at[k]]))):
+            free[k] = free[others] = False
+            found.update(dict.fromkeys(at[others].tolist(), int(at[k])))
+    return found
 
 
 class _Near:
@@ -121,7 +126,7 @@ def _apart(goes: Array, factor: Array, stays: Array, lower: Array, upper: Array)
     return np.where((rest == 0).all(axis=1) & (slack == 0).all(axis=1), 0.0, error)
 
 
-def _factor(goes: Array, stays: Array, goes_scaled: Array, stays_scaled: Array) -> float:
+def multiple_of(goes: Array, stays: Array, goes_scaled: Array, stays_scaled: Array) -> float:
     """goes ≈ factor · stays: their exact ratio where they have one, else the best fit over the box."""
     largest = int(np.argmax(np.abs(stays)))
     ratio = float(goes[largest] / stays[largest])

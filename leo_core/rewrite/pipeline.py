@@ -21,6 +21,7 @@ from leo_core.checker.environment import ieee
 from leo_core.execution.budget import Budget
 from leo_core.execution.events import Listener, Note, silent
 from leo_core.network import Network
+from leo_core.rewrite.channels import merge_dependent_channels, merge_parallel_channels
 from leo_core.rewrite.climb import Tolerance, climb
 from leo_core.rewrite.constants import fold_constants
 from leo_core.rewrite.facts import Facts
@@ -41,11 +42,19 @@ from leo_core.stability.verdict import StabilityMap
 #: Cheap passes, which run whatever the clock says.
 _CHEAP: tuple[Pass, ...] = (drop_inactive, fold_constants, settle_output)
 #: Those that know of channels; the others rewrite units one by one.
-_ON_IMAGES: tuple[Pass, ...] = (drop_inactive, fold_constants)
+_ON_IMAGES: tuple[Pass, ...] = (drop_inactive, fold_constants, merge_parallel_channels, merge_dependent_channels)
 #: By name, the passes that multiply matrices: all; LEO's own (Serra et al. 2020); LEO's and the nearest rule known.
 PASSES: Mapping[str, tuple[Pass, ...]] = MappingProxyType(
     {
-        "all": (merge_parallel, merge_opposite, refactor_block, fold_linear, straighten),
+        "all": (
+            merge_parallel,
+            merge_opposite,
+            refactor_block,
+            fold_linear,
+            straighten,
+            merge_parallel_channels,
+            merge_dependent_channels,
+        ),
         "leo": (merge_dependent, fold_linear),
         "min-width": (merge_dependent, pass_through, fold_linear),
     }

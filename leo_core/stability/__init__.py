@@ -19,6 +19,7 @@ from leo_core.milp.solver import Solver
 from leo_core.network import Network
 from leo_core.stability.cascade import decide_by_cascade
 from leo_core.stability.isa import decide_by_one_milp
+from leo_core.stability.outputs import known_region, proved_of_outputs
 from leo_core.stability.paper import decide_by_milp
 from leo_core.stability.tally import Tally
 from leo_core.stability.verdict import LayerStability, Method, StabilityMap, State
@@ -56,15 +57,18 @@ def decide(
     """
     begun = time.monotonic()
     tally = Tally(network, listener)
+    outputs = _unknown(network)
     interrupted = False
     pool = Pool(jobs)
     checked = CheckedSolver(solver, tally.note)
     try:
         with np.errstate(all="ignore"):  # an overflow makes a bound infinite or NaN, and the unit stays undecided
-            _intervals(network, box, tally)
+            outputs = _intervals(network, box, tally)
             kept = checkpoint or Checkpoint()
             work = Work(network, box, checked, trust, budget or Budget(), unit_seconds, every_unit, seed, pool, kept)
             _STRATEGIES[strategy](work, tally)
+            known = known_region(network, box, tally.known())
+            outputs = proved_of_outputs(network, known, work.budget, seed)
     except KeyboardInterrupt:
         interrupted = True
     except MemoryError:
@@ -76,8 +80,10 @@ def decide(
     finally:
         pool.close()
     return StabilityMap(
+        network=network,
         box=box,
         layers=tally.layers(),
+        outputs=outputs,
         strategy=strategy,
         solver=solver.name,
         seconds=time.monotonic() - begun,
@@ -86,9 +92,17 @@ def decide(
     )
 
 
-def _intervals(network: Network, box: Box, tally: Tally) -> None:
-    """Interval bounds for every layer first, so that an early end still has a bound for each unit."""
+def _unknown(network: Network) -> LayerStability:
+    """Of outputs of which nothing is known."""
+    nothing, size = np.zeros(network.output_size), network.output_size
+    state, method = np.full(size, State.UNDECIDED), np.full(size, Method.NONE)
+    return LayerStability(network.output, state, method, nothing - np.inf, nothing + np.inf)
+
+
+def _intervals(network: Network, box: Box, tally: Tally) -> LayerStability:
+    """Interval bounds for every layer first, so that an early end still has a bound for each unit; and for outputs."""
     region = bound_network(network, box)
     for name, interval in region.intervals.items():
         if tally.follows(name):
             tally.bound(name, *interval)
+    return proved_of_outputs(network, region, Budget.of(0.0))
