@@ -18,7 +18,6 @@ from leo_core.terminal import (
     command_line,
     complete_file,
     complete_one_of,
-    complete_solver,
     current_stop,
     fail,
     print_json,
@@ -101,6 +100,14 @@ def _quiet_option(command: Command) -> Command:
     return less(more(command))
 
 
+def _complete_solver(_context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
+    """For the shell: a solver's name goes here."""
+    from leo_core.plugins import registry
+
+    names = [status.name for status in registry.listing() if status.kind == "solver"]
+    return [name for name in ("auto", *names) if name.startswith(begun)]
+
+
 def _solving_options(command: Command) -> Command:
     for option in reversed(
         (
@@ -109,7 +116,7 @@ def _solving_options(command: Command) -> Command:
                 default=_DEFAULTS.solver,
                 show_default=True,
                 metavar="NAME",
-                shell_complete=complete_solver,
+                shell_complete=_complete_solver,
                 help="A MILP solver; 'leo plugins' lists them.",
             ),
             click.option(
@@ -418,7 +425,7 @@ def _cross_check(source: str, domain: str, solvers: str, as_json: bool, quiet: b
     default=_DEFAULTS.solver,
     show_default=True,
     metavar="NAME",
-    shell_complete=complete_solver,
+    shell_complete=_complete_solver,
     help="A MILP solver.",
 )
 @_json_option

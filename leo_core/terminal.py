@@ -123,14 +123,6 @@ def complete_one_of(*values: str) -> Callable[[click.Context, click.Parameter, s
     return lambda _context, _parameter, begun: [value for value in values if value.startswith(begun)]
 
 
-def complete_solver(_context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
-    """For the shell: a solver's name goes here."""
-    from leo_core.plugins import registry
-
-    names = [status.name for status in registry.listing() if status.kind == "solver"]
-    return [name for name in ("auto", *names) if name.startswith(begun)]
-
-
 def say(*lines: str, err: bool = False) -> None:
     """Print lines; on a terminal they are broken at the ends of words, and where none is they stay as they are."""
     stream = sys.stderr if err else sys.stdout
