@@ -31,6 +31,7 @@ def main() -> None:
             pages[name] = Path(folder, f"{name}.html")
         with chromium(Path(folder, "profile")) as browser:
             for name, page in pages.items():
+                browser.ask("Emulation.setScrollbarsHidden", hidden=True)
                 browser.open(page, WIDTH)
                 shot = browser.ask("Page.captureScreenshot", format="png")
                 (DOCS / "examples" / name / "report.png").write_bytes(base64.b64decode(shot["data"]))

@@ -20,8 +20,9 @@ from leo_core.text import columns, wrapped
 if TYPE_CHECKING:
     from leo_core.execution.events import Listener
 
-#: Exit codes: done; the work cannot be done; the command was used wrongly. A signal has its own (:mod:`.signals`).
-DONE, CANNOT, WRONG_USAGE = 0, 1, 2
+#: Exit codes: done; the work cannot be done, or what was asked is refuted; the command was used wrongly; what was asked
+#: is open. A signal has its own (:mod:`.signals`).
+DONE, CANNOT, WRONG_USAGE, OPEN = 0, 1, 2, 3
 #: Where a command's context says that more is to be told.
 VERBOSE = "leo.verbose"
 #: Options that change nothing but how the command talks.

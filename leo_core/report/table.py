@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from leo_core.network import Network
 from leo_core.report.words import times
+from leo_core.rewrite.footprint import footprint
 from leo_core.rewrite.step import Refusal, Step
 from leo_core.text import counts_table, scientific, table
 
@@ -25,6 +26,7 @@ def before_after_table(before: Network, after: Network, bytes_: tuple[int, int] 
     """
     made = counts_table("", "before", "after", "left")
     made.add_row("widths", _widths(before), _widths(after), "")
+    was, now = footprint(before), footprint(after)
     counts = [
         ("ReLU units", before.units, after.units),
         ("connections", before.connections, after.connections),
@@ -32,11 +34,13 @@ def before_after_table(before: Network, after: Network, bytes_: tuple[int, int] 
         ("… behind the first ReLU", before.inner_connections, after.inner_connections),
         ("parameters", before.parameters, after.parameters),
         ("multiplications for one input", before.operations, after.operations),
+        ("operators", was.operators, now.operators),
+        ("activations, bytes at most", was.activation_bytes, now.activation_bytes),
     ]
     if bytes_ is not None:
         counts.append(("bytes as LEO writes it", *bytes_))
-    for label, was, now in counts:
-        made.add_row(label, f"{was:,}", f"{now:,}", f"{now / was:.1%}" if was else "")
+    for label, first, second in counts:
+        made.add_row(label, f"{first:,}", f"{second:,}", f"{second / first:.1%}" if first else "")
     made.add_row("largest weight", f"{before.largest_weight:.3g}", f"{after.largest_weight:.3g}", "")
     return made
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _ORDER = (State.ACTIVE, State.INACTIVE, State.UNSTABLE, State.UNDECIDED)
 _KINDS = ("inactive", "constant", "active", "unstable", "undecided")
-#: So many contradictions are written out.
+#: So many contradictions, or values, are written out.
 _LISTED = 12
 
 
@@ -93,6 +93,21 @@ def verdict_lines(stability: StabilityMap) -> list[str]:
     lines = [f"{how_decided(stability)}; {decided_line(stability, stability.seconds)}"]
     lines += ["stopped early"] if stability.interrupted else []
     return [*lines, *filter(None, [outlook(stability)])]
+
+
+def narrowed_lines(stability: StabilityMap, gap: float | None) -> list[str]:
+    """How near bounds came to the true extremes, where they were narrowed; and where each output lies."""
+    if gap is None:
+        return []
+    near, total = stability.bounds.within(gap)
+    lines = [f"{near:,} of {total:,} bounds are within {gap:g} of the true extreme"]
+    for name, values in stability.bounds.outputs.items():
+        ends = list(zip(values.lower.ravel().tolist(), values.upper.ravel().tolist(), strict=True))
+        for unit, (low, high) in enumerate(ends[:_LISTED]):
+            lines.append(f"output '{name}'{f'[{unit}]' if len(ends) > 1 else ''}: between {low:.9g} and {high:.9g}")
+        if len(ends) > _LISTED:
+            lines.append(f"… and {len(ends) - _LISTED} more values of '{name}' (all of them with --bounds FILE)")
+    return lines
 
 
 def contradiction_lines(found: CrossCheck) -> list[str]:
