@@ -60,6 +60,10 @@ class CheckpointError(LeoError):
     """A checkpoint is in use, is of other work, or is none; the file is left as it is."""
 
 
+class ClusterError(LeoError):
+    """A cluster cannot be reached, or none of its workers can take part."""
+
+
 class PluginError(LeoError):
     """A plug-in is unknown, broken, or clashes with another of the same name."""
 
