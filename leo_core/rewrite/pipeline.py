@@ -29,6 +29,7 @@ from leo_core.rewrite.fold import fold_linear
 from leo_core.rewrite.fold_channels import fold_convolutions
 from leo_core.rewrite.identity import drop_identity
 from leo_core.rewrite.inactive import drop_inactive
+from leo_core.rewrite.lift import lift
 from leo_core.rewrite.merge import merge_dependent
 from leo_core.rewrite.opposite import merge_opposite
 from leo_core.rewrite.output_relu import settle_output
@@ -54,7 +55,7 @@ _ON_IMAGES: tuple[Pass, ...] = (drop_inactive, fold_constants, drop_identity, *_
 #: By name, the passes that multiply matrices: all; LEO's own (Serra et al. 2020); LEO's and the nearest rule known.
 PASSES: Mapping[str, tuple[Pass, ...]] = MappingProxyType(
     {
-        "all": (merge_parallel, merge_opposite, refactor_block, fold_linear, straighten, *_CHANNELS),
+        "all": (merge_parallel, lift, merge_opposite, refactor_block, fold_linear, straighten, *_CHANNELS),
         "leo": (merge_dependent, fold_linear),
         "min-width": (merge_dependent, pass_through, fold_linear),
     }
@@ -196,7 +197,7 @@ def _started(view: View, size: Size) -> _State:
     if not size(dropped.network) < size(view.network):
         return _State(view, nothing)
     removed = view.network.connections - dropped.network.connections
-    return _State(dropped, nothing, (Step("", "units that nothing reads dropped", 0.0, removed),))
+    return _State(dropped, nothing, (Step("", "units that nothing reads dropped", 0.0, removed, drop_unread.__name__),))
 
 
 def _rewritten(state: _State, work: _Work, at_once: float) -> Iterator[_State]:
@@ -238,14 +239,18 @@ def _looked(state: _State, work: _Work, look: Pass, name: str, at_once: float, b
     climbed = climb(state.view, found, tolerance, budget)
     if climbed is None:
         return _Look(state, at_once, found.otherwise)
+    if not budget.expired:
+        climbed = tolerance.narrowed(state.view, climbed)
     made = climbed.rewrite.view
     view = drop_unread(View(made.network, made.facts.moved(climbed.moved)))
     before, after = work.size(state.view.network), work.size(view.network)
-    # entries that became zero are worth no deviation
-    if not after < before or (after[:2] == before[:2] and climbed.added.any()):
+    fewer = view.network.connections < state.view.network.connections
+    # what takes away nothing that counts, entries that became zero, say, is worth no deviation
+    if not after < before or (climbed.added.any() and not (fewer or after[0] < before[0])):
         return _Look(state, at_once)
     spent, added = tolerance.after(climbed.added), float(climbed.added.max(initial=0.0))
     more = max(0.0, float(spent.max(initial=0.0)) - state.deviation)
-    step = Step(name, climbed.rewrite.what, more, state.view.network.connections - view.network.connections)
+    removed = state.view.network.connections - view.network.connections
+    step = Step(name, climbed.rewrite.what, more, removed, look.__name__)
     state.view.forget()
     return _Look(_State(view, spent, (*state.steps, step), max(state.largest, added)), at_once, added=added)
