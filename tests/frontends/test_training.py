@@ -225,7 +225,8 @@ def test_whole_channels_shrink_by_the_proximal_step_of_the_group_lasso():
 
 
 def test_shrunk_channels_are_what_compressing_takes():
-    made = small_conv()
+    whole = small_conv()
+    made = nn.Sequential(*whole[:3], *whole[5:])
     made[1].weight.data[2:4] = made[1].bias.data[2:4] = 0.01
     optimizer = torch.optim.SGD(made.parameters(), lr=0.1)
     ProximalL1(optimizer, 0.5, groups="channels", model=made)
