@@ -225,3 +225,18 @@ def test_a_box_that_is_nearly_zero_by_chance_ends_no_proof(monkeypatch):
     found = leo_core.verify(first, second, box, within=limit)
     assert found.within is True
     assert any(len(proof.tree.where) >= 3 for proof in found.evidence.proofs)
+
+
+def test_one_architecture_is_paired_in_order_at_once():
+    """Of large networks that share all but the last layer nothing else has to be known."""
+    first = chain(40, 30, 30, 2, seed=1)
+    second = first.with_nodes(*(
+        Affine(node.name, node.sources, node.maps, node.bias + np.float32(0.01))
+        for node in first.nodes if node.name == first.output))  # fmt: skip
+    box = Box.uniform(-1, 1, 40)
+    found = leo_core.compare.pairing.alike(first, second, box)
+    assert found.bound == pytest.approx(0.01, rel=1e-5)
+    assert all((origin >= 0).all() for _, origin in found.shared.values())
+    assert leo_core.compare.pairing.alike(first, chain(40, 30, 29, 2), box) is None
+    assert leo_core.compare.pairing.alike(first, chain(40, 30, 2), box) is None
+    assert leo_core.verify(first, second, box, within=0.011, time_limit=0).within is True
