@@ -52,6 +52,19 @@ class Pool:
 
 @final
 @dataclass(frozen=True, eq=False)
+class Clip:
+    """A node that is what the node ``source`` is, cut off below zero; and above a number, where ``capped`` says so.
+
+    ``inside`` are the nodes that it was lowered to, but for the last.
+    """
+
+    source: str
+    inside: frozenset[str]
+    capped: NDArray[np.bool_]
+
+
+@final
+@dataclass(frozen=True, eq=False)
 class Term:
     """What a linear map does to a tensor, in the words of frameworks.
 
@@ -120,6 +133,41 @@ def _put_back(
     found = {node.name: mean(network, node) for node in network.nodes if isinstance(node, Affine)}
     found |= {group[-1].name: largest(network, group) for group in groups.values()}
     return {name: pool for name, pool in found.items() if pool is not None}
+
+
+def clips(network: Network, end: float) -> dict[str, Clip]:
+    """By the name of the node that holds its result, each min(max(x, 0), end) = relu(x) − relu(x − end)."""
+    found = {node.name: _clip(network, node, end) for node in network.nodes if isinstance(node, Affine)}
+    return {name: clip for name, clip in found.items() if clip is not None}
+
+
+def _clip(network: Network, node: Affine, end: float) -> Clip | None:
+    if len(node.maps) != 2 or node.bias.any() or INPUT in node.sources:
+        return None
+    plus, minus = node.maps[0], negated(node.maps[1])
+    lower, upper = (network[source] for source in node.sources)
+    if not (isinstance(plus, Select) and plus.is_identity) or minus is None:
+        return None
+    spread, inside = picked(minus), {lower.name}
+    if isinstance(upper, Affine) and upper.sources[0] != INPUT:  # what is above the end, with zeros between
+        index = picked(upper.maps[0])
+        if index is None or len(upper.maps) > 1 or upper.bias.any() or spread is None:
+            return None
+        inside.add(upper.name)
+        spread, upper = np.append(index, upper.maps[0].columns)[spread], network[upper.sources[0]]
+    if not (isinstance(lower, Relu) and isinstance(upper, Relu)) or lower.slope.any() or upper.slope.any():
+        return None
+    shifted = network.affine(upper.source)
+    within = len(shifted.maps) == 1 and shifted.sources[0] in (lower.source, lower.name)  # it is the same above zero
+    units = picked(shifted.maps[0]) if within else None
+    if units is None or spread is None or (shifted.bias != -end).any():
+        return None
+    inside |= {upper.name, shifted.name}
+    capped = spread < upper.size
+    own = np.array_equal(np.append(units, -1)[spread][capped], np.flatnonzero(capped))
+    readers = {reader for name in inside for reader in network.readers[name]}
+    alone = readers <= {node.name, *inside} and network.output not in inside
+    return Clip(lower.source, frozenset(inside), capped) if alone and own else None
 
 
 def framed(index: NDArray[np.int64], before: Layout, behind: Layout) -> tuple[Pairs, Pairs] | None:
@@ -238,6 +286,34 @@ def divisor_of(node: Affine) -> Array | None:
     return np.repeat(divisor, node.size // len(divisor))
 
 
+def negated(linear: LinearMap) -> LinearMap | None:
+    """The map of other sign, where that only moves values."""
+    if isinstance(linear, Diagonal) and (linear.arrays()["diagonal"] == -1).all():
+        return Select.identity(linear.rows)
+    if isinstance(linear, Sparse) and linear.terms <= 1 and (linear.arrays()["data"] == -1).all():
+        return Sparse(**{**linear.arrays(), "data": -linear.arrays()["data"]}, columns=linear.columns)
+    return None
+
+
+def block_of(linear: LinearMap) -> tuple[int, Array] | None:
+    """(how many times, the matrix) where a map applies one matrix to each of so many runs of values, one by one."""
+    if not isinstance(linear, Sparse) or not linear.rows or linear.picks:
+        return None
+    arrays = linear.arrays()
+    counts = np.diff(arrays["indptr"])
+    width = int(counts[0])
+    if not width or linear.columns % width or (counts != width).any():
+        return None
+    times = linear.columns // width
+    if times < 2 or linear.rows % times:
+        return None
+    height = linear.rows // times
+    index, data = (arrays[name].reshape(times, height, width) for name in ("indices", "data"))
+    runs = np.arange(linear.columns).reshape(times, 1, width)
+    same = bool((index == runs).all() and (data == data[:1]).all())
+    return (times, np.ascontiguousarray(data[0])) if same else None
+
+
 def summed_over(linear: LinearMap, layout: Layout) -> bool:
     """Whether a map sums each channel of a layout over all positions."""
     if not isinstance(linear, Sparse) or len(layout) < 2 or linear.rows != layout[0]:
@@ -248,8 +324,14 @@ def summed_over(linear: LinearMap, layout: Layout) -> bool:
     return bool(whole and (arrays["data"] == 1).all())
 
 
-def _average(network: Network, node: Affine) -> Pool | None:
-    """Ones summed, then divided by how many there are."""
+def bare_averages(network: Network) -> dict[str, Pool]:
+    """By the name of the node that holds its result, each average over windows with pads that are not counted."""
+    found = {node.name: _average(network, node, bare=True) for node in network.nodes if isinstance(node, Affine)}
+    return {name: pool for name, pool in found.items() if pool is not None and any(pool.low + pool.high)}
+
+
+def _average(network: Network, node: Affine, *, bare: bool = False) -> Pool | None:
+    """Ones summed, then divided by how many there are, those in the pads counted unless ``bare``."""
     if node.sources[0] == INPUT:
         return None
     summing = network[node.sources[0]]
@@ -261,7 +343,9 @@ def _average(network: Network, node: Affine) -> Pool | None:
     kernel, geometry = conv.kernel, conv.geometry
     if kernel.shape[1] != 1 or len(kernel) != geometry.groups or (kernel != 1).any():
         return None
-    if (_divisor(node) != math.prod(kernel.shape[2:])).any():
+    counts = conv.apply(np.ones(conv.columns)) if bare else np.full(node.size, math.prod(kernel.shape[2:]))
+    divisor = _divisor(node)
+    if len(counts) % len(divisor) or (np.repeat(divisor, len(counts) // len(divisor)) != counts).any():
         return None
     where = kernel.shape[2:], geometry.strides, geometry.low, geometry.high, geometry.dilations
     layout = (conv.in_channels, *geometry.input)

@@ -23,7 +23,7 @@ from leo_core.bounds.upto import upto
 from leo_core.checker.trees import LEAF, PLAIN, Tree
 from leo_core.domain import Box
 from leo_core.execution.budget import Budget
-from leo_core.execution.pool import LOST, Pool
+from leo_core.execution.executor import LOST, Executor
 from leo_core.network import Network
 from leo_core.search.attack import ascend
 from leo_core.search.evidence import WHOLE, Claim, parts
@@ -107,7 +107,7 @@ def split_box(
     region: Region,
     box: Box,
     budget: Budget,
-    pool: Pool,
+    pool: Executor,
     start: Tree = WHOLE,
 ) -> Iterator[Cut]:
     """Prove or refute claims about the units of one affine node, whose region holds intervals up to it.
@@ -116,7 +116,7 @@ def split_box(
     search stops going broad. ``start`` are the halvings of an earlier cut, to go on from.
     """
     leaves = _Boxes.leaves(start, network, target, region, len(claims))
-    search = _Search(network, target, claims, box, leaves, _Halvings.of(start))
+    search = _Search(network, target, claims, box, leaves, _Halvings.of(start), BROAD)
     while search.pending and search.broad and not budget.expired:
         search.step()
         if search.grown:
@@ -176,7 +176,7 @@ class _Search:
         box: Box,
         start: _Boxes,
         tree: _Halvings,
-        broad: int = BROAD,
+        broad: int,
     ) -> None:
         self._network, self._target, self._claims, self._box = network, target, claims, box
         self._units = np.array([unit for unit, _ in claims], dtype=np.int64)
