@@ -47,7 +47,12 @@ def read(model: Any, listener: Listener = silent, domain: Any = None) -> tuple[I
     for note in imported.notes:
         listener(Note(note))
     if status != door.AGREES and (imported.run is not None or imported.not_run):
-        listener(Note(f"what was read is not compared with the model itself, {status}"))
+        listener(
+            Note(
+                f"what was read is not compared with the model itself, {status}; what is proved is about what LEO "
+                "read, so compare a few outputs of the result with the model's own"
+            )
+        )
     return replace(imported, door=status), spec.name
 
 
@@ -208,3 +213,9 @@ def sizes_written(original: Network, path: str | Path) -> tuple[int, int] | None
             spec.write_file(original, twin)
         return twin.stat().st_size, Path(path).stat().st_size
     return None
+
+
+def write_text(text: str, path: str | Path) -> None:
+    """Write a text under a temporary name, then rename it into place. Raises :class:`OutputError`."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

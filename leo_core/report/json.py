@@ -10,7 +10,6 @@ import re
 import sys
 from collections.abc import Mapping
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from leo_core.rewrite.footprint import footprint
 from leo_core.stability.cross_check import CrossCheck
 from leo_core.stability.verdict import LayerStability, Method, StabilityMap, State
 
+_PLAIN = (str, int, float, type(None))
 #: So many ranges of one layer are listed at most.
 _RANGES = 64
 
@@ -48,6 +48,12 @@ def stability_json(stability: StabilityMap) -> dict[str, Any]:
         "trust": "solver" if stability.trusted else "proved",
         "interrupted": stability.interrupted,
     }
+
+
+def narrowed_json(stability: StabilityMap, gap: float) -> dict[str, Any]:
+    """How many bounds were narrowed to within a gap of the true extremes, and how far any may be from it."""
+    near, total = stability.bounds.within(gap)
+    return {"gap": gap, "within": near, "of": total, "largest": number_json(stability.bounds.gap)}
 
 
 def cross_check_json(found: CrossCheck) -> dict[str, Any]:
@@ -99,6 +105,8 @@ def comparison_json(found: Comparison) -> dict[str, Any]:
         "upper": number_json(found.upper),
         "lower": found.lower,
         "witness": found.witness.tolist(),
+        "within": found.within,
+        "asked": None if found.asked is None else found.asked.numbers,
         "verdict": found.verdict,
         "largest": None
         if at is None
@@ -194,7 +202,7 @@ def verdicts_json(stability: StabilityMap, model: str, domain: str, options: Map
         "layer_details": layers_json(stability),
         "model": model,
         "domain": domain_json(stability.box, domain),
-        "options": {name: str(value) if isinstance(value, Path) else value for name, value in options.items()},
+        "options": {name: value if isinstance(value, _PLAIN) else str(value) for name, value in options.items()},
         "versions": versions_json(),
     }
 

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 #: Python blocks of these pages are outlines with gaps, and only have to be Python.
-OUTLINES = {"solver-plugin.md", "frontend-plugin.md"}
+OUTLINES = {"solver-plugin.md", "frontend-plugin.md", "cluster.md"}
 
 
 def blocks(page: Path, language: str) -> list[str]:
