@@ -13,14 +13,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from leo_core.api import analyze, check, compress, convert, cross_check, verify
+    from leo_core.api import analyze, check, compress, convert, cross_check, formulate, verify
     from leo_core.compare import Comparison
     from leo_core.domain import Box
     from leo_core.errors import LeoError
     from leo_core.linear import Dense, Diagonal, Select, Sparse
     from leo_core.network import Affine, Network, Relu
     from leo_core.options import Options
-    from leo_core.plugins.registry import register_frontend, register_solver
+    from leo_core.plugins.registry import register_executor, register_frontend, register_solver
     from leo_core.result import CompressionResult
     from leo_core.stability import StabilityMap, State
     from leo_core.stability.bounds import Bounds
@@ -46,6 +46,8 @@ _HOMES = {
     "compress": "leo_core.api",
     "convert": "leo_core.api",
     "cross_check": "leo_core.api",
+    "formulate": "leo_core.api",
+    "register_executor": "leo_core.plugins.registry",
     "register_frontend": "leo_core.plugins.registry",
     "register_solver": "leo_core.plugins.registry",
     "verify": "leo_core.api",
@@ -72,6 +74,8 @@ __all__ = [
     "compress",
     "convert",
     "cross_check",
+    "formulate",
+    "register_executor",
     "register_frontend",
     "register_solver",
     "verify",

@@ -208,3 +208,9 @@ def sizes_written(original: Network, path: str | Path) -> tuple[int, int] | None
             spec.write_file(original, twin)
         return twin.stat().st_size, Path(path).stat().st_size
     return None
+
+
+def write_text(text: str, path: str | Path) -> None:
+    """Write a text under a temporary name, then rename it into place. Raises :class:`OutputError`."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -47,6 +47,9 @@ class Options:
         Of networks on images, decide each unit and not the channels only, which can take very long.
     jobs:
         Processes that share the work.
+    cluster:
+        In place of them, a cluster's address (``tcp://HOST:PORT``, a scheduler's ``.json`` file, ``local:N``) or a live
+        ``distributed.Client``; or None.
     trust:
         ``"proved"``: no verdict rests on a solver's word. ``"solver"``: as in the published papers.
     seed:
@@ -55,6 +58,8 @@ class Options:
         Whether to keep what a certificate holds, and no verdict without it.
     checkpoint:
         A file that keeps what was found, to go on from should the run be cut off; or None.
+    tight:
+        Of :func:`leo_core.analyze`: how far bounds may be from the true extremes, to be narrowed further; or None.
     """
 
     tolerance: str | float = "float"
@@ -66,10 +71,12 @@ class Options:
     unit_time_limit: float | None = None
     every_unit: bool = False
     jobs: int = 1
+    cluster: Any = None
     trust: str = "proved"
     seed: int = 0
     evidence: bool = False
     checkpoint: str | Path | None = None
+    tight: float | None = None
 
     @property
     def unit_limits(self) -> tuple[float, float]:
@@ -91,8 +98,12 @@ class Options:
         for what, limit in (("time limit", self.time_limit), ("time limit per unit", self.unit_time_limit)):
             if limit is not None and not (isinstance(limit, int | float) and limit >= 0):
                 raise UsageError(f"the {what} must be a number of seconds, 0 or more, not {limit!r}")
+        if self.tight is not None and not (isinstance(self.tight, int | float) and 0 < self.tight < math.inf):
+            raise UsageError(f"bounds can be narrowed to within a finite number above 0, not {self.tight!r}")
         if not isinstance(self.jobs, int) or self.jobs < 1:
             raise UsageError(f"jobs must be a whole number from 1, not {self.jobs!r}")
+        if self.cluster is not None and self.jobs > 1:
+            raise UsageError("work goes to a cluster or to processes of this machine; leave out cluster or jobs")
         if not isinstance(self.seed, Integral) or self.seed < 0:
             raise UsageError(f"the seed must be a whole number from 0, not {self.seed!r}")
         if not isinstance(self.solver, str):

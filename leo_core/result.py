@@ -23,6 +23,7 @@ from leo_core.network import Network
 from leo_core.options import Options
 from leo_core.paths import replacing, require_apart
 from leo_core.plugins import registry
+from leo_core.properties import Property, apart_at
 from leo_core.report.html import framed, page
 from leo_core.report.json import (
     details_json,
@@ -44,6 +45,7 @@ from leo_core.report.table import (
 from leo_core.rewrite import Refusal, Step
 from leo_core.rewrite.after import stability_after
 from leo_core.rewrite.facts import Facts
+from leo_core.rewrite.footprint import Footprint, footprint
 from leo_core.stability import StabilityMap
 from leo_core.stability.bounds import Bounds
 
@@ -198,6 +200,20 @@ class CompressionResult:
             write_certificate(temporary, certificate, told)
         return certificate.deviation
 
+    def moved(self, prop: Property) -> str:
+        """A property of the original as one of the result, as text: a proof of it is a proof of the original's.
+
+        Every constraint on outputs is moved by what δ can change of it; a counterexample need not be one of the
+        original. Raises :class:`UsageError` where the property is of another box, or δ is not proved.
+        """
+        box = self.stability.box
+        if self.stability.trusted:
+            raise UsageError("the deviation rests on a solver's word, so nothing about the original would be proved")
+        if prop.box.size != box.size or not (box.contains(prop.box.lower) and box.contains(prop.box.upper)):
+            raise UsageError(f"{prop.name}: its inputs are not within the domain that the network was reduced on")
+        prop.require_outputs(self.original.output_size)
+        return prop.moved(apart_at(self.original.signature, self.deviation))
+
     @ieee()
     def certain(self, inputs: Any) -> float | None:
         """The share of given inputs whose class is certain to stay when both networks are run in their own dtype.
@@ -214,6 +230,11 @@ class CompressionResult:
             return None
         was, now = (certain_class(net, points, net.dtype) for net in (self.original, self.network))
         return float(np.mean((was == now) & (was >= 0)))
+
+    @property
+    def footprints(self) -> tuple[Footprint, Footprint]:
+        """What original and result take where they run: operators, multiplications, memory for activations."""
+        return footprint(self.original), footprint(self.network)
 
     def summary(self, bytes_: tuple[int, int] | None = None) -> str:
         """Stability, what was rewritten, a before/after table and the guarantee, as text.

@@ -18,8 +18,9 @@ from leo_core.signals import Stop, stopping
 if TYPE_CHECKING:
     from leo_core.execution.events import Listener
 
-#: Exit codes: done; the work cannot be done; the command was used wrongly. A signal has its own (:mod:`.signals`).
-DONE, CANNOT, WRONG_USAGE = 0, 1, 2
+#: Exit codes: done; the work cannot be done, or what was asked is refuted; the command was used wrongly; what was asked
+#: is open. A signal has its own (:mod:`.signals`).
+DONE, CANNOT, WRONG_USAGE, OPEN = 0, 1, 2, 3
 #: Options that change nothing but how the command talks.
 _TALK = ("as_json", "quiet", "verbose")
 

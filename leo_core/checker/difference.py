@@ -84,7 +84,7 @@ class Difference:
                     raise Refused(f"unit {unit} of '{node.name}' as a copy of unit {of}")
                 price = one_hot(np.array([unit]), node.size)
                 price[0, of] = -factor
-                apart = self.largest({node.sources[0]: self.number(price)}, {})[0]
+                apart = self._most({node.sources[0]: self.number(price)}, {})[0]
                 self.copies.setdefault(node.name, []).append((unit, of, factor, apart))
         if original.inputs != compressed.inputs:
             raise Refused("the networks have different inputs or outputs")
@@ -98,13 +98,17 @@ class Difference:
 
     def deviation(self) -> float:
         """The most by which an output of the two differs."""
+        return float(self.deviations().max())
+
+    def deviations(self) -> Array:
+        """The most by which each output of the two differs."""
         size = self.f.by_name[self.f.output].size
         if size != self.g.by_name[self.g.output].size:
             raise Refused("the networks have different inputs or outputs")
         match = self.known.get(self.g.output)
         if match is None or match.of != self.f.output or (match.origin != np.arange(size)).any():
             match = Match(self.f.output, np.arange(size), np.full(size, np.inf))
-        return float(self._nearer(match, self.f.output, self.g.output).max())
+        return self._nearer(match, self.f.output, self.g.output)
 
     def _nearer(self, match: Match, old: str, new: str) -> Array:
         """How far each unit of ``new`` is from the one of ``old`` that it is, traced where that is affordable."""
@@ -115,7 +119,7 @@ class Difference:
             for units in (far[start : start + step] for start in range(0, len(far), step)):
                 here = one_hot(units, self.g.by_name[new].size)
                 there = one_hot(match.origin[units], self.f.by_name[old].size, -1.0)
-                found[units] = np.fmin(found[units], self.largest({old: self.number(there)}, {new: self.number(here)}))
+                found[units] = np.fmin(found[units], self._most({old: self.number(there)}, {new: self.number(here)}))
         return found
 
     def _lines(self, node: Node) -> tuple[Array, Array, Array, Array]:
@@ -200,6 +204,14 @@ class Difference:
         if old.relu or len(origin) != node.size or len(np.unique(units)) < len(units):
             raise Refused(f"the units of '{node.name}' are not those of '{name}'")
         return Match(name, origin, distance(self.f, self.g, old, node, origin, self.region, self.own, self.known))
+
+    def _most(self, of_f: dict[str, Array], of_g: dict[str, Array]) -> Array:
+        """The same as :meth:`largest`; infinite where a bound is, which is no rational."""
+        count = len(next(iter((of_f | of_g).values())))
+        try:
+            return self.largest(of_f, of_g)
+        except (OverflowError, ValueError):
+            return np.full(count, np.inf)
 
     def largest(self, of_f: dict[str, Array], of_g: dict[str, Array]) -> Array:
         """Per row, the most that |prices · values| is, for prices by node of the original and of the compressed."""

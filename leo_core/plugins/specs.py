@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
+from leo_core.execution.executor import Executor
+from leo_core.milp.problem import NamedProblem
 from leo_core.milp.solver import Solver
 from leo_core.network import Network, Rounding
+from leo_core.plugins.needs import Needs
 
 
 @final
@@ -16,7 +19,8 @@ from leo_core.network import Network, Rounding
 class SolverSpec:
     """A MILP solver: ``create`` imports the solver's package and nothing before it does.
 
-    ``packages`` are the importable modules it needs, ``extra`` the extra of ours that brings them.
+    ``packages`` are the importable modules it needs, ``extra`` the extra of ours that brings them. ``write_problem``
+    writes a program to a ``.mps`` or ``.lp`` file, where the solver can.
     """
 
     name: str
@@ -24,6 +28,7 @@ class SolverSpec:
     create: Callable[[], Solver]
     packages: tuple[str, ...] = ()
     extra: str | None = None
+    write_problem: Callable[[NamedProblem, Path], None] | None = None
 
 
 @final
@@ -36,7 +41,7 @@ class Imported:
     rounding:
         By node, how far the stored numbers may be from what the model means.
     run:
-        The framework itself runs the model: (count, *input shape) → (count, …), in one batch where the model allows
+        The framework itself runs the model: ``(count, *input shape)`` → (count, …), in one batch where the model allows
         that, whatever follows the network (a softmax) included. The door compares with it. None where it is not run.
     not_run:
         Why not, where a user should know; empty where no framework runs such models.
@@ -109,10 +114,22 @@ class FrontendSpec:
 @final
 @dataclass(frozen=True)
 class ExecutorSpec:
-    """A way to run independent jobs: ``create(jobs)`` returns a :class:`concurrent.futures.Executor`."""
+    """Where independent work is done.
+
+    Attributes
+    ----------
+    takes:
+        ``(where) -> bool``: whether that is one of its own: a number of jobs, a cluster's address, a live object of its
+        library. Imports nothing.
+    start:
+        ``(where, needs, note) -> Executor``, ready to work: reached, and its workers looked at. Those that lack what
+        ``needs`` says get no work, and ``note`` is told which and why, now and when one joins later. Raises LeoError
+        subclasses only.
+    """
 
     name: str
     summary: str
-    create: Callable[[int], Any]
+    takes: Callable[[Any], bool]
+    start: Callable[[Any, Needs, Callable[[str], None]], Executor]
     packages: tuple[str, ...] = ()
     extra: str | None = None

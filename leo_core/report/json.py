@@ -18,6 +18,7 @@ import numpy as np
 from leo_core.compare import Comparison
 from leo_core.domain import Box
 from leo_core.network import INPUT, Affine, Network, sources_of
+from leo_core.rewrite.footprint import footprint
 from leo_core.stability.cross_check import CrossCheck
 from leo_core.stability.verdict import LayerStability, Method, StabilityMap, State
 
@@ -49,6 +50,12 @@ def stability_json(stability: StabilityMap) -> dict[str, Any]:
     }
 
 
+def narrowed_json(stability: StabilityMap, gap: float) -> dict[str, Any]:
+    """How many bounds were narrowed to within a gap of the true extremes, and how far any may be from it."""
+    near, total = stability.bounds.within(gap)
+    return {"gap": gap, "within": near, "of": total, "largest": number_json(stability.bounds.gap)}
+
+
 def cross_check_json(found: CrossCheck) -> dict[str, Any]:
     """The first decision as ``inspect`` has it, and how the second compares."""
     return {
@@ -78,13 +85,16 @@ def cross_check_json(found: CrossCheck) -> dict[str, Any]:
 
 
 def network_json(network: Network) -> dict[str, Any]:
-    """The size of a network."""
+    """The size of a network, and what it takes where it runs."""
+    found = footprint(network)
     return {
         "widths": list(network.widths),
         "connections": network.connections,
         "nonzeros": network.nonzeros,
         "operations": network.operations,
         "parameters": network.parameters,
+        "operators": found.operators,
+        "activation_bytes": found.activation_bytes,
     }
 
 
@@ -95,6 +105,8 @@ def comparison_json(found: Comparison) -> dict[str, Any]:
         "upper": number_json(found.upper),
         "lower": found.lower,
         "witness": found.witness.tolist(),
+        "within": found.within,
+        "asked": None if found.asked is None else found.asked.numbers,
         "verdict": found.verdict,
         "largest": None
         if at is None

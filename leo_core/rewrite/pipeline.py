@@ -21,11 +21,13 @@ from leo_core.checker.environment import ieee
 from leo_core.execution.budget import Budget
 from leo_core.execution.events import Listener, Note, silent
 from leo_core.network import Network
-from leo_core.rewrite.channels import merge_dependent_channels, merge_parallel_channels
+from leo_core.rewrite.channels import fold_constant_channels, merge_dependent_channels, merge_parallel_channels
 from leo_core.rewrite.climb import Tolerance, climb
 from leo_core.rewrite.constants import fold_constants
 from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.fold import fold_linear
+from leo_core.rewrite.fold_channels import fold_convolutions
+from leo_core.rewrite.identity import drop_identity
 from leo_core.rewrite.inactive import drop_inactive
 from leo_core.rewrite.lift import lift
 from leo_core.rewrite.merge import merge_dependent
@@ -41,22 +43,19 @@ from leo_core.rewrite.view import View
 from leo_core.stability.verdict import StabilityMap
 
 #: Cheap passes, which run whatever the clock says.
-_CHEAP: tuple[Pass, ...] = (drop_inactive, fold_constants, settle_output)
+_CHEAP: tuple[Pass, ...] = (drop_inactive, fold_constants, drop_identity, settle_output)
 #: Those that know of channels; the others rewrite units one by one.
-_ON_IMAGES: tuple[Pass, ...] = (drop_inactive, fold_constants, merge_parallel_channels, merge_dependent_channels)
+_CHANNELS: tuple[Pass, ...] = (
+    fold_constant_channels,
+    merge_parallel_channels,
+    merge_dependent_channels,
+    fold_convolutions,
+)
+_ON_IMAGES: tuple[Pass, ...] = (drop_inactive, fold_constants, drop_identity, *_CHANNELS)
 #: By name, the passes that multiply matrices: all; LEO's own (Serra et al. 2020); LEO's and the nearest rule known.
 PASSES: Mapping[str, tuple[Pass, ...]] = MappingProxyType(
     {
-        "all": (
-            merge_parallel,
-            lift,
-            merge_opposite,
-            refactor_block,
-            fold_linear,
-            straighten,
-            merge_parallel_channels,
-            merge_dependent_channels,
-        ),
+        "all": (merge_parallel, lift, merge_opposite, refactor_block, fold_linear, straighten, *_CHANNELS),
         "leo": (merge_dependent, fold_linear),
         "min-width": (merge_dependent, pass_through, fold_linear),
     }

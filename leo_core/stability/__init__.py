@@ -13,7 +13,7 @@ from leo_core.domain import Box
 from leo_core.execution.budget import Budget, Patience
 from leo_core.execution.checkpoint import Checkpoint
 from leo_core.execution.events import Listener, silent
-from leo_core.execution.pool import Pool
+from leo_core.execution.executor import Executor, Here
 from leo_core.milp.checked import CheckedSolver
 from leo_core.milp.solver import Solver
 from leo_core.network import Network
@@ -43,7 +43,7 @@ def decide(
     unit_seconds: float = math.inf,
     open_seconds: float = math.inf,
     every_unit: bool = False,
-    jobs: int = 1,
+    executor: Executor | None = None,
     listener: Listener = silent,
     seed: int = 0,
     checkpoint: Checkpoint | None = None,
@@ -55,21 +55,21 @@ def decide(
     and in the cascade those that stay open about ``open_seconds`` in all;
     of networks on images the cascade decides channels unless ``every_unit`` is set
     (:mod:`~leo_core.stability.channels`);
-    ``jobs`` processes share the work where the strategy can; ``checkpoint`` holds what earlier runs found.
+    the workers of an ``executor``, which stays open, share the work where the strategy can; ``checkpoint`` holds what
+    earlier runs found.
     """
     begun = time.monotonic()
     tally = Tally(network, listener)
     outputs = _unknown(network)
     interrupted = False
-    pool = Pool(jobs)
     checked = CheckedSolver(solver, tally.note)
     try:
         with np.errstate(all="ignore"):  # an overflow makes a bound infinite or NaN, and the unit stays undecided
             outputs = _intervals(network, box, tally)
             kept = checkpoint or Checkpoint()
-            patience = Patience(open_seconds)
+            workers, patience = executor or Here(), Patience(open_seconds)
             limits = budget or Budget(), unit_seconds, patience
-            work = Work(network, box, checked, trust, *limits, every_unit, seed, pool, kept)
+            work = Work(network, box, checked, trust, *limits, every_unit, seed, workers, kept)
             _STRATEGIES[strategy](work, tally)
             if patience.given_up:
                 together = f", those that stay open about {open_seconds:g} s in all" if open_seconds < math.inf else ""
@@ -84,8 +84,6 @@ def decide(
     except MemoryError:
         interrupted = True
         tally.note("the memory was not enough; what was not decided by then is kept as it is")
-    finally:
-        pool.close()
     return StabilityMap(
         network=network,
         box=box,

@@ -7,7 +7,6 @@ A file of them is JSON or, by the suffix ``.npz``, a zip archive of a JSON heade
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,13 +69,13 @@ class Values:
         return self.lower.shape
 
     @property
-    def gap(self) -> float:
-        """How far a bound may be from the true extreme, at most; infinite where that is not known."""
+    def gaps(self) -> Array:
+        """How far each bound may be from the true extreme, (2, …): lower ones first; infinite where that is unknown."""
         if self.least is None or self.most is None:
-            return math.inf
+            return np.full((2, *self.shape), np.inf)
         with np.errstate(invalid="ignore"):
-            apart = np.maximum(self.least - self.lower, self.upper - self.most)
-        return float(np.where(np.isnan(apart), np.inf, apart).max(initial=0.0))
+            gaps = np.stack([self.least - self.lower, self.upper - self.most])
+        return np.where(np.isnan(gaps), np.inf, np.maximum(gaps, 0.0))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What there is of them, by name."""
@@ -131,7 +130,12 @@ class Bounds:
     @property
     def gap(self) -> float:
         """How far any bound may be from the true extreme; infinite where that is not known."""
-        return max((values.gap for values in (*self.layers.values(), *self.outputs.values())), default=0.0)
+        return max(float(values.gaps.max(initial=0.0)) for values in (*self.layers.values(), *self.outputs.values()))
+
+    def within(self, gap: float) -> tuple[int, int]:
+        """How many bounds are at most ``gap`` from the true extreme, and how many there are."""
+        gaps = [values.gaps for values in (*self.layers.values(), *self.outputs.values())]
+        return sum(int(np.count_nonzero(found <= gap)) for found in gaps), sum(found.size for found in gaps)
 
     def save(self, path: str | Path) -> Path:
         """Write them to a ``.json`` or ``.npz`` file; a crash leaves no half file.

@@ -18,7 +18,7 @@ from leo_core.bounds.interval import bound_affine
 from leo_core.bounds.region import Region
 from leo_core.bounds.slopes import improved
 from leo_core.bounds.upto import upto
-from leo_core.execution.pool import LOST
+from leo_core.execution.executor import LOST
 from leo_core.network import Affine
 from leo_core.search.attack import ascend, scatter
 from leo_core.search.boxes import split_box

@@ -24,8 +24,8 @@ Array = NDArray[np.float64]
 
 #: Products that backward bounds of all outputs may take, and those with better slopes.
 _BACKWARD, _IMPROVED = 2e10, 2e9
-#: Points tried for the signs of outputs, at most and at least, and products spent on that.
-_MOST, _FEWEST, _TRIED = 500, 4, 4e8
+#: Points tried for the signs of outputs, at most; products spent on that, and the least number that is worth it.
+_MOST, _TRIED, _FEWEST = 500, 4e8, 16
 _SLOPES = 20
 
 
@@ -88,7 +88,9 @@ def _backward(network: Network, target: str, region: Region, budget: Budget) -> 
 def _seen(network: Network, target: str, region: Region, seed: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Of which units of an affine node a point shows that they can be above zero, and below, beyond doubt."""
     way = upto(network, target)
-    count = int(np.clip(_TRIED // max(1, way.products), _FEWEST, _MOST))
+    count = int(min(_TRIED // max(1, way.products), _MOST))
+    if count < _FEWEST:
+        return np.zeros(network.size(target), dtype=bool), np.zeros(network.size(target), dtype=bool)
     points = scatter(Box(region.lower, region.upper), count, seed)[-count:]
     seen = []
     for sign in (1, -1):

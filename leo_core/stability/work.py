@@ -9,7 +9,7 @@ from typing import final
 from leo_core.domain import Box
 from leo_core.execution.budget import Budget, Patience
 from leo_core.execution.checkpoint import Checkpoint
-from leo_core.execution.pool import Pool
+from leo_core.execution.executor import Executor, Here
 from leo_core.milp.checked import CheckedSolver
 from leo_core.network import Network
 
@@ -33,5 +33,5 @@ class Work:
     patience: Patience = field(default_factory=Patience)
     every_unit: bool = False
     seed: int = 0
-    pool: Pool = field(default_factory=Pool)
+    pool: Executor = field(default_factory=Here)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)

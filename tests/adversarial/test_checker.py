@@ -131,6 +131,16 @@ def test_bounds_that_overflow_are_infinite_not_an_error():
     assert region_of(Network(1, nodes, "out"), Box.uniform(-1, 1, 1))["z2"][1] == np.inf
 
 
+@pytest.mark.parametrize("copies", [{}, {"h2": [(1, 0, 1.0)]}])
+def test_infinite_bounds_are_no_rationals_and_no_error(copies):
+    """Over the rationals they raised OverflowError."""
+    nodes = (dense("z1", INPUT, [[1e200]], [0]), relu("h1", "z1", 1), dense("z2", "h1", [[1e200], [1e200]], [0, 0]),
+             relu("h2", "z2", 2), dense("out", "h2", [[1, 1]], [0]))  # fmt: skip
+    first, second = (Network(1, (*nodes[:-1], dense("out", "h2", [[1, w]], [0])), "out") for w in (1, 2))
+    box, kept = Box.uniform(-1, 1, 1), {"h1": ("h1", np.arange(1)), "h2": ("h2", np.arange(2))}
+    assert deviation(first, second, box, Roles(kept, copies), exact=True) == np.inf
+
+
 def test_a_trusted_verdict_is_counted_for_each_unit(tmp_path):
     """A method of no dimension was one for all units, and counted once."""
     nodes = dense("z", INPUT, [[1], [2]], [0, 0]), relu("h", "z", 2), dense("out", "h", [[1, 1]], [0])

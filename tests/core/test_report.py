@@ -194,7 +194,7 @@ def test_report_and_notebooks(results, tmp_path):
 
 def test_without_jinja_it_is_said_before_any_work(results, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    with pytest.raises(MissingExtraError, match=r"leo-compress\[report\]"):
+    with pytest.raises(MissingExtraError, match=r"pip install .*\[report\]"):
         results["chain"].report(tmp_path / "r.html")
     assert results["chain"]._repr_html_() is None
     net = leo_core.convert(chain(3, 8, 2), tmp_path / "net.leo")

@@ -23,6 +23,7 @@ ENVIRONMENTS = {
     "": ([], "bare.py"),
     "highs": ([], "highs.py"),
     "scip": ([], "scip.py"),
+    "highs,dask": ([], "dask_cluster.py"),
     "highs,onnx": ([], "onnx_files.py"),
     "highs,torch": ([], "torch_models.py"),
     "highs,keras,torch": ([], "keras_models.py"),

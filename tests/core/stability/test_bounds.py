@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import zipfile
-from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import networks_and_boxes
-from truth import extremes, state_of
+from truth import contained
 
 import leo_core
 from leo_core import Bounds, State
@@ -20,25 +19,6 @@ from leo_core.cli import main
 from leo_core.errors import FormatError, OutputError, UsageError
 from leo_core.network import Relu
 from leo_core.testing.networks import chain, convolutional
-
-
-def contained(bounds, network, box):
-    """Every bound holds, and every state is the true one, or open."""
-    truth = extremes(network, box)
-    groups = [(bounds.layers[relu.name], truth[relu.source]) for relu in network.relus]
-    places = zip(network.signature.outputs, network.signature.slices, strict=True)
-    groups += [(bounds.outputs[output.name], truth[network.output][part]) for output, part in places]
-    for values, exact in groups:
-        flat = {name: array.ravel() for name, array in values.arrays().items()}
-        assert len(exact) == flat["lower"].size
-        for unit, (low, high) in enumerate(exact):
-            assert Fraction(flat["lower"][unit]) <= low
-            assert high <= Fraction(flat["upper"][unit])
-            assert flat["state"][unit] in (State.UNDECIDED, state_of(low, high))
-            assert (flat["state"][unit] == State.UNDECIDED) == (flat["method"][unit] == 0)
-            if "least" in flat:
-                assert low <= Fraction(flat["least"][unit])
-                assert Fraction(flat["most"][unit]) <= high
 
 
 @settings(max_examples=25)

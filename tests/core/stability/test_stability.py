@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from contextlib import closing
 from fractions import Fraction
 from types import SimpleNamespace
 
@@ -26,6 +27,7 @@ from leo_core.domain import Box
 from leo_core.errors import MissingExtraError
 from leo_core.execution.budget import LEAST, Budget, Patience
 from leo_core.execution.events import Note, Progress
+from leo_core.execution.pool import Pool
 from leo_core.linear import Dense
 from leo_core.milp.solver import Capability
 from leo_core.network import INPUT, Affine, Network, Relu
@@ -222,8 +224,10 @@ def test_no_limit_for_a_unit_is_zero_and_none_is_the_default():
 def test_a_solver_that_kills_or_hangs_its_worker_costs_the_units_it_was_asked_about(fault):
     network, box = chain(10, 20, 20, 1, seed=2), Box.uniform(-0.25, 0.25, 10)
     right, notes = cascade(network, box), []
-    found = cascade(network, box, WrongSolver(HighsSolver(), fault), jobs=2, budget=Budget.of(8),
-                    listener=lambda event: notes.append(event.text) if isinstance(event, Note) else None)  # fmt: skip
+    with closing(Pool(2)) as pool:
+        wrong = WrongSolver(HighsSolver(), fault)
+        listener = lambda event: notes.append(event.text) if isinstance(event, Note) else None  # noqa: E731
+        found = cascade(network, box, wrong, executor=pool, budget=Budget.of(8), listener=listener)
     assert 0 < found.count(State.UNDECIDED) < 10
     assert notes
     for name, layer in found.layers.items():

@@ -33,10 +33,12 @@ for kind, name, extra in (
     ("frontend", "onnx", "onnx"),
     ("frontend", "torch", "torch"),
     ("frontend", "keras", "keras"),
+    ("executor", "dask", "dask"),
 ):
     assert plugins[kind, name]["state"] == "missing"
     assert f'pip install "leo-compress[{extra}]"' in plugins[kind, name]["detail"]
 assert plugins["solver", "scipy"]["state"] == "available"
+assert plugins["executor", "processes"]["state"] == "available"
 
 for suffix, extra in ((".onnx", "onnx"), (".pt", "torch"), (".pt2", "torch"), (".keras", "keras")):
     done = leo("compress", f"net{suffix}", "out.leo", "--domain", "-1,1")
@@ -55,6 +57,7 @@ def said_by(work: Callable[[], object]) -> str:
 
 for name in ("highs", "scip"):
     assert f"leo-compress[{name}]" in said_by(partial(leo_core.compress, "net.leo", (-1, 1), solver=name))
+assert "leo-compress[dask]" in said_by(partial(leo_core.analyze, "net.leo", (-1, 1), cluster="tcp://127.0.0.1:9"))
 smaller = leo_core.compress("net.leo", (-1, 1))
 for suffix, extra in ((".onnx", "onnx"), (".pt2", "torch"), (".keras", "keras")):
     assert f"leo-compress[{extra}]" in said_by(partial(smaller.export, f"out{suffix}"))
