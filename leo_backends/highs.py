@@ -9,13 +9,14 @@ printed unless output is off before the first callback is enabled; ``run()`` fre
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.errors import MissingExtraError, SolverError
-from leo_core.milp.problem import MilpProblem
+from leo_core.errors import MissingExtraError, OutputError, SolverError
+from leo_core.milp.problem import MilpProblem, NamedProblem
 from leo_core.milp.question import Question
 from leo_core.milp.result import SolverResult, Stop
 from leo_core.milp.solver import Capability, SolverSession
@@ -33,7 +34,24 @@ def leo_solver() -> SolverSpec:
         create=HighsSolver,
         packages=("highspy",),
         extra="highs",
+        write_problem=write_problem,
     )
+
+
+def write_problem(named: NamedProblem, path: Path) -> None:
+    """Write a program to a ``.mps`` or ``.lp`` file; HiGHS writes floats with all their digits.
+
+    Raises :class:`OutputError` where it cannot.
+    """
+    highspy, highs, problem = _highspy(), _quiet_highs(), named.problem
+    highs.setOptionValue("small_matrix_value", 1e-12)  # it would drop what is smaller than 1e-9
+    model = _model(problem)
+    model.col_cost_, model.sense_ = named.objective, highspy.ObjSense.kMaximize
+    model.col_names_, model.row_names_ = list(named.columns), list(named.rows)
+    if highs.passModel(model) == highspy.HighsStatus.kError:
+        raise SolverError("highs: the model was refused; are its numbers too large?")
+    if highs.writeModel(str(path)) == highspy.HighsStatus.kError:
+        raise OutputError(f"{path}: cannot be written by HiGHS")
 
 
 class HighsSolver:
@@ -209,21 +227,7 @@ class HighsSession:
             raise SolverError(f"highs: the option {name} = {value!r} was refused")
 
     def _pass_model(self) -> None:
-        highspy = _highspy()
-        problem = self._problem
-        model = highspy.HighsLp()
-        model.num_col_, model.num_row_ = problem.columns, problem.rows
-        model.col_cost_ = np.zeros(problem.columns)
-        model.col_lower_, model.col_upper_ = problem.lower, problem.upper
-        model.row_lower_, model.row_upper_ = problem.row_lower, problem.row_upper
-        model.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
-        model.a_matrix_.start_ = problem.matrix.indptr
-        model.a_matrix_.index_ = problem.matrix.indices
-        model.a_matrix_.value_ = problem.matrix.data
-        if self._is_mip:
-            kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
-            model.integrality_ = [kinds[int(whole)] for whole in problem.integer]
-        if self._highs.passModel(model) == highspy.HighsStatus.kError:
+        if self._highs.passModel(_model(self._problem)) == _highspy().HighsStatus.kError:
             raise SolverError("highs: the model was refused")
 
 
@@ -245,6 +249,24 @@ class _Watch:
         below = stop_below is not None and self.bound <= stop_below
         late = time.monotonic() > self.deadline  # HiGHS overruns its own limit by seconds
         return above or below or late or self.interrupted or self.raised is not None
+
+
+def _model(problem: MilpProblem) -> Any:
+    """A problem as HiGHS takes it, without an objective."""
+    highspy = _highspy()
+    model = highspy.HighsLp()
+    model.num_col_, model.num_row_ = problem.columns, problem.rows
+    model.col_cost_ = np.zeros(problem.columns)
+    model.col_lower_, model.col_upper_ = problem.lower, problem.upper
+    model.row_lower_, model.row_upper_ = problem.row_lower, problem.row_upper
+    model.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
+    model.a_matrix_.start_ = problem.matrix.indptr
+    model.a_matrix_.index_ = problem.matrix.indices
+    model.a_matrix_.value_ = problem.matrix.data
+    if problem.integer.any():
+        kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
+        model.integrality_ = [kinds[int(whole)] for whole in problem.integer]
+    return model
 
 
 def _finite(values: Array) -> Array | None:

@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from leo_core.api import analyze, check, compress, convert, cross_check, verify
+    from leo_core.api import analyze, check, compress, convert, cross_check, formulate, verify
     from leo_core.compare import Comparison
     from leo_core.domain import Box
     from leo_core.errors import LeoError
@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from leo_core.plugins.registry import register_executor, register_frontend, register_solver
     from leo_core.result import CompressionResult
     from leo_core.stability import StabilityMap, State
+    from leo_core.stability.bounds import Bounds
 
 _HOMES = {
     "Affine": "leo_core.network",
+    "Bounds": "leo_core.stability.bounds",
     "Box": "leo_core.domain",
     "Comparison": "leo_core.compare",
     "CompressionResult": "leo_core.result",
@@ -44,6 +46,7 @@ _HOMES = {
     "compress": "leo_core.api",
     "convert": "leo_core.api",
     "cross_check": "leo_core.api",
+    "formulate": "leo_core.api",
     "register_executor": "leo_core.plugins.registry",
     "register_frontend": "leo_core.plugins.registry",
     "register_solver": "leo_core.plugins.registry",
@@ -52,6 +55,7 @@ _HOMES = {
 
 __all__ = [
     "Affine",
+    "Bounds",
     "Box",
     "Comparison",
     "CompressionResult",
@@ -70,6 +74,7 @@ __all__ = [
     "compress",
     "convert",
     "cross_check",
+    "formulate",
     "register_executor",
     "register_frontend",
     "register_solver",

@@ -16,31 +16,36 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 import leo_core
-from leo_core import checker, storage
+from leo_core import checker, storage, vnnlib2
 from leo_core.arithmetic import round_down, round_up
 from leo_core.bounds.imported import import_deviation
 from leo_core.bounds.interval import bound_network
 from leo_core.bounds.noise import float_noise
 from leo_core.bounds.running import running_error
+from leo_core.certificate import equivalence
 from leo_core.certificate.evidence import gather
 from leo_core.certificate.write import Account
 from leo_core.checker import Report
-from leo_core.checker.environment import ieee, settle
+from leo_core.checker.environment import ieee, settle, undisturbed
 from leo_core.compare import Comparison, compare
-from leo_core.domain import Box
-from leo_core.errors import CertificateError, UsageError
+from leo_core.domain import Box, is_vnnlib, read_vnnlib
+from leo_core.errors import CertificateError, EncodingError, OutputError, UsageError
 from leo_core.execution.budget import Budget
 from leo_core.execution.checkpoint import Checkpoint
 from leo_core.execution.events import Listener, Note, silent
 from leo_core.execution.executor import Executor, Here
-from leo_core.files import Source, as_read, output_frontend, read, write
+from leo_core.files import Source, as_read, output_frontend, read, require_writable, write
 from leo_core.milp.checked import CheckedSolver
+from leo_core.milp.formulate import formulate as written_out
 from leo_core.milp.panel import Ledger, Panel
+from leo_core.milp.problem import NamedProblem
 from leo_core.milp.solver import Solver
 from leo_core.network import Network, Rounding
 from leo_core.options import VERIFY_SECONDS, Options
-from leo_core.paths import require_apart
+from leo_core.paths import replacing, require_apart
 from leo_core.plugins import Imported, Needs, registry
 from leo_core.result import CompressionResult
 from leo_core.rewrite import rewrite
@@ -48,11 +53,16 @@ from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.view import View
 from leo_core.stability import StabilityMap, decide
 from leo_core.stability.cross_check import CrossCheck, cross_checked
+from leo_core.stability.narrow import narrow
+from leo_core.stability.outputs import known_region
+from leo_core.within import Within
 
 Made = TypeVar("Made")
 
 #: The share of a time limit that deciding may take; rewriting gets the rest.
 _DECIDING = 0.85
+#: The same where bounds are narrowed afterwards.
+_DECIDING_FIRST = 0.3
 
 
 @ieee()
@@ -75,7 +85,23 @@ def analyze(model: Any, domain: Any, *, listener: Listener = silent, **options: 
     heard = _Heard(listener)
     imported, _ = read(model, heard, domain)
     box = _box(domain, imported.network, heard)
-    return _decide(imported.network, box, settings, Budget.of(settings.time_limit), heard)
+    budget, limit = Budget.of(settings.time_limit), settings.time_limit
+    deciding = budget if limit is None or settings.tight is None else budget.at_most(_DECIDING_FIRST * limit)
+    stability = _decide(imported.network, box, settings, deciding, heard)
+    if settings.tight is None or stability.interrupted:
+        return stability
+    solver = registry.solver(settings.solver)
+    with closing(_executor(settings, solver, heard)) as executor:
+        return narrow(
+            stability,
+            settings.tight,
+            solver,
+            budget,
+            heard,
+            unit_seconds=math.inf if settings.unit_time_limit is None else settings.unit_time_limit,
+            executor=executor,
+            seed=settings.seed,
+        )
 
 
 @ieee()
@@ -93,6 +119,8 @@ def cross_check(
         raise UsageError(f"a cross-check takes two different solvers, not {', '.join(solvers) or 'none'}")
     if "solver" in options:
         raise UsageError("a cross-check names its solvers itself; leave out the option solver")
+    if options.get("tight") is not None:
+        raise UsageError("a cross-check narrows no bounds; leave out tight")
     if options.get("checkpoint") is not None:
         raise UsageError("a cross-check decides twice, and a checkpoint is of one decision; leave out the checkpoint")
     settings = _options({**options, "solver": solvers[0]})
@@ -130,6 +158,8 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
     """
     begun = time.monotonic()
     settings = _options(options)
+    if settings.tight is not None:
+        raise UsageError("compress narrows no bounds; call analyze(result.network, domain, tight=…) for those")
     budget = Budget.of(settings.time_limit)
     heard = _Heard(listener)
     imported, frontend = read(model, heard, domain)
@@ -214,6 +244,10 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
         account=None if evidence is None else Account(original, evidence, rewritten),
         door=imported.door,
         source=_source(imported, deviation),
+        facts=rewritten.facts,
+        options=settings,
+        model_name=str(model) if isinstance(model, str | Path) else type(model).__name__,
+        domain=str(domain) if isinstance(domain, str | Path) else "",
     )
 
 
@@ -223,32 +257,65 @@ def verify(
     second: Any,
     domain: Any,
     *,
+    within: Any = None,
+    certificate: str | Path | None = None,
     time_limit: float | None = VERIFY_SECONDS,
     solver: str = "auto",
     seed: int = 0,
+    jobs: int = 1,
+    cluster: Any = None,
     listener: Listener = silent,
 ) -> Comparison:
     """A proved bound on max |first − second| over a domain, for any two networks with the same inputs and outputs.
 
-    More time narrows what is between the largest difference seen and the bound; None: until both meet or nothing helps.
+    Parameters
+    ----------
+    domain:
+        As in :func:`analyze`, or a VNN-LIB 2.0 file about two networks, which also says what they are to be within.
+    within:
+        The question 'is |first − second| ≤ within?', a number for all outputs or one for each: the work stops once it
+        is decided, and :attr:`Comparison.within` is the answer.
+    certificate:
+        Where to write what :func:`check` needs to re-check the answer, if it is that they are within that.
+    time_limit:
+        More time narrows what is between the largest difference seen and the bound; None: until both meet, the
+        question is decided, or nothing helps.
+    jobs, cluster: as in :class:`Options`.
     """
-    settings = _options({"time_limit": time_limit, "solver": solver, "seed": seed})
+    settings = _options({"time_limit": time_limit, "solver": solver, "seed": seed, "jobs": jobs, "cluster": cluster})
     heard = _Heard(listener)
+    budget = Budget.of(settings.time_limit)
     (left, _), (right, _) = read(first, heard, domain), read(second, heard, domain)
-    box = _box(domain, left.network, heard)
+    box, within = _asked(domain, left.network, right.network, within, heard)
+    if certificate is not None and within is None:
+        raise UsageError("a certificate is of an answer; ask whether the networks are within some limit")
     for note in _shapes_apart(left.network, right.network):
         heard(Note(note))
-    checked = _solver(settings, heard)
-    budget = Budget.of(settings.time_limit)
-    found = compare(left.network, right.network, box, checked, budget=budget, seed=settings.seed, listener=heard)
-    apart, interrupted = 0.0, found.interrupted
+    apart, interrupted = 0.0, False
     for imported in (left, right):
         off, again = _kept_on(partial(_misread, imported, box), budget)
         apart, interrupted = _sum_up(apart, off), interrupted or again
+    checked = _solver(settings, heard)
+    with closing(_executor(settings, checked.solver, heard)) as executor:
+        found = compare(
+            left.network,
+            right.network,
+            box,
+            checked,
+            within=None if within is None else replace(within, slack=apart),
+            budget=Budget.of(0.0) if interrupted else budget,
+            seed=settings.seed,
+            listener=heard,
+            executor=executor,
+        )
+    found = replace(found, interrupted=found.interrupted or interrupted)
+    if certificate is not None and found.within:
+        pair = left.network, right.network
+        found = replace(found, certified=_certify(pair, box, found, certificate, heard))
     if apart == 0.0:
         return found
     lower = max(0.0, float(round_down(found.lower - apart)))
-    return replace(found, lower=lower, upper=_sum_up(found.upper, apart), interrupted=interrupted)
+    return replace(found, lower=lower, upper=_sum_up(found.upper, apart))
 
 
 @ieee()
@@ -292,6 +359,52 @@ def check(
 
 
 @ieee()
+def formulate(
+    model: Any,
+    path: str | Path,
+    domain: Any,
+    *,
+    maximize: str | None = None,
+    listener: Listener = silent,
+    **options: Any,
+) -> NamedProblem:
+    """Write a network over a domain as a mixed-integer program, for other tools: a ``.mps`` or ``.lp`` file.
+
+    Parameters
+    ----------
+    maximize:
+        The output that is the program's objective: its column, such as ``"output_0"``; None for no objective.
+    options:
+        As of :func:`analyze`: the big-M are its bounds, and ``tight`` makes them tighter.
+
+    Raises :class:`UsageError` for another suffix or an unknown output, :class:`OutputError` where it cannot be written,
+    :class:`EncodingError` where the program would be too large.
+    """
+    if Path(path).suffix.lower() not in (".mps", ".lp"):
+        raise UsageError(f"{path}: programs are written to files that end in .mps or .lp")
+    require_writable(path)
+    require_apart({"the network": model, "the domain": domain}, {"the program": path})
+    write_problem = registry.problem_writer()
+    stability = analyze(model, domain, listener=listener, **options)
+    network = stability.network
+    layers = {relu.source: stability.layers[relu.name] for relu in network.relus}
+    known = {name: (layer.lower, layer.upper) for name, layer in layers.items()}
+    with np.errstate(all="ignore"):
+        region = known_region(network, stability.box, known)
+        outputs = stability.outputs.lower, stability.outputs.upper
+        try:
+            named = written_out(network, region, outputs, maximize)
+        except EncodingError:
+            raise EncodingError(
+                "the network's program would be too large, or its numbers overflow; compress the network first, or "
+                "give a smaller domain"
+            ) from None
+    with replacing(path) as temporary:
+        undisturbed(lambda: write_problem(named, temporary))
+    return named
+
+
+@ieee()
 def convert(source: Any, target: str | Path, *, listener: Listener = silent) -> Path:
     """Write a model in another format, by the target's suffix; the function stays the same."""
     require_apart({"IN": source}, {"OUT": target})
@@ -305,6 +418,40 @@ def _misread(imported: Imported, box: Box, _budget: Budget) -> float:
     if not imported.rounding:
         return 0.0
     return import_deviation(imported.network, bound_network(imported.network, box), imported.rounding)
+
+
+def _asked(domain: Any, first: Network, second: Network, within: Any, listener: Listener) -> tuple[Box, Within | None]:
+    """Where two networks are compared, and what is asked of them; either may stand in a file about both."""
+    text = read_vnnlib(domain) if is_vnnlib(domain) else ""
+    if not vnnlib2.names_two(text, str(domain)):
+        box = _box(domain, first, listener)
+        return box, None if within is None else Within.of(within, first.output_size)
+    if within is not None:
+        raise UsageError(f"{domain} says itself what the networks are to be within; leave out within")
+    if first.signature.ending or second.signature.ending:
+        raise UsageError(
+            f"{domain} is about the models' outputs, behind the {first.signature.ending or second.signature.ending} "
+            "that one ends in; LEO compares what enters it: give a domain about one network, and within"
+        )
+    found = vnnlib2.read_pair(text, str(domain), first.input_size, [out.size for out in first.signature.outputs])
+    if found.same and first != second:
+        raise UsageError(f"{domain} declares both networks equal, but the two given differ")
+    return Box(found.lower, found.upper), found.within
+
+
+def _certify(pair: tuple[Network, Network], box: Box, found: Comparison, path: str | Path, listener: Listener) -> bool:
+    """Write a certificate of the answer; whether there is one."""
+    assert found.asked is not None
+    assert found.evidence is not None
+    try:
+        content, arrays = equivalence.content_of(*pair, box, found.asked, found.evidence, listener)
+    except OutputError as error:  # the answer stands all the same
+        listener(Note(str(error)))
+        return False
+    told = {"made_by": f"leo-compress {leo_core.__version__}", "import_deviation": found.asked.slack}
+    with replacing(path) as temporary:
+        equivalence.write(temporary, content, arrays, told)
+    return True
 
 
 def _shapes_apart(first: Network, second: Network) -> list[str]:
@@ -364,7 +511,7 @@ def _decide(
         listener(Note("stable verdicts rest on the solver's word (--trust solver); the deviation is not proved"))
     solver = given or registry.solver(settings.solver, lambda text: listener(Note(text)))
     with (
-        closing(_executor(settings, solver.name, type(solver).__module__, listener)) as executor,
+        closing(_executor(settings, solver, listener)) as executor,
         _checkpoint(network, box, settings, solver.name, listener) as checkpoint,
     ):
         return decide(
@@ -374,7 +521,8 @@ def _decide(
             solver=solver,
             trust=settings.trust,
             budget=budget,
-            unit_seconds=math.inf if settings.unit_time_limit is None else settings.unit_time_limit,
+            unit_seconds=settings.unit_limits[0],
+            open_seconds=settings.unit_limits[1],
             every_unit=settings.every_unit,
             executor=executor,
             listener=listener,
@@ -383,7 +531,7 @@ def _decide(
         )
 
 
-def _executor(settings: Options, solver: str, module: str, listener: Listener) -> Executor:
+def _executor(settings: Options, solver: Solver, listener: Listener) -> Executor:
     """Who shares the work: this process alone, others beside it, or a cluster."""
     flag = "--jobs" if settings.cluster is None else "--cluster"
     if settings.cluster is None and settings.jobs == 1:
@@ -391,11 +539,11 @@ def _executor(settings: Options, solver: str, module: str, listener: Listener) -
     if settings.strategy != "cascade":
         listener(Note(f"the {settings.strategy} strategy asks one MILP after the other; {flag} has no effect on it"))
         return Here()
-    if module == "__main__":
-        listener(Note(f"the solver '{solver}' lives in the running script, where workers cannot see it: one job"))
+    if type(solver).__module__ == "__main__":
+        listener(Note(f"the solver '{solver.name}' lives in the running script, where workers cannot see it: one job"))
         return Here()
     where = settings.jobs if settings.cluster is None else settings.cluster
-    return registry.executor_for(where).start(where, Needs.here(solver), lambda text: listener(Note(text)))
+    return registry.executor_for(where).start(where, Needs.here(solver.name), lambda text: listener(Note(text)))
 
 
 def _checkpoint(network: Network, box: Box, settings: Options, solver: str, listener: Listener) -> Checkpoint:
@@ -449,4 +597,4 @@ def _sum_up(*values: float) -> float:
     return total
 
 
-__all__ = ["CompressionResult", "analyze", "check", "compress", "convert", "cross_check", "verify"]
+__all__ = ["CompressionResult", "analyze", "check", "compress", "convert", "cross_check", "formulate", "verify"]

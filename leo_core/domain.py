@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -19,7 +21,9 @@ from leo_core.vnnlib import read_input_boxes
 Array = NDArray[np.float64]
 
 #: The suffixes of files that hold a domain.
-FILES = (".json", ".vnnlib")
+FILES = (".json", ".vnnlib", ".vnnlib.gz")
+#: Bytes that a packed file may unpack to.
+_MOST = 1 << 28
 
 
 @final
@@ -140,8 +144,8 @@ class Box:
 
     @staticmethod
     def from_vnnlib(path: str | Path, size: int) -> Box:
-        """From the input constraints of a VNN-LIB 1.0 property; several disjuncts give their hull."""
-        boxes, notes = read_input_boxes(_read_text(path), str(path), size)
+        """From the input constraints of a VNN-LIB property, 1.0 or 2.0; several disjuncts give their hull."""
+        boxes, notes = read_input_boxes(read_vnnlib(path), str(path), size)
         lower = np.min([box[0] for box in boxes], axis=0)
         upper = np.max([box[1] for box in boxes], axis=0)
         if len(boxes) > 1:
@@ -207,10 +211,9 @@ def _sides(count: int) -> Iterator[tuple[bool, ...]]:
 
 
 def _from_text(text: str, size: int) -> Box:
-    suffix = Path(text).suffix.lower()
-    if suffix == ".json":
+    if text.lower().endswith(".json"):
         return Box.from_json(text, size)
-    if suffix == ".vnnlib":
+    if is_vnnlib(text):
         return Box.from_vnnlib(text, size)
     parts = text.split(",")
     try:
@@ -265,6 +268,27 @@ def _read_text(path: str | Path) -> str:
         raise DomainError(f"{path}: there is no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DomainError(f"{path}: cannot be read as text ({error})") from None
+
+
+def is_vnnlib(spec: Any) -> bool:
+    """Whether a domain is named by the path of a VNN-LIB file."""
+    return isinstance(spec, str | Path) and str(spec).lower().endswith((".vnnlib", ".vnnlib.gz"))
+
+
+def read_vnnlib(path: str | Path) -> str:
+    """The text of a ``.vnnlib`` file, which may be packed (``.vnnlib.gz``)."""
+    if not str(path).lower().endswith(".gz"):
+        return _read_text(path)
+    try:
+        with gzip.open(path) as file:
+            data = file.read(_MOST + 1)
+        if len(data) > _MOST:
+            raise DomainError(f"{path}: it unpacks to more than {_MOST >> 20} MiB; is it a property?")
+        return data.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise DomainError(f"{path}: there is no such file") from None
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise DomainError(f"{path}: cannot be unpacked as text ({error})") from None
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
@@ -21,6 +19,7 @@ from leo_core.door import Array, Reading
 from leo_core.errors import DomainError, DoorError, FormatError, LeoError, OutputError, PluginError
 from leo_core.execution.events import Listener, Note, silent
 from leo_core.network import Network
+from leo_core.paths import replacing
 from leo_core.plugins import FrontendSpec, Imported, registry
 
 
@@ -211,22 +210,7 @@ def sizes_written(original: Network, path: str | Path) -> tuple[int, int] | None
     return None
 
 
-@contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside ``path``; what is written there takes its place in the end.
-
-    Raises :class:`OutputError` when that fails.
-    """
-    target = Path(path)
-    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}{target.suffix}")
-    try:
-        yield temporary
-        temporary.replace(target)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
-    except LeoError as error:  # a frontend's own; it names the file it was given
-        error.args = (str(error).replace(str(temporary), str(path)),)
-        raise
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+def write_text(text: str, path: str | Path) -> None:
+    """Write a text under a temporary name, then rename it into place. Raises :class:`OutputError`."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -16,6 +16,8 @@ PASSES = ("all", "leo", "min-width")
 OBJECTIVES = ("connections", "units", "parameters")
 #: How long 'verify' works unless told otherwise.
 VERIFY_SECONDS = 30.0
+#: How long one unit may take, and all that stay undecided together, unless told otherwise.
+UNIT_SECONDS, OPEN_SECONDS = 20.0, 300.0
 
 
 @final
@@ -39,7 +41,8 @@ class Options:
     time_limit:
         Seconds for everything, or None. Units not decided by then are kept.
     unit_time_limit:
-        Seconds that any one unit may take by itself, or None.
+        Seconds that any one unit may take by itself, 0 for no limit; None for :data:`UNIT_SECONDS` and, in the cascade,
+        about :data:`OPEN_SECONDS` for all that stay open.
     every_unit:
         Of networks on images, decide each unit and not the channels only, which can take very long.
     jobs:
@@ -55,6 +58,8 @@ class Options:
         Whether to keep what a certificate holds, and no verdict without it.
     checkpoint:
         A file that keeps what was found, to go on from should the run be cut off; or None.
+    tight:
+        Of :func:`leo_core.analyze`: how far bounds may be from the true extremes, to be narrowed further; or None.
     """
 
     tolerance: str | float = "float"
@@ -71,6 +76,14 @@ class Options:
     seed: int = 0
     evidence: bool = False
     checkpoint: str | Path | None = None
+    tight: float | None = None
+
+    @property
+    def unit_limits(self) -> tuple[float, float]:
+        """(seconds for one unit, seconds for all that stay open)."""
+        if self.unit_time_limit is None:
+            return UNIT_SECONDS, OPEN_SECONDS
+        return self.unit_time_limit or math.inf, math.inf
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tolerance", _tolerance(self.tolerance))
@@ -85,6 +98,8 @@ class Options:
         for what, limit in (("time limit", self.time_limit), ("time limit per unit", self.unit_time_limit)):
             if limit is not None and not (isinstance(limit, int | float) and limit >= 0):
                 raise UsageError(f"the {what} must be a number of seconds, 0 or more, not {limit!r}")
+        if self.tight is not None and not (isinstance(self.tight, int | float) and 0 < self.tight < math.inf):
+            raise UsageError(f"bounds can be narrowed to within a finite number above 0, not {self.tight!r}")
         if not isinstance(self.jobs, int) or self.jobs < 1:
             raise UsageError(f"jobs must be a whole number from 1, not {self.jobs!r}")
         if self.cluster is not None and self.jobs > 1:

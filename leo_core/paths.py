@@ -1,13 +1,15 @@
-"""Which paths that a command is given are one file, however they are spelled."""
+"""Which paths that a command is given are one file, however they are spelled; and how one is written, whole or not."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import secrets
+from collections.abc import Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from leo_core.errors import UsageError
+from leo_core.errors import LeoError, OutputError, UsageError
 
 
 def require_apart(read: Mapping[str, Any], written: Mapping[str, Any]) -> None:
@@ -35,3 +37,24 @@ def _is_one_file(first: Path, second: Path) -> bool:
         return first == second or (first.name == second.name and first.parent.samefile(second.parent))
     except (OSError, RuntimeError, ValueError):  # no such folder, a loop of links, a name that no system takes
         return first == second
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside ``path``; what is written there takes its place in the end.
+
+    Raises :class:`OutputError` when that fails.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}{target.suffix}")
+    try:
+        yield temporary
+        temporary.replace(target)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
+    except LeoError as error:  # a frontend's own; it names the file it was given
+        error.args = (str(error).replace(str(temporary), str(path)),)
+        raise
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, final
@@ -15,13 +16,22 @@ from leo_core.certificate.write import Account
 from leo_core.certificate.write import write as write_certificate
 from leo_core.checker.environment import ieee, undisturbed
 from leo_core.door import Array, inputs_at
-from leo_core.errors import OutputError, PluginError, UsageError
-from leo_core.files import Source, Written, live, read, replacing, write
+from leo_core.errors import MissingExtraError, OutputError, PluginError, UsageError
+from leo_core.files import Source, Written, live, read, write
 from leo_core.inputs import inputs_of
 from leo_core.network import Network
-from leo_core.paths import require_apart
+from leo_core.options import Options
+from leo_core.paths import replacing, require_apart
 from leo_core.plugins import registry
-from leo_core.report.json import details_json, network_json, number_json, stability_json
+from leo_core.properties import Property, apart_at
+from leo_core.report.html import framed, page
+from leo_core.report.json import (
+    details_json,
+    network_json,
+    number_json,
+    stability_json,
+    verdicts_json,
+)
 from leo_core.report.table import (
     as_text,
     before_after_table,
@@ -33,7 +43,11 @@ from leo_core.report.table import (
     steps_table,
 )
 from leo_core.rewrite import Refusal, Step
+from leo_core.rewrite.after import stability_after
+from leo_core.rewrite.facts import Facts
+from leo_core.rewrite.footprint import Footprint, footprint
 from leo_core.stability import StabilityMap
+from leo_core.stability.bounds import Bounds
 
 
 @final
@@ -59,12 +73,16 @@ class CompressionResult:
         The deviation that was allowed, as a number.
     steps, refusals:
         What was rewritten, in order; what was left as it was, and why.
+    facts:
+        What rewriting knows of the result's units.
     account:
         What :meth:`certify` writes down; there with the option ``evidence`` only.
     door:
         Whether the original's framework computes what LEO read: "agrees", or "not run: why".
     source:
         The original as its framework runs it, where it does.
+    options, model_name, domain:
+        What was asked; the model and the domain by their paths, or as text, where they were given so.
     """
 
     original: Network
@@ -79,6 +97,7 @@ class CompressionResult:
     tolerance: float
     steps: tuple[Step, ...]
     refusals: tuple[Refusal, ...]
+    facts: Facts
     notes: tuple[str, ...]
     seconds: float
     interrupted: bool
@@ -86,6 +105,9 @@ class CompressionResult:
     account: Account | None = None
     door: str = ""
     source: Source | None = None
+    options: Options = field(default_factory=Options)
+    model_name: str = ""
+    domain: str = ""
 
     def __repr__(self) -> str:
         (units, connections), (left, kept) = ((net.units, net.connections) for net in (self.original, self.network))
@@ -96,6 +118,17 @@ class CompressionResult:
     def model(self) -> Any:
         """The smaller network as a live model of the framework the original came from."""
         return self.to(self.frontend)
+
+    @property
+    def bounds(self) -> Bounds:
+        """What is proved of every unit and every output of the original."""
+        return self.stability.bounds
+
+    @cached_property
+    def bounds_after(self) -> Bounds:
+        """The same of the result; worked out when first asked for."""
+        with ieee(), np.errstate(all="ignore"):
+            return stability_after(self.network, self.facts, self.stability).bounds
 
     @ieee()
     def to(self, framework: str) -> Any:
@@ -167,6 +200,20 @@ class CompressionResult:
             write_certificate(temporary, certificate, told)
         return certificate.deviation
 
+    def moved(self, prop: Property) -> str:
+        """A property of the original as one of the result, as text: a proof of it is a proof of the original's.
+
+        Every constraint on outputs is moved by what δ can change of it; a counterexample need not be one of the
+        original. Raises :class:`UsageError` where the property is of another box, or δ is not proved.
+        """
+        box = self.stability.box
+        if self.stability.trusted:
+            raise UsageError("the deviation rests on a solver's word, so nothing about the original would be proved")
+        if prop.box.size != box.size or not (box.contains(prop.box.lower) and box.contains(prop.box.upper)):
+            raise UsageError(f"{prop.name}: its inputs are not within the domain that the network was reduced on")
+        prop.require_outputs(self.original.output_size)
+        return prop.moved(apart_at(self.original.signature, self.deviation))
+
     @ieee()
     def certain(self, inputs: Any) -> float | None:
         """The share of given inputs whose class is certain to stay when both networks are run in their own dtype.
@@ -183,6 +230,11 @@ class CompressionResult:
             return None
         was, now = (certain_class(net, points, net.dtype) for net in (self.original, self.network))
         return float(np.mean((was == now) & (was >= 0)))
+
+    @property
+    def footprints(self) -> tuple[Footprint, Footprint]:
+        """What original and result take where they run: operators, multiplications, memory for activations."""
+        return footprint(self.original), footprint(self.network)
 
     def summary(self, bytes_: tuple[int, int] | None = None) -> str:
         """Stability, what was rewritten, a before/after table and the guarantee, as text.
@@ -233,4 +285,23 @@ class CompressionResult:
             "steps": [vars(step) for step in self.steps],
             "left": [vars(refusal) for refusal in self.refusals],
             "notes": list(self.notes),
+            "frontend": self.frontend,
+            "digests": {"before": self.original.digest, "after": self.network.digest},
+            **verdicts_json(self.stability, self.model_name, self.domain, vars(self.options)),
         }
+
+    def report(self, path: str | Path) -> Path:
+        """Write a page that shows this result, for a browser or paper; a crash leaves no half file.
+
+        Raises :class:`MissingExtraError` without the extra ``report``, :class:`OutputError` when it cannot be written.
+        """
+        with replacing(path) as temporary:
+            temporary.write_text(page(self.as_json()), encoding="utf-8")
+        return Path(path)
+
+    def _repr_html_(self) -> str | None:
+        """The report in a frame of its own, for notebooks; None without the extra ``report``."""
+        try:
+            return framed(page(self.as_json()))
+        except MissingExtraError:
+            return None

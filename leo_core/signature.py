@@ -6,7 +6,7 @@ A network has one value, a flat vector: its outputs one after the other, each be
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeAlias, final
 
@@ -81,13 +81,15 @@ class Output:
 class Signature:
     """Names and per-example shapes of a model's input and outputs, and what it runs in.
 
-    ``dtype`` ('float32', 'float64') is empty where the widest stored dtype says it all.
+    ``dtype`` ('float32', 'float64') is empty where the widest stored dtype says it all. ``told`` are pairs (format,
+    text): what a file of a format says that no network needs, for whoever writes one of that format again.
     """
 
     input_name: str = "input"
     input_shape: tuple[int, ...] = ()
     outputs: tuple[Output, ...] = (Output(),)
     dtype: str = ""
+    told: tuple[tuple[str, str], ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "outputs", tuple(self.outputs))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,8 +18,11 @@ from leo_core.signals import Stop, stopping
 if TYPE_CHECKING:
     from leo_core.execution.events import Listener
 
-#: Exit codes: done; the work cannot be done; the command was used wrongly. A signal has its own (:mod:`.signals`).
-DONE, CANNOT, WRONG_USAGE = 0, 1, 2
+#: Exit codes: done; the work cannot be done, or what was asked is refuted; the command was used wrongly; what was asked
+#: is open. A signal has its own (:mod:`.signals`).
+DONE, CANNOT, WRONG_USAGE, OPEN = 0, 1, 2, 3
+#: Options that change nothing but how the command talks.
+_TALK = ("as_json", "quiet", "verbose")
 
 
 class Group(click.Group):
@@ -91,6 +95,19 @@ def stdout_kept(kept: bool) -> Iterator[None]:
         sys.stdout.flush()
         os.dup2(own, 1)
         os.close(own)
+
+
+def command_line() -> str:
+    """The running command as it can be given again: what was chosen, without what only says how to talk."""
+    context = click.get_current_context()
+    words = ["leo", str(context.info_name)]
+    for parameter in context.command.params:
+        value = context.params.get(str(parameter.name))
+        if isinstance(parameter, click.Argument):
+            words.append(str(value))
+        elif parameter.name not in _TALK and value not in (None, False, parameter.default):
+            words += [parameter.opts[0]] if value is True else [parameter.opts[0], str(value)]
+    return shlex.join(words)
 
 
 def print_json(content: dict[str, Any]) -> None:

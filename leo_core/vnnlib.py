@@ -12,6 +12,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from leo_core import vnnlib2
 from leo_core.errors import DomainError
 
 Array = NDArray[np.float64]
@@ -27,10 +28,12 @@ def read_input_boxes(text: str, where: str, size: int) -> tuple[list[tuple[Array
 
     Raises :class:`DomainError` for damaged text and for anything over the inputs that is no box.
     """
+    if vnnlib2.is_version_2(text):
+        return vnnlib2.read_input_boxes(text, where, size)
     common: list[tuple[int, str, float]] = []
     choices: list[list[list[tuple[int, str, float]]]] = []
     notes: tuple[str, ...] = ()
-    for expression, line in _parse(text, where):
+    for expression, line in parse(text, where):
         place = f"{where}, line {line}"
         if not isinstance(expression, list) or not expression:
             raise DomainError(f"{place}: expected (declare-const …) or (assert …)")
@@ -48,14 +51,15 @@ def read_input_boxes(text: str, where: str, size: int) -> tuple[list[tuple[Array
             else:
                 choices.append(cases)
         else:
-            raise DomainError(f"{place}: expected (declare-const …) or (assert …), found ({_show(expression[0])} …)")
+            raise DomainError(f"{place}: expected (declare-const …) or (assert …), found ({show(expression[0])} …)")
     if len(choices) > 1:
         raise DomainError(f"{where}: several disjunctions over the inputs; LEO reads one")
     boxes = [_box([*common, *case], where, size) for case in (choices[0] if choices else [[]])]
     return boxes, notes
 
 
-def _parse(text: str, where: str) -> list[tuple[Expression, int]]:
+def parse(text: str, where: str) -> list[tuple[Expression, int]]:
+    """The expressions of a file, each with its line."""
     finished: list[tuple[Expression, int]] = []
     stack: list[tuple[list[Expression], int]] = []
     line = 1
@@ -123,7 +127,7 @@ def _conjunction(expression: Expression, place: str) -> list[tuple[int, str, flo
             if bound is not None:
                 found.append(bound)
         else:
-            raise DomainError(f"{place}: {_show(item)} is not a box constraint; LEO reads (<= X_i c) and (>= X_i c)")
+            raise DomainError(f"{place}: {show(item)} is not a box constraint; LEO reads (<= X_i c) and (>= X_i c)")
     return found
 
 
@@ -137,7 +141,7 @@ def _comparison(item: list[Expression], place: str) -> tuple[int, str, float] | 
             value = _number(other)
             if match and value is not None:
                 return int(match[1]), "upper" if is_upper else "lower", value
-    raise DomainError(f"{place}: {_show(item)} is not a box constraint; LEO reads (<= X_i c) and (>= X_i c)")
+    raise DomainError(f"{place}: {show(item)} is not a box constraint; LEO reads (<= X_i c) and (>= X_i c)")
 
 
 def _atom(side: Expression) -> Expression:
@@ -172,6 +176,7 @@ def _box(bounds: list[tuple[int, str, float]], where: str, size: int) -> tuple[A
     return lower, upper
 
 
-def _show(item: Expression) -> str:
+def show(item: Expression) -> str:
+    """An expression for a message, shortened."""
     text = item if isinstance(item, str) else "(" + " ".join(i if isinstance(i, str) else "(…)" for i in item) + ")"
     return text if len(text) <= 80 else text[:77] + "…"

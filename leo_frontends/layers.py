@@ -52,6 +52,15 @@ class Pool:
 
 @final
 @dataclass(frozen=True, eq=False)
+class Clip:
+    """A node that is what the node ``source`` is, cut off below zero and above a number; lowered to ``inside``, too."""
+
+    source: str
+    inside: frozenset[str]
+
+
+@final
+@dataclass(frozen=True, eq=False)
 class Term:
     """What a linear map does to a tensor, in the words of frameworks.
 
@@ -120,6 +129,37 @@ def _put_back(
     found = {node.name: mean(network, node) for node in network.nodes if isinstance(node, Affine)}
     found |= {group[-1].name: largest(network, group) for group in groups.values()}
     return {name: pool for name, pool in found.items() if pool is not None}
+
+
+def clips(network: Network, end: float) -> dict[str, Clip]:
+    """By the name of the node that holds its result, each min(max(x, 0), end) = relu(x) − relu(x − end)."""
+    found = {node.name: _clip(network, node, end) for node in network.nodes if isinstance(node, Affine)}
+    return {name: clip for name, clip in found.items() if clip is not None}
+
+
+def _clip(network: Network, node: Affine, end: float) -> Clip | None:
+    if len(node.maps) != 2 or node.bias.any() or INPUT in node.sources:
+        return None
+    lower, upper = (network[source] for source in node.sources)
+    plus, minus = node.maps
+    if not (isinstance(plus, Select) and plus.is_identity) or not _is_minus(minus):
+        return None
+    if not (isinstance(lower, Relu) and isinstance(upper, Relu)) or lower.slope.any() or upper.slope.any():
+        return None
+    shifted = network.affine(upper.source)
+    moved = shifted.maps[0]
+    if shifted.sources != (lower.source,) or not (isinstance(moved, Select) and moved.is_identity):
+        return None
+    inside = frozenset((lower.name, upper.name, shifted.name))
+    readers = {reader for name in (lower.name, upper.name) for reader in network.readers[name]}
+    alone = readers == {node.name} and network.readers[shifted.name] == (upper.name,)
+    return (
+        Clip(lower.source, inside) if alone and (shifted.bias == -end).all() and network.output not in inside else None
+    )
+
+
+def _is_minus(linear: LinearMap) -> bool:
+    return isinstance(linear, Diagonal) and bool((linear.arrays()["diagonal"] == -1).all())
 
 
 def framed(index: NDArray[np.int64], before: Layout, behind: Layout) -> tuple[Pairs, Pairs] | None:
@@ -238,6 +278,15 @@ def divisor_of(node: Affine) -> Array | None:
     return np.repeat(divisor, node.size // len(divisor))
 
 
+def negated(linear: LinearMap) -> LinearMap | None:
+    """The map of other sign, where that only moves values."""
+    if isinstance(linear, Diagonal) and (linear.arrays()["diagonal"] == -1).all():
+        return Select.identity(linear.rows)
+    if isinstance(linear, Sparse) and linear.terms <= 1 and (linear.arrays()["data"] == -1).all():
+        return Sparse(**{**linear.arrays(), "data": -linear.arrays()["data"]}, columns=linear.columns)
+    return None
+
+
 def summed_over(linear: LinearMap, layout: Layout) -> bool:
     """Whether a map sums each channel of a layout over all positions."""
     if not isinstance(linear, Sparse) or len(layout) < 2 or linear.rows != layout[0]:
@@ -248,8 +297,14 @@ def summed_over(linear: LinearMap, layout: Layout) -> bool:
     return bool(whole and (arrays["data"] == 1).all())
 
 
-def _average(network: Network, node: Affine) -> Pool | None:
-    """Ones summed, then divided by how many there are."""
+def bare_averages(network: Network) -> dict[str, Pool]:
+    """By the name of the node that holds its result, each average over windows with pads that are not counted."""
+    found = {node.name: _average(network, node, bare=True) for node in network.nodes if isinstance(node, Affine)}
+    return {name: pool for name, pool in found.items() if pool is not None and any(pool.low + pool.high)}
+
+
+def _average(network: Network, node: Affine, *, bare: bool = False) -> Pool | None:
+    """Ones summed, then divided by how many there are, those in the pads counted unless ``bare``."""
     if node.sources[0] == INPUT:
         return None
     summing = network[node.sources[0]]
@@ -261,7 +316,9 @@ def _average(network: Network, node: Affine) -> Pool | None:
     kernel, geometry = conv.kernel, conv.geometry
     if kernel.shape[1] != 1 or len(kernel) != geometry.groups or (kernel != 1).any():
         return None
-    if (_divisor(node) != math.prod(kernel.shape[2:])).any():
+    counts = conv.apply(np.ones(conv.columns)) if bare else np.full(node.size, math.prod(kernel.shape[2:]))
+    divisor = _divisor(node)
+    if len(counts) % len(divisor) or (np.repeat(divisor, len(counts) // len(divisor)) != counts).any():
         return None
     where = kernel.shape[2:], geometry.strides, geometry.low, geometry.high, geometry.dilations
     layout = (conv.in_channels, *geometry.input)

@@ -50,6 +50,25 @@ def state_of(low: Fraction, high: Fraction) -> State:
     return State.ACTIVE if low >= 0 else State.UNSTABLE
 
 
+def contained(bounds, network: Network, box: Box) -> None:
+    """Every bound holds, and every state is the true one, or open."""
+    truth = extremes(network, box)
+    groups = [(bounds.layers[relu.name], truth[relu.source]) for relu in network.relus]
+    places = zip(network.signature.outputs, network.signature.slices, strict=True)
+    groups += [(bounds.outputs[output.name], truth[network.output][part]) for output, part in places]
+    for values, exact in groups:
+        flat = {name: array.ravel() for name, array in values.arrays().items()}
+        assert len(exact) == flat["lower"].size
+        for unit, (low, high) in enumerate(exact):
+            assert Fraction(flat["lower"][unit]) <= low
+            assert high <= Fraction(flat["upper"][unit])
+            assert flat["state"][unit] in (State.UNDECIDED, state_of(low, high))
+            assert (flat["state"][unit] == State.UNDECIDED) == (flat["method"][unit] == 0)
+            if "least" in flat:
+                assert low <= Fraction(flat["least"][unit])
+                assert Fraction(flat["most"][unit]) <= high
+
+
 def largest_difference(first: Network, second: Network, box: Box) -> Fraction:
     """max |first − second| over the box and all outputs, exactly."""
     from leo_core.compare import side_by_side

@@ -59,7 +59,7 @@ class Change:
             round_up(self.most + other.most),
         )
 
-    def rows(self, rows: slice) -> Change:
+    def rows(self, rows: slice | NDArray[np.int64]) -> Change:
         """Of some units only."""
         of = self.matrix[rows], self.offset[rows], self.rest[rows]
         return Change(*of, self.lower, self.upper, self.most[rows])

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.arithmetic import float_down, float_up, product_error, round_down, round_up
+from leo_core.bounds.maxima import maxima
 from leo_core.bounds.region import Interval, Region
 from leo_core.domain import Box
 from leo_core.network import Affine, Network
@@ -28,6 +29,10 @@ def bound_affine(network: Network, node: Affine, region: Region) -> Interval:
     if len(node.maps) == 1 and node.maps[0].picks and not node.bias.any() and node.own is None:
         low, high = (node.maps[0].apply(side) for side in region.value(network, node.sources[0]))
         return low, high
+    extremes = maxima(network, node)
+    if extremes is not None and len(extremes.units) == node.size:
+        nothing = np.full(node.size, -np.inf), np.full(node.size, np.inf)
+        return extremes.within(network, region, nothing)
     (lower, error_below), (upper, error_above) = _by_sign(network, node, region)
     close_below, close_above = (
         (lower < 0) & (lower + 4 * error_below >= 0),
@@ -35,6 +40,8 @@ def bound_affine(network: Network, node: Affine, region: Region) -> Interval:
     )
     if node.own is not None:  # what is meant is not exactly what is stored
         return lower, upper
+    if extremes is not None:
+        lower, upper = extremes.within(network, region, (lower, upper))
     if close_below.any() or close_above.any():
         # where every product is one with zero, the value is the bias: many, where much before a layer is dead
         bias, moving = node.bias.astype(np.float64), _moving(network, node, region)
@@ -48,7 +55,9 @@ def bound_affine(network: Network, node: Affine, region: Region) -> Interval:
 
 def bound_affine_stack(network: Network, node: Affine, region: Region) -> Interval:
     """The same for a stack of regions, each of shape (regions, units), without the exact answers."""
-    return _by_centre(network, node, region)
+    bounds = _by_centre(network, node, region)
+    extremes = maxima(network, node)
+    return bounds if extremes is None else extremes.within(network, region, bounds)
 
 
 def _by_sign(network: Network, node: Affine, region: Region) -> tuple[tuple[Array, Array], tuple[Array, Array]]:

@@ -17,6 +17,7 @@ import numpy as np
 from .bounds import Region, bounded, limited
 from .difference import Difference, Roles
 from .environment import ieee
+from .equivalence import proved_differences, require_within, roles_of
 from .errors import MachineError, OfAnother, Refused
 from .networks import Net, function_of, open_archive, read_network
 from .proofs import BATCH, proved_bounds, signs_at
@@ -29,13 +30,17 @@ __all__ = ["OfAnother", "Refused", "Report", "check", "lines"]
 
 VERSION = 1
 INACTIVE, UNSTABLE, ACTIVE, UNDECIDED = -1, 0, 1, 2
+EQUIVALENCE = "equivalence"  # the kind of a certificate that two networks are within limits
 TRUSTED = 4  # the method of a verdict that rests on a solver's word
 
 
 @dataclass(frozen=True, eq=False)
 class Report:
     """What was re-checked: verdicts by state (``trusted``: on a solver's word alone), leaves, the deviation proved, the
-    box all of it holds on, and the function that both networks end in (the deviation is of what enters it)."""
+    box all of it holds on, and the function that both networks end in (the deviation is of what enters it).
+
+    Of an equivalence, ``limits`` are those of the outputs, None where an output may differ by anything; the deviation
+    is that of the others."""
 
     active: int
     inactive: int
@@ -47,6 +52,7 @@ class Report:
     lower: Array
     upper: Array
     tail: str = ""
+    limits: tuple[float | None, ...] = ()
 
 
 def check(certificate: Any, original: Any, compressed: Any, *, note: Note = lambda _text: None) -> Report:
@@ -76,6 +82,10 @@ def _checked(certificate: Any, original: Any, compressed: Any, note: Note) -> Re
         raise Refused("its box does not fit the network")
     if not (np.isfinite(lower).all() and np.isfinite(upper).all()):
         raise Refused("its box is not bounded")
+    if content.get("kind") == EQUIVALENCE:
+        most, leaves = proved_differences(f, g, (lower[None], upper[None]), content, arrays, note)
+        deviation = require_within(most, content["limits"])
+        return Report(0, 0, 0, 0, 0, leaves, deviation, lower, upper, f.tail, tuple(content["limits"]))
     region, counts, leaves = verdicts(f, (lower[None], upper[None]), content, arrays, note)
     note("comparing the networks")
     deviation = deviates(f, g, region, roles_of(content, arrays), content["deviation"])
@@ -204,21 +214,18 @@ def deviates(f: Net, g: Net, region: Region, roles: Roles, claimed: float) -> fl
     return deviation
 
 
-def roles_of(content: Mapping[str, Any], arrays: Mapping[str, Array]) -> Roles:
-    """What the certificate says became of the units."""
-    return Roles(
-        {name: (of, arrays[origin]) for name, (of, origin) in content["kept"].items()},
-        {name: [(int(u), int(o), float(a)) for u, o, a in copies] for name, copies in content["copies"].items()},
-        {name: tuple(arrays[part] for part in parts) for name, parts in content["lines"].items()},
-    )
-
-
 def lines(report: Report) -> list[str]:
     """A report in words; the deviation to six digits, rounded up."""
     most = float(Context(prec=6, rounding=ROUND_CEILING).create_decimal_from_float(report.deviation))
     before = f", before the {report.tail} that both networks end in," if report.tail else ""
+    box = f"box of {len(report.lower)} inputs within [{report.lower.min():g}, {report.upper.max():g}]"
+    if report.limits:
+        free = [k for k, limit in enumerate(report.limits) if limit is None]
+        which = f"no output but {', '.join(map(str, free))}" if free else "no output"
+        told = f"{which}{before} differs by more than {most:.6g} on the box"
+        return [box, f"proved on {report.leaves} parts of it, or by the units that both networks have", told]
     found = [
-        f"box of {len(report.lower)} inputs within [{report.lower.min():g}, {report.upper.max():g}]",
+        box,
         f"proved: {report.active} active, {report.inactive} inactive, {report.unstable} unstable, "
         f"{report.undecided} undecided; {report.leaves} leaves",
         f"no output{before} differs by more than {most:.6g} on the box",

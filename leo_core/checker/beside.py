@@ -90,7 +90,7 @@ def apart_from_fixed(parts: Sequence[Part]) -> tuple[list[Part], list[tuple[Map,
     """Parts without the values that cannot vary, and maps of these values, as rationals: they may all but cancel."""
     moving, fixed = [], []
     for linear, low, high in parts:
-        same = (low == high) & (low != 0)
+        same = (low == high) & (low != 0) & np.isfinite(low)
         if same.any():
             fixed.append((linear, rational(np.where(same, low, 0.0))))
             low, high = np.where(same, 0.0, low), np.where(same, 0.0, high)

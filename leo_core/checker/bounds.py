@@ -16,6 +16,7 @@ import numpy as np
 
 from .errors import Refused
 from .maps import Map
+from .maxima import within
 from .networks import Net, Node
 from .numbers import TINY, gamma, like, put, times, upwards
 
@@ -57,7 +58,12 @@ def rounding_weight(net: Net, node: Node, region: Region) -> tuple[Array, float]
 
 def interval(net: Net, node: Node, region: Region) -> tuple[Array, Array, Array]:
     """(lower, upper, rounding in them) of an affine node from the bounds of what it reads."""
-    return spanned([(m, *values_of(net, region, s)) for s, m in zip(node.sources, node.maps, strict=True)], node.bias)
+    parts = [(m, *values_of(net, region, s)) for s, m in zip(node.sources, node.maps, strict=True)]
+    low, high, errors = spanned(parts, node.bias)
+    if (found := net.maxima.get(node.name)) is not None:
+        ends = values_of(net, region, found.first[0]), values_of(net, region, found.second[0])
+        within(found, ends, low, high)
+    return low, high, errors
 
 
 def spanned(parts: Sequence[tuple[Map, Array, Array]], bias: Array) -> tuple[Array, Array, Array]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from .errors import Refused
 from .maps import Map, Taps, read_map
+from .maxima import Larger, larger
 
 Array = Any
 
@@ -84,6 +85,12 @@ class Net:
             if node.relu:
                 found.setdefault(node.sources[0], []).append(node)
         return found
+
+    @cached_property
+    def maxima(self) -> dict[str, Larger]:
+        """By affine node, which of its units are the larger, or the smaller, of two values."""
+        affine = (node for node in self.nodes if not node.relu)
+        return {node.name: found for node in affine if (found := larger(self.by_name, node)) is not None}
 
     @cached_property
     def products(self) -> int:

@@ -8,34 +8,30 @@ side, what is proved to be the same taken once (:mod:`.joint`), and branch and b
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.checker.environment import ieee
-from leo_core.compare.joint import DIFFERENCE, Seen, joint_region, side_by_side
-from leo_core.compare.narrow import narrowed
-from leo_core.compare.pairing import DUST, paired
+from leo_core.compare.joint import side_by_side
+from leo_core.compare.seen import Seen, values_at
+from leo_core.compare.work import Evidence, Pair, bounded, decided, identical
 from leo_core.domain import Box
 from leo_core.errors import NetworkError
 from leo_core.execution.budget import Budget
-from leo_core.execution.events import Listener, Note, silent
+from leo_core.execution.events import Listener, silent
+from leo_core.execution.executor import Executor, Here
 from leo_core.milp.checked import CheckedSolver
 from leo_core.network import Network, Signature
 from leo_core.tails import named, through
+from leo_core.within import Within
 
 __all__ = ["Comparison", "compare", "side_by_side"]
 
 Array = NDArray[np.float64]
 
-#: Where pairing units brings the bound below this share of the joint one, splitting the joint network is hopeless; it
-#: is tried all the same where no more than this share of the bound was seen.
-_PAIRED = 0.01
 #: Inputs tried to show how different two models with different tails are.
 _SHOWN = 64
 
@@ -55,6 +51,14 @@ class Comparison:
         How the models look outside: all of this is of what enters the functions that their outputs end in.
     interrupted:
         Whether Ctrl-C ended the work early; what is said holds all the same.
+    asked:
+        The question, where one was: then the work stops once it is decided, and the ends are as far as it had come.
+    within:
+        Its answer; None where it is open, and where nothing was asked.
+    evidence:
+        What a certificate of the answer rests on; None where there is nothing to show.
+    certified:
+        Whether a certificate was written.
     """
 
     lower: float
@@ -64,6 +68,10 @@ class Comparison:
     second: Array = field(default_factory=lambda: np.zeros(0))
     signature: Signature = field(default_factory=Signature)
     interrupted: bool = False
+    asked: Within | None = None
+    within: bool | None = None
+    evidence: Evidence | None = None
+    certified: bool = False
 
     @property
     def tail(self) -> str:
@@ -77,13 +85,25 @@ class Comparison:
 
     @property
     def largest(self) -> int | None:
-        """The output that differs most at the witness; None where no difference was seen."""
+        """The output that differs most at the witness, or most beyond its limit; None where no difference was seen."""
         apart = np.abs(self.first - self.second)
+        if self.asked is not None and self.within is False:
+            apart = np.nan_to_num(apart, nan=np.inf) - self.asked.provable
         return int(apart.argmax()) if self.lower > 0 and len(apart) else None
 
     @property
     def verdict(self) -> str:
         """In words, for people."""
+        if self.asked is None:
+            return self._how_far()
+        before = f"before the {self.tail} that both end in: " if self.tail else ""
+        if self.within is None:
+            return f"open, neither proved nor refuted: {before}within {self.asked}; so far {self._apart()}"
+        if self.within:
+            return f"proved: {before}within {self.asked}"
+        return f"refuted: {before}not within {self.asked}; they differ by at least {self.lower:.6g}"
+
+    def _how_far(self) -> str:
         if self.upper == 0:
             return "equal over the reals"
         if not self.tail:
@@ -108,13 +128,16 @@ def compare(
     box: Box,
     solver: CheckedSolver,
     *,
+    within: Within | None = None,
     budget: Budget | None = None,
     seed: int = 0,
     listener: Listener = silent,
+    executor: Executor | None = None,
 ) -> Comparison:
-    """Bound max |first − second| on a box.
+    """Bound max |first − second| on a box; where it is asked whether they are ``within`` limits, until that is decided.
 
-    ``solver`` solves the LPs of proofs. When the budget ends, or on Ctrl-C, what is proved by then stands.
+    ``solver`` solves the LPs of proofs, the workers of an ``executor`` share parts of the box. When the budget ends, or
+    on Ctrl-C, what is proved by then stands.
 
     Raises :class:`NetworkError` when inputs or outputs do not match, or what the models end in (softmax, say).
     """
@@ -124,56 +147,30 @@ def compare(
         if sizes[0] != sizes[1]:
             raise NetworkError(f"the networks cannot be compared: {what.replace('_', ' ')} {sizes[0]} and {sizes[1]}")
     _require_one_ending(first, second, box, seed)
-    signature = first.signature
-    if first == second:
-        return Comparison(0.0, 0.0, box.center, signature=signature)
-    seen = Seen(first, second, box, listener)
-    upper, interrupted = np.inf, False
+    pair = Pair(first, second, box, solver, seed, listener, executor or Here())
+    if first == second and (within is None or (within.provable >= 0).all()):
+        holds = None if within is None else True
+        evidence = identical(first)
+        return Comparison(
+            0.0, 0.0, box.center, signature=first.signature, asked=within, within=holds, evidence=evidence
+        )
+    seen = Seen(first, second, box, listener, within)
+    upper, evidence, interrupted = np.inf, Evidence(), False
     try:
-        for bound in _bounds(first, second, box, solver, budget, seed, seen, listener):
-            upper = min(upper, bound)
+        with np.errstate(all="ignore"):  # an overflow makes a bound infinite
+            if within is None:
+                for bound in bounded(pair, budget, seen):
+                    upper = min(upper, bound)
+            else:
+                for evidence in decided(pair, within, budget, seen):
+                    upper = evidence.upper
     except KeyboardInterrupt:
         interrupted = True
-    values = (net.evaluate_exact(seen.witness)[net.output].fractions() for net in (first, second))
-    with np.errstate(all="ignore"):
-        left, right = (np.array([_nearest(value) for value in side]) for side in values)
-    return Comparison(seen.largest, upper, seen.witness, left, right, signature, interrupted)
-
-
-def _bounds(
-    first: Network,
-    second: Network,
-    box: Box,
-    solver: CheckedSolver,
-    budget: Budget,
-    seed: int,
-    seen: Seen,
-    listener: Listener,
-) -> Iterator[float]:
-    """Upper bounds on max |first − second|, as they are found; ``seen`` learns of every point looked at."""
-    with np.errstate(all="ignore"):  # an overflow makes a bound infinite
-        seen.look_around(seed, budget)
-        listener(Note("pairing units that both networks have", passing=True))
-        pair = paired(first, second, box, solver, budget, seed, seen=seen.largest)
-        yield (upper := pair.bound)
-        if upper > seen.largest:
-            listener(Note("bounding both networks side by side", passing=True))
-            joint = side_by_side(pair.old, pair.new, pair.shared)
-            region = joint_region(joint, box, budget)
-            low, high = region.intervals[DIFFERENCE]
-            beside = float(np.maximum(np.abs(low), np.abs(high)).max(initial=0.0))
-            yield (upper := min(upper, beside))
-            reach = float(region.reach(joint, joint.affine(DIFFERENCE).sources[0]).max(initial=0.0))
-            unseen = seen.largest < _PAIRED * upper and upper > DUST * max(1.0, reach)
-            if unseen or upper >= _PAIRED * beside:
-                yield from narrowed(joint, region, solver, budget, seen, upper, seed)
-
-
-def _nearest(value: Fraction) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf
+    holds = False if seen.exceeded is not None else True if evidence.complete else None
+    left, right = (values_at(network, seen.witness) for network in (first, second))
+    return Comparison(
+        seen.largest, upper, seen.witness, left, right, first.signature, interrupted, within, holds, evidence
+    )
 
 
 def _require_one_ending(first: Network, second: Network, box: Box, seed: int) -> None:

@@ -1,35 +1,31 @@
-"""Two networks side by side as one, whose output is their difference, and the points at which they are far apart.
+"""Two networks side by side as one, whose output is their difference.
 
 Bounds run backward through the joint network, so whatever linear parts both share cancels before it is bounded.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.arithmetic import float_down
 from leo_core.bounds.crown import Memo, backward_interval, bound_linearly
 from leo_core.bounds.interval import bound_affine
 from leo_core.bounds.region import Region
+from leo_core.bounds.upto import upto
 from leo_core.domain import Box
 from leo_core.execution.budget import Budget
-from leo_core.execution.events import Listener, Note
 from leo_core.linear import Dense, Diagonal, Select, Sparse
-from leo_core.network import INPUT, Affine, Network, Node, Relu, free_name, reachable
-from leo_core.search.attack import ascend, scatter
+from leo_core.network import INPUT, Affine, Network, Node, Relu, reachable
 
 Array = NDArray[np.float64]
 
-_SAMPLES = 1024
-#: Points that a climb begins at, per output and sign, and its steps; points evaluated exactly.
-_STARTS, _CLIMB, _EXACT = 4, 12, 3
+#: Multiplications of bounds on the outputs that are made however little time is left: a second or two.
+_AFFORDED = 2_000_000_000
 #: The names of the joint network's output, and of what it is above a threshold.
 DIFFERENCE, EXCESS = "difference", "excess"
 
@@ -39,11 +35,28 @@ Side: TypeAlias = tuple[int, float]
 Shared: TypeAlias = Mapping[str, tuple[str, NDArray[np.int64]]]
 
 
+@final
+@dataclass(frozen=True, eq=False)
+class Arrangement:
+    """Which network comes first (the second one where ``swapped``), and what the other takes from it."""
+
+    swapped: bool = False
+    shared: Shared = field(default_factory=dict)
+
+    def joint(self, first: Network, second: Network) -> Network:
+        """Both side by side."""
+        old, new = (second, first) if self.swapped else (first, second)
+        return side_by_side(old, new, self.shared)
+
+    def side(self, side: Side) -> Side:
+        """A side of first − second as one of the joint network, or the other way."""
+        return (side[0], -side[1]) if self.swapped else side
+
+
 def side_by_side(first: Network, second: Network, shared: Shared = MappingProxyType({})) -> Network:
     """One network that computes first − second; the second takes what is shared from the first."""
     nodes: list[Node] = list(_renamed(first, "first", {}))
-    taken = {f"second/{node.name}" for node in second.nodes}
-    merged = {name: free_name(f"{name}.merged", taken) for name in (f"second/{relu}" for relu in shared)}
+    merged = {f"second/{relu}": f"merged/{relu}" for relu in shared}
     for node in _renamed(second, "second", merged):
         known = shared.get(node.name.removeprefix("second/")) if isinstance(node, Relu) else None
         if known is None:
@@ -51,7 +64,7 @@ def side_by_side(first: Network, second: Network, shared: Shared = MappingProxyT
         else:
             assert isinstance(node, Relu)
             before = next(n for n in nodes if n.name == node.source)
-            own = free_name(f"{node.source}.own", taken | set(merged.values()))
+            own = node.name.replace("second/", "own/", 1)
             nodes += _merged(node, before, known, first.size(known[0]), (own, merged[node.name]))
     size = first.output_size
     maps = (Select.identity(size), Diagonal(np.full(size, -1.0)))
@@ -111,8 +124,11 @@ def joint_region(joint: Network, box: Box, budget: Budget) -> Region:
         if not isinstance(node, Affine):
             continue
         region = region.tightened(node.name, *bound_affine(joint, node, region))
-        if not budget.expired or node.name == DIFFERENCE:
+        if node.name == DIFFERENCE and upto(joint, node.name).products * node.size <= _AFFORDED:
             region = region.tightened(node.name, *backward_interval(joint, node.name, region))
+        elif not budget.expired:
+            found = backward_interval(joint, node.name, region, expired=lambda: budget.expired)
+            region = region.tightened(node.name, *found)
     return region
 
 
@@ -129,58 +145,10 @@ def sides(joint: Network) -> list[Side]:
     return [(unit, sign) for unit in range(joint.output_size) for sign in (1.0, -1.0)]
 
 
-def exceeding(joint: Network, rows: list[Side], threshold: float) -> Network:
+def exceeding(joint: Network, rows: Sequence[Side], thresholds: Array) -> Network:
     """The joint network with sign·output − threshold, per row, for its output."""
     matrix = np.zeros((len(rows), joint.output_size))
     for row, (unit, sign) in enumerate(rows):
         matrix[row, unit] = sign
-    excess = Affine(EXCESS, (DIFFERENCE,), (Dense(matrix),), np.full(len(rows), -threshold))
+    excess = Affine(EXCESS, (DIFFERENCE,), (Dense(matrix),), -np.broadcast_to(thresholds, len(rows)))
     return Network(joint.input_size, (*joint.nodes, excess), EXCESS)
-
-
-class Seen:
-    """The largest difference seen so far, exactly evaluated: ``largest`` at ``witness``."""
-
-    def __init__(self, first: Network, second: Network, box: Box, listener: Listener) -> None:
-        self._first, self._second, self._box, self._listener = first, second, box, listener
-        self._joint = side_by_side(first, second)
-        self.largest, self.witness = 0.0, box.center
-
-    def look_around(self, seed: int, budget: Budget) -> None:
-        """At the centre, corners and samples, and where a climb from the best of them leads."""
-        points = scatter(self._box, _SAMPLES, seed)
-        apart = self._apart(points)
-        self._look_at(points, apart)
-        asked = sides(self._joint)
-        best = [np.argsort(-sign * apart[:, unit], kind="stable")[:_STARTS] for unit, sign in asked]
-        rows = np.repeat(np.arange(len(asked)), [len(starts) for starts in best])
-        # a climb ends at the first positive value: so it climbs the difference less a few times what is seen
-        above = min(4.0 * float(np.abs(apart).max(initial=0.0)), sys.float_info.max) or 1.0
-        excess = exceeding(self._joint, asked, above)
-        starts = points[np.concatenate(best)]
-        self.look_at(
-            ascend(excess, EXCESS, rows, np.ones(len(rows)), starts, self._box, _CLIMB, expired=lambda: budget.expired)
-        )
-
-    def look_at(self, points: Array) -> None:
-        """Evaluate points in floats, and the best of them exactly."""
-        points = self._box.clip(np.atleast_2d(points))
-        self._look_at(points, self._apart(points))
-
-    def _apart(self, points: Array) -> Array:
-        apart = self._first.evaluate(points) - self._second.evaluate(points)
-        return np.asarray(np.nan_to_num(apart, nan=sys.float_info.max))  # where floats overflow, rationals will tell
-
-    def _look_at(self, points: Array, apart: Array) -> None:
-        largest = np.abs(apart).max(axis=1)
-        for at in np.argsort(-largest, kind="stable")[:_EXACT]:
-            if largest[at] > 0.5 * self.largest:
-                self._look_closely(points[at])
-
-    def _look_closely(self, x: Array) -> None:
-        values = (net.evaluate_exact(x)[net.output].fractions() for net in (self._first, self._second))
-        apart = max(0.0, float_down(max(abs(left - right) for left, right in zip(*values, strict=True))))
-        if apart > self.largest:
-            if apart > 1.5 * self.largest:
-                self._listener(Note(f"they differ by at least {apart:.3g}", passing=True))
-            self.largest, self.witness = apart, x

@@ -45,12 +45,19 @@ _EXACT = 200_000
 @final
 @dataclass(frozen=True, eq=False)
 class Paired:
-    """A proved bound on max |old − new|, and the units of ``new`` proved to compute what those of ``old`` do."""
+    """Proved bounds on |old − new| at each output, by these ``roles``, and the units of ``new`` proved to compute what
+    those of ``old`` do."""
 
     old: Network
     new: Network
-    bound: float
+    bounds: Array
     shared: Shared
+    roles: Roles
+
+    @property
+    def bound(self) -> float:
+        """At any output."""
+        return float(self.bounds.max(initial=0.0))
 
 
 def paired(
@@ -77,24 +84,24 @@ def paired(
         region["input"] = (box.lower[None], box.upper[None])
         try:
             found = Difference(*nets, region, roles, step=on_time)
-            bound = found.deviation()
+            bounds = found.deviations()
         except _OutOfTimeError:
             break
         dust = DUST * max(1.0, float(known.reach(old, old.output).max()))
-        if seen < bound <= dust and limited(region) and old.connections + new.connections <= _EXACT:
+        if seen < bounds.max(initial=0.0) <= dust and limited(region) and old.connections + new.connections <= _EXACT:
             with contextlib.suppress(_OutOfTimeError):
                 exact = Difference(*nets, region, roles, exact=True, step=on_time)
-                bound, found = min(bound, exact.deviation()), exact
-        if best is None or bound < best.bound:
+                bounds, found = np.minimum(bounds, exact.deviations()), exact
+        if best is None or bounds.max(initial=0.0) < best.bound:
             same = {
                 relu: (name, np.where(found.moved[relu] == 0, origin, -1))
                 for relu, (name, origin) in roles.kept.items()
                 if ((found.moved[relu] == 0) & (origin >= 0)).any()
             }
-            best = Paired(old, new, bound, same)
+            best = Paired(old, new, bounds, same, roles)
         if best.bound <= seen or budget.expired:
             break
-    return Paired(first, second, np.inf, {}) if best is None else best
+    return Paired(first, second, np.full(first.output_size, np.inf), {}, Roles()) if best is None else best
 
 
 class _OutOfTimeError(Exception):

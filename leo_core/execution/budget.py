@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from typing import final
+
+#: The share of patience that one part may take, and the seconds that each gets however many there were.
+SHARE, LEAST = 0.1, 0.1
 
 
 def _never() -> bool:
@@ -38,3 +41,24 @@ class Budget:
     def at_most(self, seconds: float) -> Budget:
         """The stricter of this budget and ``seconds`` from now."""
         return replace(self, deadline=min(self.deadline, time.monotonic() + seconds))
+
+
+@final
+class Patience:
+    """How long what is tried in vain may take in all, so that work with many hard parts ends, too.
+
+    Each part may take a share of what is left, so that the first ones get most, but never less than :data:`LEAST`.
+    """
+
+    def __init__(self, seconds: float = math.inf) -> None:
+        self.seconds = seconds
+        self.given_up: set[Hashable] = set()
+
+    @property
+    def each(self) -> float:
+        """Seconds that the next part may take."""
+        return max(LEAST, SHARE * self.seconds)
+
+    def lose(self, seconds: float) -> None:
+        """So many seconds were in vain."""
+        self.seconds = max(0.0, self.seconds - seconds)

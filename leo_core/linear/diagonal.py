@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from leo_core.arithmetic import ExactVector, to_integers
-from leo_core.linear.base import FloatArray, LinearMap, float_array, frozen_array
+from leo_core.linear.base import FloatArray, LinearMap, Units, float_array, frozen_array
 from leo_core.linear.sparse import Sparse
 
 
@@ -70,6 +70,11 @@ class Diagonal(LinearMap):
     def sparse(self) -> Sparse:
         at = np.arange(self.rows)
         return Sparse.of(sp.csr_array((self._diagonal, at, np.arange(self.rows + 1)), shape=(self.rows, self.rows)))
+
+    def select(self, rows: Units, columns: Units) -> LinearMap:
+        if np.array_equal(rows, columns):
+            return Diagonal(self._diagonal[rows])
+        return self.sparse().select(rows, columns)
 
     def scaling(self) -> FloatArray:
         return self._diagonal

@@ -74,3 +74,26 @@ class MilpProblem:
     def relaxed(self) -> MilpProblem:
         """The same program with every column continuous."""
         return replace(self, integer=np.zeros(self.columns, dtype=bool))
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class NamedProblem:
+    """A program with names, to be written to a file.
+
+    Attributes
+    ----------
+    columns, rows:
+        A name for each; letters, digits and underscores.
+    objective:
+        What is to be maximised, (columns,); zeros for nothing.
+    inputs, outputs:
+        The columns that are the network's own, in its order.
+    """
+
+    problem: MilpProblem
+    columns: tuple[str, ...]
+    rows: tuple[str, ...]
+    objective: Array
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]

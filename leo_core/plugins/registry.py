@@ -18,6 +18,7 @@ import pluggy
 
 from leo_core.checker.environment import settle
 from leo_core.errors import FormatError, LeoError, MachineError, MissingExtraError, PluginError, first_line
+from leo_core.milp.problem import NamedProblem
 from leo_core.milp.solver import Solver
 from leo_core.plugins import hookspecs
 from leo_core.plugins.specs import ExecutorSpec, FrontendSpec, SolverSpec
@@ -92,6 +93,17 @@ def solver(name: str, tell: Callable[[str], None] = lambda _text: None) -> Solve
     except Exception as error:
         raise PluginError(f"the solver '{name}' cannot be started: {type(error).__name__}: {error}") from error
     return created
+
+
+def problem_writer() -> Callable[[NamedProblem, Path], None]:
+    """What writes programs to files: HiGHS.
+
+    Raises :class:`MissingExtraError` when its package is missing.
+    """
+    spec: SolverSpec = _require("solver", "highs")
+    if spec.write_problem is None:
+        raise PluginError("the solver 'highs' cannot write programs")
+    return spec.write_problem
 
 
 def frontends() -> tuple[FrontendSpec, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, final
 
 from leo_core.execution.executor import Executor
+from leo_core.milp.problem import NamedProblem
 from leo_core.milp.solver import Solver
 from leo_core.network import Network, Rounding
 from leo_core.plugins.needs import Needs
@@ -18,7 +19,8 @@ from leo_core.plugins.needs import Needs
 class SolverSpec:
     """A MILP solver: ``create`` imports the solver's package and nothing before it does.
 
-    ``packages`` are the importable modules it needs, ``extra`` the extra of ours that brings them.
+    ``packages`` are the importable modules it needs, ``extra`` the extra of ours that brings them. ``write_problem``
+    writes a program to a ``.mps`` or ``.lp`` file, where the solver can.
     """
 
     name: str
@@ -26,6 +28,7 @@ class SolverSpec:
     create: Callable[[], Solver]
     packages: tuple[str, ...] = ()
     extra: str | None = None
+    write_problem: Callable[[NamedProblem, Path], None] | None = None
 
 
 @final
@@ -38,7 +41,7 @@ class Imported:
     rounding:
         By node, how far the stored numbers may be from what the model means.
     run:
-        The framework itself runs the model: (count, *input shape) → (count, …), in one batch where the model allows
+        The framework itself runs the model: ``(count, *input shape)`` → (count, …), in one batch where the model allows
         that, whatever follows the network (a softmax) included. The door compares with it. None where it is not run.
     not_run:
         Why not, where a user should know; empty where no framework runs such models.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from leo_core.compare import Comparison
 from leo_core.network import Network
+from leo_core.rewrite.footprint import footprint
 from leo_core.rewrite.step import Step
 from leo_core.stability.cross_check import CrossCheck
 from leo_core.stability.verdict import StabilityMap, State
@@ -65,6 +66,7 @@ def before_after_table(before: Network, after: Network, bytes_: tuple[int, int] 
     for heading in ("", "before", "after", "left"):
         table.add_column(heading, justify="right" if heading else "left")
     table.add_row("widths", _widths(before), _widths(after), "")
+    was, now = footprint(before), footprint(after)
     counts = [
         ("ReLU units", before.units, after.units),
         ("connections", before.connections, after.connections),
@@ -72,11 +74,13 @@ def before_after_table(before: Network, after: Network, bytes_: tuple[int, int] 
         ("… behind the first ReLU", before.inner_connections, after.inner_connections),
         ("parameters", before.parameters, after.parameters),
         ("multiplications for one input", before.operations, after.operations),
+        ("operators", was.operators, now.operators),
+        ("activations, bytes at most", was.activation_bytes, now.activation_bytes),
     ]
     if bytes_ is not None:
         counts.append(("bytes as LEO writes it", *bytes_))
-    for label, was, now in counts:
-        table.add_row(label, f"{was:,}", f"{now:,}", f"{now / was:.1%}" if was else "")
+    for label, first, second in counts:
+        table.add_row(label, f"{first:,}", f"{second:,}", f"{second / first:.1%}" if first else "")
     table.add_row("largest weight", f"{before.largest_weight:.3g}", f"{after.largest_weight:.3g}", "")
     return table
 
@@ -114,6 +118,21 @@ def outlook(stability: StabilityMap) -> str | None:
     if stability.units and not stable:
         return "no ReLU keeps one state on this domain: there is nothing to gain from stability here"
     return None
+
+
+def narrowed_lines(stability: StabilityMap, gap: float | None) -> list[str]:
+    """How near bounds came to the true extremes, where they were narrowed; and where each output lies."""
+    if gap is None:
+        return []
+    near, total = stability.bounds.within(gap)
+    lines = [f"{near:,} of {total:,} bounds are within {gap:g} of the true extreme"]
+    for name, values in stability.bounds.outputs.items():
+        ends = list(zip(values.lower.ravel().tolist(), values.upper.ravel().tolist(), strict=True))
+        for unit, (low, high) in enumerate(ends[:_LISTED]):
+            lines.append(f"output '{name}'{f'[{unit}]' if len(ends) > 1 else ''}: between {low:.9g} and {high:.9g}")
+        if len(ends) > _LISTED:
+            lines.append(f"… and {len(ends) - _LISTED} more values of '{name}' (all of them with --bounds FILE)")
+    return lines
 
 
 def _channels_outlook(stability: StabilityMap) -> str | None:

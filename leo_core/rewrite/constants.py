@@ -78,7 +78,7 @@ def fold_constants(view: View, name: str) -> Ladder | Refusal | None:
     node = view.network[name]
     if not isinstance(node, Affine) or node.own is not None:
         return None
-    known = _constants(view)
+    known = constants_of(view)
     read: list[_Read] = []
     for source, linear in node.reads:
         gone = known[source].known & (source != INPUT)
@@ -281,7 +281,7 @@ def _by_channel(bias: NDArray[Any], channels: int) -> bool:
     return bool((rows == rows[:, :1]).all())
 
 
-def _constants(view: View) -> Mapping[str, Constants]:
+def constants_of(view: View) -> Mapping[str, Constants]:
     """By node, what is constant of it; worked out once for a view."""
     return view.once("constants", lambda: _found(view))
 

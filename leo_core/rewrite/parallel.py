@@ -58,15 +58,24 @@ class Pairs:
 
     def told(self, layer: ReluLayer) -> Lineage:
         """The lineage of a layer's units, once those that go were taken for multiples of those that stay."""
-        origin, lineage = layer.units.origin, layer.view.facts.lineage
-        return lineage.with_copies(layer.relu.name, origin[self.goes], origin[self.stays], self.factor)
+        units, lineage = layer.units, layer.view.facts.lineage
+        for home, places in units.homes(layer.relu.name, self.goes):
+            goes, stays = units.origin[self.goes[places]], units.origin[self.stays[places]]
+            lineage = lineage.with_copies(home, goes, stays, self.factor[places])
+        return lineage
 
 
 def pairs_of(layer: ReluLayer, *, sign: int) -> Pairs:
-    """Unstable units near a multiple of another one, no longer than that: positive (``sign`` 1) or negative (−1)."""
+    """Unstable units near a multiple of another one, no longer than that: positive (``sign`` 1) or negative (−1).
+
+    Units that stood behind different ReLUs are left apart: one cannot be told to be a copy of the other.
+    """
     known = layer.incoming
     weights, bias, lower, upper = known.weights, known.bias, known.lower, known.upper
     slope = layer.relu.slope
+    # units that leak differently, or stood behind different ReLUs, are of different kinds
+    homes = np.unique(layer.units.home.astype(str), return_inverse=True)[1]
+    kinds = np.unique(np.column_stack([slope, homes]), axis=0, return_inverse=True)[1].ravel().astype(np.float64)
     usable = layer.units.state == State.UNSTABLE
     usable &= slope == 0 if sign < 0 else True
     # what a unit does on the box: its slopes over the ranges, and its value at the centre
@@ -75,22 +84,27 @@ def pairs_of(layer: ReluLayer, *, sign: int) -> Pairs:
         rows = np.column_stack([weights * radius, weights @ centre + bias])
         length = np.sqrt((rows * rows).sum(axis=1))
         usable &= np.isfinite(length) & (length > 1e-150)
-        directions = rows[usable] / length[usable, None]
-    at = np.flatnonzero(usable)
-    near = _Near(directions)
-    free = np.ones(len(at), dtype=bool)
-    found: dict[int, int] = {}
-    for k in np.argsort(-length[at], kind="stable"):
-        if free[k] and len(others := near(k, sign, free & (slope[at] == slope[at[k]]))):
-            free[k] = free[others] = False
-            found.update(dict.fromkeys(at[others].tolist(), int(at[k])))
+    found = near_multiples(rows, length, usable, kinds, sign=sign)
     goes, stays = np.array(list(found), np.int64), np.array(list(found.values()), np.int64)
     full = np.column_stack([weights, bias])
-    factor = np.array([_factor(full[j], full[i], rows[j], rows[i]) for j, i in found.items()])
-    error = _apart(full[goes], factor, full[stays], lower, upper)
+    factor = np.array([multiple_of(full[j], full[i], rows[j], rows[i]) for j, i in found.items()])
+    error = apart_by(full[goes], factor, full[stays], lower, upper)
     harm = np.abs(layer.outgoing[:, goes]).max(axis=0, initial=0.0) * error
     order = np.argsort(harm, kind="stable")
     return Pairs(goes[order], stays[order], factor[order], error[order])
+
+
+def near_multiples(rows: Array, length: Array, usable: NDArray[np.bool_], kinds: Array, *, sign: int) -> dict[int, int]:
+    """{row: another, no shorter, of its kind that it is near a multiple of}, of one sign; none of those goes itself."""
+    at = np.flatnonzero(usable)
+    near = _Near(rows[usable] / length[usable, None])
+    free = np.ones(len(at), dtype=bool)
+    found: dict[int, int] = {}
+    for k in np.argsort(-length[at], kind="stable"):
+        if free[k] and len(others := near(k, sign, free & (kinds[at] == kinds[at[k]]))):
+            free[k] = free[others] = False
+            found.update(dict.fromkeys(at[others].tolist(), int(at[k])))
+    return found
 
 
 class _Near:
@@ -114,14 +128,14 @@ class _Near:
         return np.asarray(others[apart <= _NEAR])
 
 
-def _apart(goes: Array, factor: Array, stays: Array, lower: Array, upper: Array) -> Array:
+def apart_by(goes: Array, factor: Array, stays: Array, lower: Array, upper: Array) -> Array:
     """Per pair of rows (weights and a bias), the most that goes − factor · stays can be on a box."""
     rest, slack = minus_multiple(goes, factor[:, None], stays)
     error = affine_error(rest[:, :-1], slack[:, :-1], rest[:, -1], slack[:, -1], lower, upper)
     return np.where((rest == 0).all(axis=1) & (slack == 0).all(axis=1), 0.0, error)
 
 
-def _factor(goes: Array, stays: Array, goes_scaled: Array, stays_scaled: Array) -> float:
+def multiple_of(goes: Array, stays: Array, goes_scaled: Array, stays_scaled: Array) -> float:
     """goes ≈ factor · stays: their exact ratio where they have one, else the best fit over the box."""
     largest = int(np.argmax(np.abs(stays)))
     ratio = float(goes[largest] / stays[largest])

@@ -101,12 +101,15 @@ class Step:
         The proved deviation it adds at the outputs.
     connections:
         How many connections it took away.
+    rule:
+        The pass that did it, by its name.
     """
 
     layer: str
     what: str
     deviation: float
     connections: int
+    rule: str = ""
 
 
 #: A pass looks at one node: None when it has nothing to do there.

@@ -48,8 +48,9 @@ HALVINGS = 30
 TRIAL = 65_536
 #: … within this many.
 LIMIT = 8_000_000
-#: A box whose bound is positive, but by less than this share of the unit's range, hides a maximum of zero.
-NEARLY_ZERO = 1e-9
+#: A box whose bound is positive, but by less than this share of the unit's range, may hide a maximum of zero. A few are
+#: so by chance; so many of them are not.
+NEARLY_ZERO, TIES = 1e-9, 64
 
 
 @final
@@ -195,6 +196,7 @@ class _Search:
         self._refuted: dict[Claim, Array] = {}
         self._told: set[Claim] = set()
         self._lost = np.zeros(len(claims), dtype=bool)
+        self._ties = np.zeros(len(claims), dtype=np.int64)
         self._work = np.zeros(len(claims))
 
     @property
@@ -250,7 +252,8 @@ class _Search:
         lean = lean + leaning(bound, region, rows, left)
         self._look(bound.slope_at_input[left], region, rows[left], columns[left])
         ties = left & (upper <= NEARLY_ZERO * self._reach[columns])
-        self._alive[columns[ties]] = False
+        self._ties += np.bincount(columns[ties], minlength=len(self._ties))
+        self._alive &= self._ties < TIES
         still = boxes.open.copy()
         still[rows[closed], columns[closed]] = False
         self._judge()

@@ -10,7 +10,7 @@ import numpy as np
 from leo_core.bounds.interval import bound_network
 from leo_core.checker.environment import ieee
 from leo_core.domain import Box
-from leo_core.execution.budget import Budget
+from leo_core.execution.budget import Budget, Patience
 from leo_core.execution.checkpoint import Checkpoint
 from leo_core.execution.events import Listener, silent
 from leo_core.execution.executor import Executor, Here
@@ -19,6 +19,7 @@ from leo_core.milp.solver import Solver
 from leo_core.network import Network
 from leo_core.stability.cascade import decide_by_cascade
 from leo_core.stability.isa import decide_by_one_milp
+from leo_core.stability.outputs import known_region, proved_of_outputs
 from leo_core.stability.paper import decide_by_milp
 from leo_core.stability.tally import Tally
 from leo_core.stability.verdict import LayerStability, Method, StabilityMap, State
@@ -40,6 +41,7 @@ def decide(
     trust: str = "proved",
     budget: Budget | None = None,
     unit_seconds: float = math.inf,
+    open_seconds: float = math.inf,
     every_unit: bool = False,
     executor: Executor | None = None,
     listener: Listener = silent,
@@ -49,7 +51,8 @@ def decide(
     """Decide the state of every ReLU on a box.
 
     Whatever ends the work early (the budget, Ctrl-C, the end of memory), the map returned is valid: what is not shown
-    is undecided. ``strategy`` is one of ``leo_core.options.STRATEGIES``; one unit may take ``unit_seconds`` by itself;
+    is undecided. ``strategy`` is one of ``leo_core.options.STRATEGIES``; one unit may take ``unit_seconds`` by itself,
+    and in the cascade those that stay open about ``open_seconds`` in all;
     of networks on images the cascade decides channels unless ``every_unit`` is set
     (:mod:`~leo_core.stability.channels`);
     the workers of an ``executor``, which stays open, share the work where the strategy can; ``checkpoint`` holds what
@@ -57,23 +60,35 @@ def decide(
     """
     begun = time.monotonic()
     tally = Tally(network, listener)
+    outputs = _unknown(network)
     interrupted = False
     checked = CheckedSolver(solver, tally.note)
     try:
         with np.errstate(all="ignore"):  # an overflow makes a bound infinite or NaN, and the unit stays undecided
-            _intervals(network, box, tally)
+            outputs = _intervals(network, box, tally)
             kept = checkpoint or Checkpoint()
-            workers = executor or Here()
-            work = Work(network, box, checked, trust, budget or Budget(), unit_seconds, every_unit, seed, workers, kept)
+            workers, patience = executor or Here(), Patience(open_seconds)
+            limits = budget or Budget(), unit_seconds, patience
+            work = Work(network, box, checked, trust, *limits, every_unit, seed, workers, kept)
             _STRATEGIES[strategy](work, tally)
+            if patience.given_up:
+                together = f", those that stay open about {open_seconds:g} s in all" if open_seconds < math.inf else ""
+                tally.note(
+                    f"{len(patience.given_up)} ReLU(s) were given up: any one may take {unit_seconds:g} s{together}; "
+                    "--unit-time-limit sets another limit for each (0: none)"
+                )
+            known = known_region(network, box, tally.known())
+            outputs = proved_of_outputs(network, known, work.budget, seed)
     except KeyboardInterrupt:
         interrupted = True
     except MemoryError:
         interrupted = True
         tally.note("the memory was not enough; what was not decided by then is kept as it is")
     return StabilityMap(
+        network=network,
         box=box,
         layers=tally.layers(),
+        outputs=outputs,
         strategy=strategy,
         solver=solver.name,
         seconds=time.monotonic() - begun,
@@ -82,9 +97,17 @@ def decide(
     )
 
 
-def _intervals(network: Network, box: Box, tally: Tally) -> None:
-    """Interval bounds for every layer first, so that an early end still has a bound for each unit."""
+def _unknown(network: Network) -> LayerStability:
+    """Of outputs of which nothing is known."""
+    nothing, size = np.zeros(network.output_size), network.output_size
+    state, method = np.full(size, State.UNDECIDED), np.full(size, Method.NONE)
+    return LayerStability(network.output, state, method, nothing - np.inf, nothing + np.inf)
+
+
+def _intervals(network: Network, box: Box, tally: Tally) -> LayerStability:
+    """Interval bounds for every layer first, so that an early end still has a bound for each unit; and for outputs."""
     region = bound_network(network, box)
     for name, interval in region.intervals.items():
         if tally.follows(name):
             tally.bound(name, *interval)
+    return proved_of_outputs(network, region, Budget.of(0.0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.bounds.region import Region
+from leo_core.bounds.region import Interval, Region
 from leo_core.checker.trees import Tree
 from leo_core.execution.events import Listener, Note, Progress
 from leo_core.network import Affine, Network, Relu
@@ -113,6 +113,15 @@ class Tally:
         on, off = self._state[name] == State.ACTIVE, self._state[name] == State.INACTIVE
         lower[on], upper[off] = np.maximum(lower[on], 0.0), np.minimum(upper[off], 0.0)
         return Region(region.lower, region.upper, {**region.intervals, name: (lower, upper)})
+
+    def known(self) -> dict[str, Interval]:
+        """By node, its bounds, cut by its verdicts."""
+        found = {}
+        for name, state in self._state.items():
+            lower = np.where(state == State.ACTIVE, np.maximum(self._lower[name], 0.0), self._lower[name])
+            upper = np.where(state == State.INACTIVE, np.minimum(self._upper[name], 0.0), self._upper[name])
+            found[name] = lower, upper
+        return found
 
     def layers(self) -> dict[str, LayerStability]:
         """The verdicts so far, by ReLU node, in topological order."""

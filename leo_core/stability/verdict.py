@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, final
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.checker.trees import Tree
 from leo_core.domain import Box
+from leo_core.network import Network
+
+if TYPE_CHECKING:
+    from leo_core.stability.bounds import Bounds
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -75,6 +80,9 @@ class LayerStability:
         For a unit proved stable otherwise than by its bounds, the evidence, which other units may share.
     channels:
         What is known of its channels, where it has any and they were asked for.
+    least, most:
+        Once bounds were narrowed, values that were seen: the smallest is at most ``least``, the largest at least
+        ``most``.
     """
 
     relu: str
@@ -85,6 +93,8 @@ class LayerStability:
     witnesses: Mapping[int, Array] = field(default_factory=dict)
     trees: Mapping[int, Tree] = field(default_factory=dict)
     channels: Channels | None = None
+    least: Array | None = None
+    most: Array | None = None
 
     def __post_init__(self) -> None:
         for name, dtype in (("state", np.int8), ("method", np.int8), ("lower", np.float64), ("upper", np.float64)):
@@ -105,6 +115,14 @@ class LayerStability:
         ``inactive``: all units are; ``active``: all are, and some vary; ``constant``: none varies, and some are not
         zero; ``unstable``: none of these, as points show; ``undecided``: the others.
         """
+        masks = self.channel_masks()
+        if not masks:
+            return {}
+        total = len(masks["inactive"])
+        return {"total": total, **{name: int(mask.sum()) for name, mask in masks.items()}}
+
+    def channel_masks(self) -> dict[str, Mask]:
+        """Which channels are of each kind, each (channels,), as in :meth:`channel_counts`."""
         known = self.channels
         if known is None:
             return {}
@@ -114,9 +132,8 @@ class LayerStability:
         active = (states == State.ACTIVE).all(axis=1) & ~constant & ~inactive
         left = ~(inactive | constant | active)
         unstable = left & ((known.positive & known.negative & known.varies) | (states == State.UNSTABLE).any(axis=1))
-        masks = {"inactive": inactive, "active": active, "constant": constant, "unstable": unstable,
-                 "undecided": left & ~unstable}  # fmt: skip
-        return {"total": len(states), **{name: int(mask.sum()) for name, mask in masks.items()}}
+        return {"inactive": inactive, "active": active, "constant": constant, "unstable": unstable,
+                "undecided": left & ~unstable}  # fmt: skip
 
 
 @final
@@ -124,17 +141,27 @@ class LayerStability:
 class StabilityMap:
     """The verdicts for every ReLU node of a network over a box, in topological order.
 
+    ``outputs`` is of the network's value, as if a ReLU followed: ``relu`` names the node that it is the value of.
     ``interrupted`` says the work ended early on Ctrl-C; ``trusted`` that verdicts may rest on a
     solver's word alone.
     """
 
+    network: Network
     box: Box
     layers: Mapping[str, LayerStability]
+    outputs: LayerStability
     strategy: str
     solver: str
     seconds: float = 0.0
     trusted: bool = False
     interrupted: bool = False
+
+    @cached_property
+    def bounds(self) -> Bounds:
+        """What is proved of every unit and every output, by the model's own names and in its shapes."""
+        from leo_core.stability.bounds import Bounds  # it is made of what stands here
+
+        return Bounds.of(self)
 
     @property
     def by_channels(self) -> bool:

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from leo_core.errors import MissingExtraError, first_line
+from leo_core.errors import MissingExtraError, first_line, install_line
 from leo_frontends.imports import import_triton_first
 
 #: Keras' backends, each by the package of the same name, in the order in which they are tried.
@@ -20,7 +20,8 @@ def import_keras() -> Any:
     """The package ``keras`` on a backend that is there, or :class:`MissingExtraError`."""
     if "keras" not in sys.modules:
         if find_spec("keras") is None:
-            raise MissingExtraError("Keras models", "keras", "keras", 'with a backend: "leo-compress[keras,torch]"')
+            with_torch = install_line("keras,torch")
+            raise MissingExtraError("Keras models", "keras", "keras", f"with PyTorch as its backend: {with_torch}")
         if not os.environ.get("KERAS_BACKEND"):
             os.environ["KERAS_BACKEND"] = _chosen()
         import_triton_first()

@@ -11,21 +11,20 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, final
+from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.errors import UnsupportedModelError
-from leo_core.linear import Conv, ConvTranspose, Diagonal, LinearMap, Select, Sparse
+from leo_core.linear import Conv, ConvTranspose, LinearMap, Select
 from leo_core.network import INPUT, Affine, Network, Output, Own, Relu, free_name
-from leo_frontends import layers
+from leo_frontends import laid, layers
 from leo_frontends.graph import Array
 from leo_frontends.heads import apart, returned
 from leo_frontends.keras import windows
+from leo_frontends.laid import Laid, channels_last, kept_order, straight, wanted_layout
 from leo_frontends.layers import Layout, Pairs, Pool, Term
 from leo_frontends.matrices import matrix
 
@@ -35,37 +34,6 @@ def build_model(network: Network) -> Any:
     return _Writer(network).model()
 
 
-@final
-@dataclass(frozen=True)
-class _Tensor:
-    """A tensor of Keras that holds the values of a node.
-
-    Attributes
-    ----------
-    layout:
-        How the node lays its values out.
-    order:
-        The axes of the layout in the order in which the tensor has them, behind that of the batch.
-    """
-
-    at: Any
-    layout: Layout
-    order: Layout
-
-    @cached_property
-    def places(self) -> NDArray[np.int64]:
-        """Which of the node's values each of the tensor's is."""
-        return _places(self.layout, self.order)
-
-    def axis(self, axis: int) -> int:
-        """Where the tensor has an axis of the layout."""
-        return self.order.index(axis) + 1
-
-    def spread(self, array: Array) -> Array:
-        """One number for each of the node's values, to be broadcast to the tensor."""
-        return layers.compact(array, self.layout).transpose(self.order)
-
-
 class _Writer:
     """``_tensor`` holds the values of each node, ``_held`` are the weights each layer gets once the model is built."""
 
@@ -73,7 +41,7 @@ class _Writer:
         self._network, self._dtype = network, str(network.exact_dtype)
         self._held: list[tuple[Any, list[Array]]] = []
         self._taken: set[str] = set()
-        self._tensor: dict[str, _Tensor] = {}
+        self._tensor: dict[str, Laid] = {}
         self._moved: dict[tuple[Any, ...], Any] = {}
         found = {**layers.pools(network), **layers.global_pools(network)}
         self._pools = {name: pool for name, pool in found.items() if self._is_a_layer(pool)}
@@ -88,7 +56,7 @@ class _Writer:
         network, signature = self._network, self._network.signature
         shape = signature.input_shape or (network.input_size,)
         given = keras.Input(shape, dtype=str(network.dtype), name=self._name(signature.input_name))
-        self._tensor[INPUT] = _Tensor(given, shape, _straight(shape))
+        self._tensor[INPUT] = Laid(given, shape, straight(shape))
         nodes, heads = apart(network)
         for node in nodes:
             if node.name not in self._inside:
@@ -106,7 +74,7 @@ class _Writer:
             layer.set_weights([array.astype(self._dtype) for array in arrays])
         return model
 
-    def _finished(self, result: _Tensor, output: Output) -> Any:
+    def _finished(self, result: Laid, output: Output) -> Any:
         """An output with its tail and its shape."""
         tail, shape = output.tail, output.shape or (math.prod(result.layout),)
         if not tail:
@@ -119,9 +87,9 @@ class _Writer:
         # there is no such layer for others, and the activation is along the last axis
         last = (*(axis for axis in range(len(shape)) if axis != output.axis), output.axis)
         at = self._layer("Activation", tail, self._laid(result, shape, last).at, activation=tail)
-        return self._laid(_Tensor(at, shape, last), shape).at
+        return self._laid(Laid(at, shape, last), shape).at
 
-    def _affine(self, node: Affine) -> _Tensor:
+    def _affine(self, node: Affine) -> Laid:
         """A pooling, a layer with numbers of its own, parts side by side, or Σ maps · sources + bias."""
         norm, divisor, joined = layers.norm_of(node), layers.divisor_of(node), layers.joined(node)
         if node.name in self._pools:
@@ -136,40 +104,40 @@ class _Writer:
             return self._shifted(node.name, self._joined(node, *joined), node.bias)
         return self._sum(node)
 
-    def _sum(self, node: Affine) -> _Tensor:
+    def _sum(self, node: Affine) -> Laid:
         reads = [(source, linear) for source, linear in node.reads if linear.nonzeros] or [*node.reads][:1]
-        kind, wanted = "Add", self._layout(node)
-        if len(reads) == 2 and any(_negated(linear) is not None for _, linear in reads):
-            minus, other = reads if _negated(reads[0][1]) is not None else reads[::-1]
-            kind, reads = "Subtract", [other, (minus[0], _negated(minus[1]) or minus[1])]
+        kind, wanted = "Add", wanted_layout(self._network, node)
+        if len(reads) == 2 and any(layers.negated(linear) is not None for _, linear in reads):
+            minus, other = reads if layers.negated(reads[0][1]) is not None else reads[::-1]
+            kind, reads = "Subtract", [other, (minus[0], layers.negated(minus[1]) or minus[1])]
         bias: Array | None = node.bias
         terms = []
         for source, linear in reads:
             term, bias = self._term(node, self._tensor[source], linear, bias, wanted)
             terms.append(term)
         layout = wanted or terms[0].layout
-        order = next((term.order for term in terms if term.layout == layout), _channels_last(layout))
+        order = next((term.order for term in terms if term.layout == layout), channels_last(layout))
         terms = [self._laid(term, layout, order) for term in terms]
         total = terms[0]
         if len(terms) > 1:
-            total = _Tensor(self._layer(kind, node.name, [term.at for term in terms]), layout, order)
+            total = Laid(self._layer(kind, node.name, [term.at for term in terms]), layout, order)
         return self._shifted(node.name, total, bias)
 
-    def _joined(self, node: Affine, axis: int, parts: Sequence[tuple[str, Select]]) -> _Tensor:
+    def _joined(self, node: Affine, axis: int, parts: Sequence[tuple[str, Select]]) -> Laid:
         layout = node.shape or (node.size,)
         others = node.size // layout[axis]
-        terms: list[_Tensor] = []
+        terms: list[Laid] = []
         for source, select in parts:
             part = (*layout[:axis], select.rows // others, *layout[axis + 1 :])
             term, _ = self._term(node, self._tensor[source], select, None, part)
-            terms.append(self._laid(term, part, terms[0].order if terms else _kept_order(term, part)))
+            terms.append(self._laid(term, part, terms[0].order if terms else kept_order(term, part)))
         order = terms[0].order
         at = self._layer("Concatenate", node.name, [term.at for term in terms], axis=terms[0].axis(axis))
-        return _Tensor(at, layout, order)
+        return Laid(at, layout, order)
 
     def _term(
-        self, node: Affine, given: _Tensor, linear: LinearMap, bias: Array | None, layout: Layout
-    ) -> tuple[_Tensor, Array | None]:
+        self, node: Affine, given: Laid, linear: LinearMap, bias: Array | None, layout: Layout
+    ) -> tuple[Laid, Array | None]:
         """A map applied to a tensor, and the bias that is left; laid out as told, where it can be had in any layout."""
         name, term = node.name, layers.term(linear, given.layout)
         if not self._convolves and term.kind in ("channels", "pick", "scale", "sum") and not _is_one_factor(term):
@@ -180,19 +148,19 @@ class _Writer:
             case "scale" if _is_one_factor(term):
                 offset = 0.0 if bias is None else _one_number(bias)
                 at = self._layer("Rescaling", name, given.at, scale=float(term.numbers[0]), offset=offset or 0.0)
-                return _Tensor(at, given.layout, given.order), bias if offset is None else None
+                return Laid(at, given.layout, given.order), bias if offset is None else None
             case "scale":
                 at = self._call(keras.ops.multiply, name, given.at, self._constant(given.spread(term.numbers)))
-                return _Tensor(at, given.layout, given.order), bias
+                return Laid(at, given.layout, given.order), bias
             case "transpose":
                 order = tuple([*term.numbers].index(axis) for axis in given.order)
-                return _Tensor(given.at, term.behind, order), bias
+                return Laid(given.at, term.behind, order), bias
             case "channels":
                 at = self._call(keras.ops.take, name, given.at, term.numbers.tolist(), axis=given.axis(0))
-                return _Tensor(at, term.behind, given.order), bias
+                return Laid(at, term.behind, given.order), bias
             case "sum":
                 axes = [given.axis(axis) for axis in range(1, len(term.layout))]
-                return _Tensor(self._call(keras.ops.sum, name, given.at, axis=axes), term.behind, (0,)), bias
+                return Laid(self._call(keras.ops.sum, name, given.at, axis=axes), term.behind, (0,)), bias
             case "pick":
                 return self._picked(name, given, term.numbers, layout), bias
             case "matrix":
@@ -200,16 +168,16 @@ class _Writer:
         assert isinstance(linear, Conv | ConvTranspose)
         channels = layers.by_channel(bias, term.behind) if bias is not None else None
         at = self._convolved(node, self._image(given, term.layout), linear, channels)
-        return _Tensor(at, term.behind, _channels_last(term.behind)), bias if channels is None else None
+        return Laid(at, term.behind, channels_last(term.behind)), bias if channels is None else None
 
-    def _picked(self, name: str, given: _Tensor, index: NDArray[np.int64], layout: Layout) -> _Tensor:
+    def _picked(self, name: str, given: Laid, index: NDArray[np.int64], layout: Layout) -> Laid:
         """Values by their number, or a zero where there is none of that number."""
         layout = layout or (len(index),)
-        order, none = _channels_last(layout), len(given.places)
+        order, none = channels_last(layout), len(given.places)
         place = np.append(np.argsort(given.places), none)
-        wanted = place[index][_places(layout, order)]
+        wanted = place[index][laid.places(layout, order)]
         if np.array_equal(wanted, np.arange(none)):
-            return _Tensor(self._reshaped(given.at, _shape(layout, order)), layout, order)
+            return Laid(self._reshaped(given.at, laid.shape(layout, order)), layout, order)
         frame, times = layers.framed(index, given.layout, layout), layers.repeated(index, given.layout, layout)
         if frame is not None and len(layout) > 1:
             cut, around = frame
@@ -222,13 +190,13 @@ class _Writer:
             if (wanted == none).any():
                 at = self._call(keras.ops.pad, f"{name}_zero", at, [[0, 0], [0, 1]])
             at = self._call(keras.ops.take, name, at, wanted.tolist(), axis=1)
-        return _Tensor(self._reshaped(at, _shape(layout, order)), layout, order)
+        return Laid(self._reshaped(at, laid.shape(layout, order)), layout, order)
 
-    def _dense(self, name: str, given: _Tensor, linear: LinearMap, bias: Array | None, layout: Layout) -> _Tensor:
+    def _dense(self, name: str, given: Laid, linear: LinearMap, bias: Array | None, layout: Layout) -> Laid:
         """A matrix with rows and columns in the order in which tensors have their values."""
         layout = layout or (linear.rows,)
-        order = _channels_last(layout)
-        rows, columns = _places(layout, order), given.places
+        order = channels_last(layout)
+        rows, columns = laid.places(layout, order), given.places
         weights = matrix(linear, name, "a Keras model")
         if not np.array_equal(rows, np.arange(len(rows))):
             weights = weights[rows]
@@ -237,7 +205,7 @@ class _Writer:
         held = [np.ascontiguousarray(weights.T), *([] if bias is None else [bias[rows]])]
         flat = self._reshaped(given.at, (len(columns),))
         at = self._layer("Dense", name, flat, held, units=linear.rows, use_bias=bias is not None)
-        return _Tensor(self._reshaped(at, _shape(layout, order)), layout, order)
+        return Laid(self._reshaped(at, laid.shape(layout, order)), layout, order)
 
     def _convolved(self, node: Affine, at: Any, linear: Conv | ConvTranspose, bias: Array | None) -> Any:
         """A tensor with its channels last, convolved."""
@@ -263,7 +231,7 @@ class _Writer:
         options |= {"filters": linear.out_channels, "groups": geometry.groups}
         return self._layer(f"Conv{words.rank}D", name, at, [words.kernel, *biases], **options)
 
-    def _separated(self, node: Affine, first: Affine) -> _Tensor:
+    def _separated(self, node: Affine, first: Affine) -> Laid:
         """A convolution of each channel and, behind it, one of single points, as one layer."""
         each, points = first.maps[0], node.maps[0]
         assert isinstance(each, Conv)
@@ -276,14 +244,14 @@ class _Writer:
         options = {"filters": points.out_channels, "depth_multiplier": kernel.shape[-1], **self._options(words, biases)}
         held = [kernel, windows.of_convolution(points).kernel, *biases]
         at = self._layer(f"SeparableConv{words.rank}D", node.name, self._with_zeros(at, words.around), held, **options)
-        result = _Tensor(at, layout, _channels_last(layout))
+        result = Laid(at, layout, channels_last(layout))
         return result if bias is not None else self._shifted(node.name, result, node.bias)
 
-    def _norm(self, node: Affine, own: Own) -> _Tensor:
+    def _norm(self, node: Affine, own: Own) -> Laid:
         given = self._tensor[node.sources[0]]
         axis, numbers = 0, own.numbers
         if node.shape:
-            given = self._laid(given, node.shape, _kept_order(given, node.shape))
+            given = self._laid(given, node.shape, kept_order(given, node.shape))
         else:
             axis, numbers = _along_one_axis(numbers, given)
             if len(numbers["gamma"]) == node.size:
@@ -291,17 +259,17 @@ class _Writer:
         held = [numbers[name] for name in ("gamma", "beta", "mean", "variance")]
         options = {"axis": given.axis(axis), "epsilon": own.epsilon}
         at = self._layer("BatchNormalization", node.name, given.at, held, **options)
-        return _Tensor(at, given.layout, given.order)
+        return Laid(at, given.layout, given.order)
 
-    def _divided(self, node: Affine, divisor: Array) -> _Tensor:
+    def _divided(self, node: Affine, divisor: Array) -> Laid:
         given = self._tensor[node.sources[0]]
         if node.shape:
-            given = self._laid(given, node.shape, _kept_order(given, node.shape))
+            given = self._laid(given, node.shape, kept_order(given, node.shape))
         number = _one_number(divisor)
         by = self._constant(given.spread(divisor)) if number is None else number
-        return _Tensor(self._call(keras.ops.divide, node.name, given.at, by), given.layout, given.order)
+        return Laid(self._call(keras.ops.divide, node.name, given.at, by), given.layout, given.order)
 
-    def _shifted(self, name: str, given: _Tensor, bias: Array | None) -> _Tensor:
+    def _shifted(self, name: str, given: Laid, bias: Array | None) -> Laid:
         if bias is None or not bias.any():
             return given
         number = _one_number(bias)
@@ -311,7 +279,7 @@ class _Writer:
             return self._dense(name, given, Select.identity(len(bias)), bias, ())
         else:
             at = self._call(keras.ops.add, name, given.at, self._constant(given.spread(bias)))
-        return _Tensor(at, given.layout, given.order)
+        return Laid(at, given.layout, given.order)
 
     def _is_a_layer(self, pool: Pool) -> bool:
         """Whether Keras has it: without dilations, with the pads of 'same', or with zeros that change no maximum."""
@@ -320,7 +288,7 @@ class _Writer:
         fits = pool.kind == "average" or positive or bool(windows.padding_of(windows.of_pool(pool)))
         return max(pool.dilations) == 1 and fits
 
-    def _pool(self, node: Affine, pool: Pool) -> _Tensor:
+    def _pool(self, node: Affine, pool: Pool) -> Laid:
         at, geometry, rank = self._image(self._tensor[pool.source], pool.layout), windows.of_pool(pool), len(pool.taps)
         if not np.array_equal(pool.channels, np.arange(pool.layout[0])):
             at = self._call(keras.ops.take, f"{node.name}_channels", at, pool.channels.tolist(), axis=rank + 1)
@@ -328,15 +296,15 @@ class _Writer:
         if pool.over_all:
             layout = node.shape if len(node.shape) == rank + 1 else (node.size,)
             at = self._layer(f"Global{kind}", node.name, at, keepdims=len(layout) > 1, **_LAST)
-            return _Tensor(at, layout, _channels_last(layout))
+            return Laid(at, layout, channels_last(layout))
         padding = windows.padding_of(geometry)
         if not padding or (pool.kind == "average" and padding == "same"):  # pads count here, and not in Keras
             at, padding = self._with_zeros(at, windows.zeros_around(geometry)), "valid"
         options: dict[str, Any] = {"pool_size": pool.taps, "strides": pool.strides, "padding": padding, **_LAST}
         layout = (len(pool.channels), *node.shape[1:])
-        return _Tensor(self._layer(kind, node.name, at, **options), layout, _channels_last(layout))
+        return Laid(self._layer(kind, node.name, at, **options), layout, channels_last(layout))
 
-    def _relu(self, node: Relu) -> _Tensor:
+    def _relu(self, node: Relu) -> Laid:
         given = self._tensor[node.source]
         slope = _one_number(node.slope) if node.size else 0.0
         if slope is None:
@@ -347,31 +315,19 @@ class _Writer:
             at = self._layer("LeakyReLU", node.name, given.at, negative_slope=slope)
         else:
             at = self._layer("ReLU", node.name, given.at)
-        return _Tensor(at, given.layout, given.order)
+        return Laid(at, given.layout, given.order)
 
-    def _layout(self, node: Affine) -> Layout:
-        """How a node lays images out, or how a convolution that reads it or its ReLU sees it; empty where none does."""
-        network, names = self._network, [node.name]
-        if node.name not in network:  # an output that stood among others
-            return node.shape
-        names += [name for name in network.readers[node.name] if isinstance(network[name], Relu)]
-        for reader in (network[name] for source in names for name in network.readers[source] if not node.shape):
-            for source, linear in reader.reads if isinstance(reader, Affine) else ():
-                if source in names and isinstance(linear, Conv | ConvTranspose):
-                    return layers.term(linear, ()).layout
-        return node.shape
+    def _image(self, given: Laid, layout: Layout) -> Any:
+        return self._laid(given, layout, channels_last(layout)).at
 
-    def _image(self, given: _Tensor, layout: Layout) -> Any:
-        return self._laid(given, layout, _channels_last(layout)).at
-
-    def _laid(self, given: _Tensor, layout: Layout, order: Layout | None = None) -> _Tensor:
+    def _laid(self, given: Laid, layout: Layout, order: Layout | None = None) -> Laid:
         """The same values in another layout and order of axes, by default its own; permuted only if that moves any."""
-        order = order or _straight(layout)
-        if np.array_equal(given.places, _places(layout, order)):
-            return _Tensor(self._reshaped(given.at, _shape(layout, order)), layout, order)
+        order = order or straight(layout)
+        if np.array_equal(given.places, laid.places(layout, order)):
+            return Laid(self._reshaped(given.at, laid.shape(layout, order)), layout, order)
         if given.layout == layout:
             dims = tuple(given.axis(axis) for axis in order)
-            return _Tensor(self._once("Permute", given.at, dims=dims), layout, order)
+            return Laid(self._once("Permute", given.at, dims=dims), layout, order)
         return self._laid(self._laid(self._laid(given, given.layout), layout), layout, order)
 
     def _reshaped(self, at: Any, shape: Layout) -> Any:
@@ -430,27 +386,6 @@ def _of_axes(what: str, each: Sequence[Any]) -> dict[str, Any]:
     return {what: each[0]} if len(each) == 1 else {what: each, **_LAST}
 
 
-def _straight(layout: Layout) -> Layout:
-    return tuple(range(len(layout)))
-
-
-def _channels_last(layout: Layout) -> Layout:
-    return (*range(1, len(layout)), 0)
-
-
-def _kept_order(given: _Tensor, layout: Layout) -> Layout:
-    """That of the tensor where it has this layout."""
-    return given.order if given.layout == layout else _channels_last(layout)
-
-
-def _shape(layout: Layout, order: Layout) -> Layout:
-    return tuple(layout[axis] for axis in order)
-
-
-def _places(layout: Layout, order: Layout) -> NDArray[np.int64]:
-    return np.arange(math.prod(layout)).reshape(layout).transpose(order).ravel()
-
-
 def _one_number(array: Array) -> float | None:
     """The number that all of an array are, if they are."""
     return float(array[0]) if len(array) and (array == array[0]).all() else None
@@ -460,16 +395,7 @@ def _is_one_factor(term: Term) -> bool:
     return term.kind == "scale" and len(np.unique(term.numbers)) == 1
 
 
-def _negated(linear: LinearMap) -> LinearMap | None:
-    """The map of other sign, where that only moves values."""
-    if isinstance(linear, Diagonal) and (linear.arrays()["diagonal"] == -1).all():
-        return Select.identity(linear.rows)
-    if isinstance(linear, Sparse) and linear.terms <= 1 and (linear.arrays()["data"] == -1).all():
-        return Sparse(**{**linear.arrays(), "data": -linear.arrays()["data"]}, columns=linear.columns)
-    return None
-
-
-def _along_one_axis(numbers: Mapping[str, Array], given: _Tensor) -> tuple[int, Mapping[str, Array]]:
+def _along_one_axis(numbers: Mapping[str, Array], given: Laid) -> tuple[int, Mapping[str, Array]]:
     """(an axis, one number of each kind for each place along it), or (0, the numbers) where they vary along several."""
     shaped = {name: layers.compact(array, given.layout) for name, array in numbers.items()}
     varying = {axis for array in shaped.values() for axis, length in enumerate(array.shape) if length > 1}

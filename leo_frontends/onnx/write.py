@@ -70,7 +70,7 @@ class _Writer:
         self._shape_in = signature.input_shape or (network.input_size,)
         self._dtype = np.dtype(network.dtype)
         self._tensor = {INPUT: _Tensor(self._input, self._dtype, self._shape_in)}
-        self._pools = layers.pools(network)
+        self._pools = {**layers.pools(network), **layers.global_pools(network)}
         self._inside = {name for pool in self._pools.values() for name in pool.inside}
 
     def affine(self, node: Affine) -> None:
@@ -242,6 +242,10 @@ class _Writer:
         at = given.at
         if not np.array_equal(pool.channels, np.arange(given.layout[0])):
             at = self._emit("Gather", [at, self._constant(pool.channels, f"{node.name}.channels")], node.name, axis=1)
+        if pool.over_all:
+            kind = "GlobalMaxPool" if pool.kind == "max" else "GlobalAveragePool"
+            over = _Tensor(self._emit(kind, [at], node.name), given.dtype, (layout[0], *(1 for _ in pool.taps)))
+            return self._laid(over, layout)
         more: dict[str, Any] = {"dilations": list(pool.dilations)} if max(pool.dilations) > 1 else {}
         more |= {"count_include_pad": 1} if pool.kind == "average" else {}
         at = self._emit(

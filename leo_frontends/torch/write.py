@@ -114,7 +114,7 @@ class _GraphWriter:
         self._root = nn.Module()
         self._graph = fx.Graph()
         self._tensor: dict[str, _Tensor] = {}
-        self._pools = layers.pools(network)
+        self._pools = {**layers.pools(network), **layers.global_pools(network)}
         self._inside = {name for pool in self._pools.values() for name in pool.inside}
 
     def module(self) -> nn.Module:
@@ -238,6 +238,8 @@ class _GraphWriter:
         at, call = given.at, self._graph.call_function
         if not np.array_equal(pool.channels, np.arange(given.layout[0])):
             at = call(torch.index_select, (at, 1, self._buffer(pool.channels, f"{node.name}_channels")))
+        if pool.over_all:
+            return self._pool_over_all(node, pool.kind, at, len(pool.taps))
         pads: tuple[int, ...] = pool.low
         if pool.low != pool.high or any(2 * low > taps for low, taps in zip(pool.low, pool.taps, strict=True)):
             around = [pad for pair in zip(pool.low[::-1], pool.high[::-1], strict=True) for pad in pair]
@@ -249,6 +251,17 @@ class _GraphWriter:
         else:
             layer = getattr(nn, f"AvgPool{axes}d")(pool.taps, pool.strides, pads)
         return _Tensor(self._module(node.name, layer, at), (len(pool.channels), *node.shape[1:]))
+
+    def _pool_over_all(self, node: Affine, kind: str, at: Any, axes: int) -> _Tensor:
+        """Over all positions, which are kept as axes of one where the node has such."""
+        kept, positions = len(node.shape) > 1, tuple(range(2, axes + 2))
+        if kind == "max":
+            at = self._graph.call_function(torch.amax, (at, positions, kept))
+        elif kept:
+            at = self._module(node.name, getattr(nn, f"AdaptiveAvgPool{axes}d")(1), at)
+        else:
+            at = self._graph.call_function(torch.mean, (at, positions))
+        return _Tensor(at, node.shape or (node.size,))
 
     def _relu(self, node: Relu) -> _Tensor:
         given = self._tensor[node.source]

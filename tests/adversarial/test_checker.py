@@ -131,6 +131,16 @@ def test_bounds_that_overflow_are_infinite_not_an_error():
     assert region_of(Network(1, nodes, "out"), Box.uniform(-1, 1, 1))["z2"][1] == np.inf
 
 
+@pytest.mark.parametrize("copies", [{}, {"h2": [(1, 0, 1.0)]}])
+def test_infinite_bounds_are_no_rationals_and_no_error(copies):
+    """Over the rationals they raised OverflowError."""
+    nodes = (dense("z1", INPUT, [[1e200]], [0]), relu("h1", "z1", 1), dense("z2", "h1", [[1e200], [1e200]], [0, 0]),
+             relu("h2", "z2", 2), dense("out", "h2", [[1, 1]], [0]))  # fmt: skip
+    first, second = (Network(1, (*nodes[:-1], dense("out", "h2", [[1, w]], [0])), "out") for w in (1, 2))
+    box, kept = Box.uniform(-1, 1, 1), {"h1": ("h1", np.arange(1)), "h2": ("h2", np.arange(2))}
+    assert deviation(first, second, box, Roles(kept, copies), exact=True) == np.inf
+
+
 def test_a_trusted_verdict_is_counted_for_each_unit(tmp_path):
     """A method of no dimension was one for all units, and counted once."""
     nodes = dense("z", INPUT, [[1], [2]], [0, 0]), relu("h", "z", 2), dense("out", "h", [[1, 1]], [0])
@@ -250,19 +260,25 @@ def perturbed(rng, network):
 
 
 def random_roles(rng, network):
-    kept, copies, lines = {}, {}, {}
+    kept, copies, lines, lifted = {}, {}, {}, {}
     for node in network.relus:
         if rng.random() < 0.9:
             of = node.name if rng.random() < 0.9 else str(rng.choice([other.name for other in network.relus]))
             order = np.arange(node.size) if rng.random() < 0.8 else rng.permutation(node.size)
-            kept[node.name] = (of, np.where(rng.random(node.size) < 0.15, -1, order))
+            stays = rng.random(node.size) >= 0.15
+            kept[node.name] = (of, np.where(stays, order, -1))
+            others = [str(rng.choice([other.name for other in network.relus])) for _ in range(2)]
+            lifted[node.name] = [
+                (other, np.where(~stays & (rng.random(node.size) < 0.5), rng.permutation(node.size), -1))
+                for other in others[: rng.integers(3)]
+            ]
         if node.size > 1 and rng.random() < 0.5:
             copies[node.name] = [(node.size - 1, 0, float(rng.choice([0, 1, 0.5, -2, 1 / 3, 1e-300])))]
         if rng.random() < 0.25:
             units = rng.permutation(node.size)[: rng.integers(1, node.size + 1)]
             gain, offset = rng.choice([0, 0.5, 1, -2], len(units)), rng.choice([0, 0.1, 1e-300], len(units))
             lines[node.name] = (units, gain, offset)
-    return Roles(kept, copies, lines)
+    return Roles(kept, copies, lines, lifted)
 
 
 def exceeds(value, limit):

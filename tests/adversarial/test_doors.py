@@ -10,6 +10,8 @@ from door_cases import faults
 
 #: By framework, the seeds tried here: others than the benchmark begins with.
 SEEDS = {"onnx": range(100_000, 100_150), "torch": range(100_000, 100_030), "keras": range(100_000, 100_060)}
+if "tflite" in faults.FRAMEWORKS:
+    SEEDS["tflite"] = range(100_000, 100_060)
 
 
 @pytest.mark.parametrize("framework", SEEDS)
@@ -33,7 +35,7 @@ def test_thirty_faults_are_planted():
 
 
 #: By framework, how many of the faults are tried here: PyTorch's export takes its time. The benchmark tries all.
-TRIED = {"onnx": 3, "torch": 2, "keras": 2}
+TRIED = {"onnx": 3, "torch": 2, "keras": 2, **({"tflite": 6} if "tflite" in faults.FRAMEWORKS else {})}
 
 
 @pytest.mark.slow

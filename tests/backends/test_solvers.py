@@ -299,7 +299,7 @@ class TestResultsThatCannotBe:
 
 def test_a_missing_package_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr("leo_core.plugins.registry.find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r'pip install "leo-compress\[highs\]"'):
+    with pytest.raises(MissingExtraError, match=r'pip install --editable ".*\[highs\]"'):
         registry.solver("highs")
 
 

@@ -50,11 +50,13 @@ def test_compress_json_is_one_object_and_nothing_else(net, tmp_path):
     assert {"layers", "seconds", "strategy", "solver", "before", "after", "deviation", "tolerance",
             "float_noise", "running_error", "running_error_after"} <= content.keys()  # fmt: skip
     assert "certain" not in content
-    sizes = {"widths", "connections", "nonzeros", "operations", "parameters"}
+    sizes = {"widths", "connections", "nonzeros", "operations", "parameters", "operators", "activation_bytes"}
     assert content["before"].keys() == content["after"].keys() == sizes
     assert content["before"]["widths"] == [3, 8, 8, 2]
     assert content["before"]["connections"] == content["before"]["operations"] == 24 + 64 + 16
     assert content["before"]["nonzeros"] <= content["before"]["connections"]
+    assert content["before"]["operators"] == 3
+    assert content["before"]["activation_bytes"] == (8 + 8) * 4
     assert 0 <= content["deviation"] <= content["tolerance"]
     assert "layer 1 of 2" in done.stderr
 

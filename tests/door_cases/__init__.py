@@ -83,10 +83,10 @@ def compared(imported: Imported, case: Case, seed: int = 0, box: Box | None = No
 
 
 def module(framework: str) -> Any:
-    """The module of a framework's cases: "onnx", "torch" or "keras"."""
+    """The module of a framework's cases: "onnx", "torch", "keras" or "tflite"."""
     from importlib import import_module
 
-    names = {"onnx": "onnx_graphs", "torch": "torch_modules", "keras": "keras_models"}
+    names = {"onnx": "onnx_graphs", "torch": "torch_modules", "keras": "keras_models", "tflite": "tflite_graphs"}
     return import_module(f"door_cases.{names[framework]}")
 
 

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ from leo_core import files
 from leo_core.domain import Box
 from leo_core.errors import DoorError
 
-FRAMEWORKS = ("onnx", "torch", "keras")
+#: LiteRT is not everywhere.
+FRAMEWORKS = ("onnx", "torch", "keras", *(["tflite"] if find_spec("ai_edge_litert") else []))
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,24 @@ def test_channels_go_and_the_model_stays_a_model(suffix, tmp_path):
     assert all(parameter.grad is not None for parameter in small.parameters())
 
 
+@pytest.mark.parametrize("size", [8, 7])  # a mean over 64 is exact, one over 49 a layer with a number of its own
+def test_a_mean_over_all_positions_stays_one_when_channels_go(size, tmp_path):
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(2, 6, 3, padding=1)
+    module = nn.Sequential(
+        convolution, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3)
+    ).eval()  # fmt: skip
+    with torch.no_grad():
+        convolution.bias[:2] -= 9.0
+    result = leo_core.compress(module, {"lower": 0.0, "upper": 1.0, "input_shape": [2, size, size]})
+    assert result.network.widths == (2 * size**2, 4, 3)
+    (pool,) = (layer for layer in result.model.modules() if isinstance(layer, nn.AdaptiveAvgPool2d))
+    assert pool.output_size == 1
+    assert sum(isinstance(layer, nn.Linear) for layer in result.model.modules()) == 1
+    operators = [node.op_type for node in onnx.load(result.export(tmp_path / "small.onnx")).graph.node]
+    assert operators == ["Conv", "Relu", "GlobalAveragePool", "Reshape", "Gemm"]
+
+
 def test_what_the_map_is_not_a_layer_of_is_not_taken_for_one():
     values = np.arange(12)
     turned = Select(values.reshape(3, 4).T.ravel(), columns=12)

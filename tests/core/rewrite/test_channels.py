@@ -1,132 +1,17 @@
 """Channels of convolutional networks: each kind that can go is planted, found, and costs no more than is said."""
 
 from dataclasses import replace
-from fractions import Fraction
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from images import WHERE, channels, compressed
 
-from leo_backends.highs import HighsSolver
-from leo_core.bounds.noise import float_noise
-from leo_core.domain import Box
 from leo_core.errors import NetworkError
 from leo_core.linear import Conv, Dense, Select
-from leo_core.network import INPUT, Affine, Network, Own, Relu, Rounding
-from leo_core.rewrite import rewrite
-from leo_core.stability import decide
-
-SIZE = (6, 5)
-
-
-class Sown:
-    """A network on images as it grows; channels of its layers are made what a test wants of them."""
-
-    def __init__(self, seed):
-        self.rng = np.random.default_rng(seed)
-        self.nodes, self.at, self.shape = [], INPUT, (2, *SIZE)
-
-    def convolve(self, channels, taps=3, groups=1, relu=True, **where):
-        kernel = self.rng.uniform(-1, 1, (channels, self.shape[0] // groups, taps, taps)).astype(np.float32)
-        bias = self.rng.uniform(-1, 1, channels).astype(np.float32)
-        return self.put(kernel, bias, groups=groups, relu=relu, **where)
-
-    def put(self, kernel, bias, *, relu=True, **where):
-        conv = Conv.of(kernel, self.shape[1:], **where)
-        shape = (len(kernel), *conv.geometry.output)
-        name = f"conv{len(self.nodes)}"
-        spread = np.repeat(bias, shape[1] * shape[2])
-        self.nodes.append(Affine(name, (self.at,), (conv,), spread, shape=shape))
-        self.at, self.shape = name, shape
-        if relu:
-            self.rectify()
-        return self
-
-    def rectify(self):
-        name = f"relu{len(self.nodes)}"
-        self.nodes.append(Relu(name, self.at, np.zeros(int(np.prod(self.shape)))))
-        self.at = name
-
-    def normed(self):
-        """A batch norm, whose own numbers have no exact floats."""
-        ends = {"gamma": (0.5, 2), "beta": (-1, 1), "mean": (-1, 1), "variance": (0.1, 2)}
-        numbers = {key: self.rng.uniform(*end, self.shape[0]).astype(np.float32) for key, end in ends.items()}
-        scale = numbers["gamma"] / np.sqrt(numbers["variance"].astype(float) + 1e-3)
-        shift = numbers["beta"] - numbers["mean"] * scale
-        positions = self.shape[1] * self.shape[2]
-        size = np.repeat(np.abs(numbers["beta"]) + np.abs(numbers["mean"] * scale), positions)
-        own = Own(Rounding(2.0**-48, 2.0**-48 * size), Rounding(16.0, 16.0 * size), numbers, 1e-3)
-        conv = Conv.of(scale.reshape(-1, 1, 1, 1), self.shape[1:], groups=self.shape[0])
-        name = f"norm{len(self.nodes)}"
-        self.nodes.append(Affine(name, (self.at,), (conv,), np.repeat(shift, positions), shape=self.shape, own=own))
-        self.at = name
-        return self
-
-    def change(self, edit):
-        """The kernel and bias per channel of the last convolution, edited in place."""
-        at = max(i for i, node in enumerate(self.nodes) if node.name.startswith("conv"))
-        node = self.nodes[at]
-        kernel = node.maps[0].kernel.copy()
-        bias = node.bias.reshape(len(kernel), -1)[:, 0].copy()
-        edit(kernel, bias)
-        conv = Conv(kernel, node.maps[0].arrays()["geometry"])
-        self.nodes[at] = replace(node, maps=(conv,), bias=np.repeat(bias, node.size // len(bias)))
-        return self
-
-    def network(self, outputs=3):
-        size = int(np.prod(self.shape))
-        weights = self.rng.uniform(-1, 1, (outputs, size)).astype(np.float32)
-        out = Affine("out", (self.at,), (Dense(weights),), np.zeros(outputs, np.float32))
-        return Network(2 * SIZE[0] * SIZE[1], (*self.nodes, out), "out")
-
-
-def dead(channel):
-    def edit(kernel, bias):
-        bias[channel] = -1e4
-
-    return edit
-
-
-def constant(channel, value):
-    def edit(kernel, bias):
-        kernel[channel], bias[channel] = 0, value
-
-    return edit
-
-
-def unread(channel):
-    def edit(kernel, bias):
-        kernel[:, channel] = 0
-
-    return edit
-
-
-def compressed(network, tolerance=None):
-    box = Box.uniform(0, 1, network.input_size)
-    stability = decide(network, box, strategy="cascade", solver=HighsSolver())
-    noise = float_noise(network, box)
-    found = rewrite(network, stability, tolerance=64 * noise if tolerance is None else tolerance)
-    assert found.deviation <= (64 * noise if tolerance is None else tolerance)
-    rng = np.random.default_rng(5)
-    for x in np.vstack([box.sample(rng, 3), box.corners(2)]):
-        was, now = (net.evaluate_exact(x)[net.output].fractions() for net in (network, found.network))
-        assert max(abs(a - b) for a, b in zip(was, now, strict=True)) <= Fraction(found.deviation)
-    return found
-
-
-def channels(network):
-    return [node.shape[0] for node in network.nodes if isinstance(node, Affine) and node.shape]
-
-
-WHERE = st.fixed_dictionaries(
-    {
-        "strides": st.sampled_from([1, 2, (2, 1)]),
-        "low": st.sampled_from([0, 1, (1, 0)]),
-        "high": st.sampled_from([0, 1, (0, 2)]),
-        "dilations": st.sampled_from([1, (1, 2)]),
-    }
-)
+from leo_core.network import Affine
+from leo_core.testing.sown import Sown, constant, dead, unread
 
 
 @settings(max_examples=15, deadline=None)
@@ -214,7 +99,7 @@ def test_a_norm_of_other_channels_takes_the_constants_of_those():
     """It was taken to read the channel of its own number: the constant of another was folded."""
     sown = Sown(2).convolve(4, 1, relu=False).change(constant(0, 3.0)).change(constant(2, -1.5))
     picked = Select(np.arange(1, 4).repeat(30) * 30 + np.tile(np.arange(30), 3), columns=120)
-    shape = (3, *SIZE)
+    shape = (3, 6, 5)
     sown.nodes.append(Affine("some", (sown.at,), (picked,), np.zeros(90, np.float32), shape=shape))
     sown.at, sown.shape = "some", shape
     sown.normed()

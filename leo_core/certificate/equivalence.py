@@ -1,0 +1,98 @@
+"""Writes a certificate that two networks are within limits; the checker accepts it before it is written."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leo_core import checker
+from leo_core.checker import networks
+from leo_core.checker.difference import Roles
+from leo_core.checker.equivalence import proved_differences, require_within
+from leo_core.checker.trees import describe
+from leo_core.compare.pairing import Paired
+from leo_core.compare.work import Evidence
+from leo_core.domain import Box
+from leo_core.errors import OutputError
+from leo_core.execution.events import Listener, Note
+from leo_core.network import Network
+from leo_core.storage import as_checked, write_archive
+from leo_core.within import Within
+
+_Arrays = dict[str, NDArray[Any]]
+
+
+def content_of(
+    first: Network, second: Network, box: Box, within: Within, evidence: Evidence, listener: Listener
+) -> tuple[dict[str, Any], _Arrays]:
+    """(description, arrays) of a certificate that the checker accepts.
+
+    Raises :class:`OutputError` where it does not: what was proved is then a matter of rounding.
+    """
+    arrays: _Arrays = {}
+    keep = partial(networks.keep, arrays=arrays)
+    pairings = [] if evidence.pairing is None else [_pairing(evidence.pairing, first, arrays)]
+    proofs = [
+        {
+            "swapped": proof.arrangement.swapped,
+            "shared": {name: [of, keep(origin)] for name, (of, origin) in proof.arrangement.shared.items()},
+            "rows": keep(np.array([[unit, int(sign)] for unit, sign in proof.rows], dtype=np.int64).reshape(-1, 2)),
+            "thresholds": keep(np.asarray(proof.thresholds, dtype=np.float64)),
+            "tree": describe(proof.tree, arrays),
+        }
+        for proof in evidence.proofs
+    ]
+    content = {
+        "kind": checker.EQUIVALENCE,
+        "original": first.digest,
+        "compressed": second.digest,
+        "tail": first.signature.ending,
+        "limits": [float(limit) if limit < np.inf else None for limit in within.provable],
+        "pairings": pairings,
+        "proofs": proofs,
+    }
+    content = json.loads(json.dumps(content, allow_nan=False))
+    arrays |= {"lower": box.lower, "upper": box.upper}
+    try:
+        with np.errstate(all="ignore"):
+            sides = box.lower[None], box.upper[None]
+            nets = as_checked(first), as_checked(second)
+            found, _ = proved_differences(
+                *nets, sides, content, arrays, lambda text: listener(Note(text, passing=True))
+            )
+            require_within(found, content["limits"])
+    except checker.Refused as refusal:
+        raise OutputError(
+            f"no certificate: the checker, on bounds of its own, does not come as far: {refusal}"
+        ) from None
+    return content, arrays
+
+
+def write(path: Path, content: Mapping[str, Any], arrays: _Arrays, told: Mapping[str, Any]) -> None:
+    """Write it; the caller renames a temporary file into place. ``told`` is for readers, not checked."""
+    content = json.loads(json.dumps({**content, "told": told}, allow_nan=False))
+    header = {
+        "format": "leo certificate",
+        "version": checker.VERSION,
+        "sha256": networks.checksum(content, arrays),
+        "content": content,
+    }
+    write_archive(path, header, arrays, zipfile.ZIP_DEFLATED)
+
+
+def _pairing(pairing: Paired, first: Network, arrays: _Arrays) -> dict[str, Any]:
+    keep = partial(networks.keep, arrays=arrays)
+    roles: Roles = pairing.roles
+    return {
+        "swapped": pairing.old is not first,
+        "kept": {name: [of, keep(origin)] for name, (of, origin) in roles.kept.items()},
+        "copies": roles.copies,
+        "lines": {name: [keep(part) for part in parts] for name, parts in roles.lines.items()},
+    }
