@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 import numpy as np
 
@@ -44,9 +44,10 @@ from leo_core.milp.panel import Ledger, Panel
 from leo_core.milp.problem import NamedProblem
 from leo_core.milp.solver import Solver
 from leo_core.network import Network, Rounding
-from leo_core.options import VERIFY_SECONDS, Options
+from leo_core.options import VERIFY_SECONDS, Chosen, Options
 from leo_core.paths import replacing, require_apart
 from leo_core.plugins import Imported, Needs, registry
+from leo_core.report.live import shown
 from leo_core.result import CompressionResult
 from leo_core.rewrite import rewrite
 from leo_core.rewrite.facts import Facts
@@ -65,8 +66,11 @@ _DECIDING = 0.85
 _DECIDING_FIRST = 0.3
 
 
+@shown
 @ieee()
-def analyze(model: Any, domain: Any, *, listener: Listener = silent, **options: Any) -> StabilityMap:
+def analyze(
+    model: Any, domain: Any, *, listener: Listener = silent, progress: bool = False, **options: Unpack[Chosen]
+) -> StabilityMap:
     """Decide which ReLUs never change state on a domain.
 
     Parameters
@@ -78,6 +82,8 @@ def analyze(model: Any, domain: Any, *, listener: Listener = silent, **options: 
         or the path of a ``.json`` or ``.vnnlib`` file.
     listener:
         Called with :mod:`leo_core.execution.events` while work goes on.
+    progress:
+        Whether to show on stderr where the work stands.
     options:
         Fields of :class:`Options`.
     """
@@ -104,9 +110,16 @@ def analyze(model: Any, domain: Any, *, listener: Listener = silent, **options: 
         )
 
 
+@shown
 @ieee()
 def cross_check(
-    model: Any, domain: Any, solvers: tuple[str, str], *, listener: Listener = silent, **options: Any
+    model: Any,
+    domain: Any,
+    solvers: tuple[str, str],
+    *,
+    listener: Listener = silent,
+    progress: bool = False,
+    **options: Unpack[Chosen],
 ) -> CrossCheck:
     """Decide twice, with two solvers, and compare answers and verdicts; see :func:`analyze` for the other arguments.
 
@@ -150,8 +163,11 @@ def cross_check(
     )
 
 
+@shown
 @ieee()
-def compress(model: Any, domain: Any, *, listener: Listener = silent, **options: Any) -> CompressionResult:
+def compress(
+    model: Any, domain: Any, *, listener: Listener = silent, progress: bool = False, **options: Unpack[Chosen]
+) -> CompressionResult:
     """Make a network smaller without changing what it computes on a domain; see :func:`analyze` for arguments.
 
     Whatever ends the work early (the time limit, Ctrl-C), the result is valid: what is not proved is kept.
@@ -190,7 +206,8 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
         heard(
             Note(
                 f"reading the model is exact to {imprecise:.2g} only (a division in it has no exact float), which "
-                f"is more than the tolerance {tolerance:.2g}: only exact rewrites were made"
+                f"is more than the tolerance {tolerance:.2g}: only exact rewrites were made; "
+                "a larger tolerance allows more"
             )
         )
     rewritten, again = _kept_on(
@@ -251,6 +268,7 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
     )
 
 
+@shown
 @ieee()
 def verify(
     first: Any,
@@ -265,6 +283,7 @@ def verify(
     jobs: int = 1,
     cluster: Any = None,
     listener: Listener = silent,
+    progress: bool = False,
 ) -> Comparison:
     """A proved bound on max |first − second| over a domain, for any two networks with the same inputs and outputs.
 
@@ -318,9 +337,16 @@ def verify(
     return replace(found, lower=lower, upper=_sum_up(found.upper, apart))
 
 
+@shown
 @ieee()
 def check(
-    certificate: str | Path, original: Any, compressed: Any, domain: Any = None, *, listener: Listener = silent
+    certificate: str | Path,
+    original: Any,
+    compressed: Any,
+    domain: Any = None,
+    *,
+    listener: Listener = silent,
+    progress: bool = False,
 ) -> Report:
     """Re-check a certificate, with numpy alone once the networks are read.
 
@@ -487,11 +513,11 @@ class _Heard:
         settle()
 
 
-def _options(given: dict[str, Any]) -> Options:
+def _options(given: Mapping[str, Any]) -> Options:
     try:
         return Options(**given)
     except TypeError:
-        known = ", ".join([*Options.__dataclass_fields__, "listener"])
+        known = ", ".join([*Options.__dataclass_fields__, "listener", "progress"])
         unknown = ", ".join(sorted(set(given) - set(Options.__dataclass_fields__)))
         raise UsageError(f"there is no option {unknown}; there are: {known}") from None
 
@@ -508,7 +534,12 @@ def _decide(
 ) -> StabilityMap:
     """Decide with the solver of the settings, or the one given."""
     if settings.trust == "solver":
-        listener(Note("stable verdicts rest on the solver's word (--trust solver); the deviation is not proved"))
+        listener(
+            Note(
+                "stable verdicts rest on the solver's word (--trust solver); the deviation is not proved; leave "
+                "the option out for proofs"
+            )
+        )
     solver = given or registry.solver(settings.solver, lambda text: listener(Note(text)))
     with (
         closing(_executor(settings, solver, listener)) as executor,
@@ -537,7 +568,12 @@ def _executor(settings: Options, solver: Solver, listener: Listener) -> Executor
     if settings.cluster is None and settings.jobs == 1:
         return Here()
     if settings.strategy != "cascade":
-        listener(Note(f"the {settings.strategy} strategy asks one MILP after the other; {flag} has no effect on it"))
+        listener(
+            Note(
+                f"the {settings.strategy} strategy asks one MILP after the other; {flag} has no effect on it; the "
+                "cascade shares its work"
+            )
+        )
         return Here()
     if type(solver).__module__ == "__main__":
         listener(Note(f"the solver '{solver.name}' lives in the running script, where workers cannot see it: one job"))

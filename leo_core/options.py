@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, TypedDict, final
 
 from leo_core.errors import UsageError
 
@@ -18,6 +18,26 @@ OBJECTIVES = ("connections", "units", "parameters")
 VERIFY_SECONDS = 30.0
 #: How long one unit may take, and all that stay undecided together, unless told otherwise.
 UNIT_SECONDS, OPEN_SECONDS = 20.0, 300.0
+
+
+class Chosen(TypedDict, total=False):
+    """The fields of :class:`Options` as keyword arguments, each of which may be left out: what an editor shows."""
+
+    tolerance: Literal["exact", "float"] | float | str
+    passes: Literal["all", "leo", "min-width"]
+    objective: Literal["connections", "units", "parameters"]
+    solver: str
+    strategy: Literal["cascade", "isa", "paper"]
+    time_limit: float | None
+    unit_time_limit: float | None
+    every_unit: bool
+    jobs: int
+    cluster: Any
+    trust: Literal["proved", "solver"]
+    seed: int
+    evidence: bool
+    checkpoint: str | Path | None
+    tight: float | None
 
 
 @final

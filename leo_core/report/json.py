@@ -10,7 +10,6 @@ import re
 import sys
 from collections.abc import Mapping
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from leo_core.rewrite.footprint import footprint
 from leo_core.stability.cross_check import CrossCheck
 from leo_core.stability.verdict import LayerStability, Method, StabilityMap, State
 
+_PLAIN = (str, int, float, type(None))
 #: So many ranges of one layer are listed at most.
 _RANGES = 64
 
@@ -202,7 +202,7 @@ def verdicts_json(stability: StabilityMap, model: str, domain: str, options: Map
         "layer_details": layers_json(stability),
         "model": model,
         "domain": domain_json(stability.box, domain),
-        "options": {name: str(value) if isinstance(value, Path) else value for name, value in options.items()},
+        "options": {name: value if isinstance(value, _PLAIN) else str(value) for name, value in options.items()},
         "versions": versions_json(),
     }
 

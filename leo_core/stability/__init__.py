@@ -83,7 +83,10 @@ def decide(
         interrupted = True
     except MemoryError:
         interrupted = True
-        tally.note("the memory was not enough; what was not decided by then is kept as it is")
+        tally.note(
+            "the memory was not enough; what was not decided by then is kept as it is; fewer jobs or "
+            "a tighter domain take less"
+        )
     return StabilityMap(
         network=network,
         box=box,

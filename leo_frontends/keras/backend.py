@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from leo_core.errors import MissingExtraError, first_line, install_line
-from leo_frontends.imports import import_triton_first
+from leo_frontends.imports import hushed, import_triton_first
 
 #: Keras' backends, each by the package of the same name, in the order in which they are tried.
 BACKENDS = ("torch", "tensorflow", "jax")
@@ -25,8 +26,10 @@ def import_keras() -> Any:
         if not os.environ.get("KERAS_BACKEND"):
             os.environ["KERAS_BACKEND"] = _chosen()
         import_triton_first()
+    chatty = "keras" not in sys.modules and os.environ.get("KERAS_BACKEND") == "tensorflow"
     try:
-        import keras
+        with hushed() if chatty else nullcontext():
+            import keras
     except (ImportError, ValueError) as error:  # that is how Keras says that its backend is not there
         backend = os.environ.get("KERAS_BACKEND", "")
         raise MissingExtraError(
