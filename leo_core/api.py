@@ -93,7 +93,7 @@ def analyze(
     if settings.tight is None or stability.interrupted:
         return stability
     solver = registry.solver(settings.solver)
-    with closing(executor_of(settings, solver.name, type(solver).__module__, heard)) as executor:
+    with closing(executor_of(settings, solver, heard)) as executor:
         return narrow(
             stability,
             settings.tight,
@@ -276,6 +276,8 @@ def verify(
     time_limit: float | None = VERIFY_SECONDS,
     solver: str = "auto",
     seed: int = 0,
+    jobs: int = 1,
+    cluster: Any = None,
     listener: Listener = silent,
     progress: bool = False,
 ) -> Comparison:
@@ -293,8 +295,9 @@ def verify(
     time_limit:
         More time narrows what is between the largest difference seen and the bound; None: until both meet, the
         question is decided, or nothing helps.
+    jobs, cluster: as in :class:`Options`.
     """
-    settings = options_of({"time_limit": time_limit, "solver": solver, "seed": seed})
+    settings = options_of({"time_limit": time_limit, "solver": solver, "seed": seed, "jobs": jobs, "cluster": cluster})
     heard = Heard(listener)
     budget = Budget.of(settings.time_limit)
     (left, _), (right, _) = read(first, heard, domain), read(second, heard, domain)
@@ -307,16 +310,19 @@ def verify(
     for imported in (left, right):
         off, again = _kept_on(partial(_misread, imported, box), budget)
         apart, interrupted = _sum_up(apart, off), interrupted or again
-    found = compare(
-        left.network,
-        right.network,
-        box,
-        solver_of(settings, heard),
-        within=None if within is None else replace(within, slack=apart),
-        budget=Budget.of(0.0) if interrupted else budget,
-        seed=settings.seed,
-        listener=heard,
-    )
+    checked = solver_of(settings, heard)
+    with closing(executor_of(settings, checked.solver, heard)) as executor:
+        found = compare(
+            left.network,
+            right.network,
+            box,
+            checked,
+            within=None if within is None else replace(within, slack=apart),
+            budget=Budget.of(0.0) if interrupted else budget,
+            seed=settings.seed,
+            listener=heard,
+            executor=executor,
+        )
     found = replace(found, interrupted=found.interrupted or interrupted)
     if certificate is not None and found.within:
         pair = left.network, right.network
