@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from leo_core.network import Affine, Network, Relu
     from leo_core.options import Options
     from leo_core.plugins.registry import register_frontend, register_solver
+    from leo_core.properties import Property
     from leo_core.result import CompressionResult
     from leo_core.stability import StabilityMap, State
     from leo_core.stability.bounds import Bounds
@@ -36,6 +37,7 @@ _HOMES = {
     "LeoError": "leo_core.errors",
     "Network": "leo_core.network",
     "Options": "leo_core.options",
+    "Property": "leo_core.properties",
     "Relu": "leo_core.network",
     "Select": "leo_core.linear",
     "Sparse": "leo_core.linear",
@@ -63,6 +65,7 @@ __all__ = [
     "LeoError",
     "Network",
     "Options",
+    "Property",
     "Relu",
     "Select",
     "Sparse",
