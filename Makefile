@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 BUILD  := --build-constraint constraints.txt
 
-.PHONY: demo test check docs format clean
+.PHONY: demo test check docs dist-check lowest format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.light ## compress a real network that ships with the project, before and after
@@ -23,6 +23,12 @@ docs: $(VENV)/.dev ## write the generated reference pages, and the site in build
 	$(BIN)/python docs/generate.py
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -d build/doctrees -b html docs build/site
 	@echo "the documentation is in build/site/index.html"
+
+dist-check: $(VENV)/.dev ## build what would be uploaded, and try the wheel in empty environments: PYTHONS="python3.11 python3.14"
+	$(BIN)/python tests/extras/dist_check.py $(PYTHONS)
+
+lowest: $(VENV)/.dev ## the light extras at the lowest versions that pyproject.toml allows
+	$(BIN)/python tests/extras/lowest.py
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix --quiet .
@@ -44,5 +50,5 @@ $(VENV)/.light: $(VENV)/.python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.light
-	$(PIP) --group test --group check --group docs
+	$(PIP) --group test --group check --group docs --group release
 	@touch $@

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from leo_core.linear import Dense, Diagonal, Select, Sparse
     from leo_core.network import Affine, Network, Relu
     from leo_core.options import Options
-    from leo_core.plugins.registry import register_frontend, register_solver
+    from leo_core.plugins.registry import register_executor, register_frontend, register_solver
     from leo_core.properties import Property
     from leo_core.result import CompressionResult
     from leo_core.stability import StabilityMap, State
@@ -49,6 +49,7 @@ _HOMES = {
     "convert": "leo_core.api",
     "cross_check": "leo_core.api",
     "formulate": "leo_core.api",
+    "register_executor": "leo_core.plugins.registry",
     "register_frontend": "leo_core.plugins.registry",
     "register_solver": "leo_core.plugins.registry",
     "verify": "leo_core.api",
@@ -77,6 +78,7 @@ __all__ = [
     "convert",
     "cross_check",
     "formulate",
+    "register_executor",
     "register_frontend",
     "register_solver",
     "verify",

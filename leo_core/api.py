@@ -10,10 +10,11 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 import numpy as np
 
@@ -35,6 +36,7 @@ from leo_core.errors import CertificateError, EncodingError, OutputError, UsageE
 from leo_core.execution.budget import Budget
 from leo_core.execution.checkpoint import Checkpoint
 from leo_core.execution.events import Listener, Note, silent
+from leo_core.execution.executor import Executor, Here
 from leo_core.files import Source, as_read, output_frontend, read, require_writable, write
 from leo_core.milp.checked import CheckedSolver
 from leo_core.milp.formulate import formulate as written_out
@@ -42,9 +44,10 @@ from leo_core.milp.panel import Ledger, Panel
 from leo_core.milp.problem import NamedProblem
 from leo_core.milp.solver import Solver
 from leo_core.network import Network, Rounding
-from leo_core.options import VERIFY_SECONDS, Options
+from leo_core.options import VERIFY_SECONDS, Chosen, Options
 from leo_core.paths import replacing, require_apart
-from leo_core.plugins import Imported, registry
+from leo_core.plugins import Imported, Needs, registry
+from leo_core.report.live import shown
 from leo_core.result import CompressionResult
 from leo_core.rewrite import rewrite
 from leo_core.rewrite.facts import Facts
@@ -63,8 +66,11 @@ _DECIDING = 0.85
 _DECIDING_FIRST = 0.3
 
 
+@shown
 @ieee()
-def analyze(model: Any, domain: Any, *, listener: Listener = silent, **options: Any) -> StabilityMap:
+def analyze(
+    model: Any, domain: Any, *, listener: Listener = silent, progress: bool = False, **options: Unpack[Chosen]
+) -> StabilityMap:
     """Decide which ReLUs never change state on a domain.
 
     Parameters
@@ -76,6 +82,8 @@ def analyze(model: Any, domain: Any, *, listener: Listener = silent, **options: 
         or the path of a ``.json`` or ``.vnnlib`` file.
     listener:
         Called with :mod:`leo_core.execution.events` while work goes on.
+    progress:
+        Whether to show on stderr where the work stands.
     options:
         Fields of :class:`Options`.
     """
@@ -88,21 +96,30 @@ def analyze(model: Any, domain: Any, *, listener: Listener = silent, **options: 
     stability = _decide(imported.network, box, settings, deciding, heard)
     if settings.tight is None or stability.interrupted:
         return stability
-    return narrow(
-        stability,
-        settings.tight,
-        registry.solver(settings.solver),
-        budget,
-        heard,
-        unit_seconds=math.inf if settings.unit_time_limit is None else settings.unit_time_limit,
-        jobs=settings.jobs,
-        seed=settings.seed,
-    )
+    solver = registry.solver(settings.solver)
+    with closing(_executor(settings, solver.name, type(solver).__module__, heard)) as executor:
+        return narrow(
+            stability,
+            settings.tight,
+            solver,
+            budget,
+            heard,
+            unit_seconds=math.inf if settings.unit_time_limit is None else settings.unit_time_limit,
+            executor=executor,
+            seed=settings.seed,
+        )
 
 
+@shown
 @ieee()
 def cross_check(
-    model: Any, domain: Any, solvers: tuple[str, str], *, listener: Listener = silent, **options: Any
+    model: Any,
+    domain: Any,
+    solvers: tuple[str, str],
+    *,
+    listener: Listener = silent,
+    progress: bool = False,
+    **options: Unpack[Chosen],
 ) -> CrossCheck:
     """Decide twice, with two solvers, and compare answers and verdicts; see :func:`analyze` for the other arguments.
 
@@ -146,8 +163,11 @@ def cross_check(
     )
 
 
+@shown
 @ieee()
-def compress(model: Any, domain: Any, *, listener: Listener = silent, **options: Any) -> CompressionResult:
+def compress(
+    model: Any, domain: Any, *, listener: Listener = silent, progress: bool = False, **options: Unpack[Chosen]
+) -> CompressionResult:
     """Make a network smaller without changing what it computes on a domain; see :func:`analyze` for arguments.
 
     Whatever ends the work early (the time limit, Ctrl-C), the result is valid: what is not proved is kept.
@@ -186,7 +206,8 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
         heard(
             Note(
                 f"reading the model is exact to {imprecise:.2g} only (a division in it has no exact float), which "
-                f"is more than the tolerance {tolerance:.2g}: only exact rewrites were made"
+                f"is more than the tolerance {tolerance:.2g}: only exact rewrites were made; "
+                "a larger tolerance allows more"
             )
         )
     rewritten, again = _kept_on(
@@ -247,6 +268,7 @@ def compress(model: Any, domain: Any, *, listener: Listener = silent, **options:
     )
 
 
+@shown
 @ieee()
 def verify(
     first: Any,
@@ -259,6 +281,7 @@ def verify(
     solver: str = "auto",
     seed: int = 0,
     listener: Listener = silent,
+    progress: bool = False,
 ) -> Comparison:
     """A proved bound on max |first − second| over a domain, for any two networks with the same inputs and outputs.
 
@@ -308,9 +331,16 @@ def verify(
     return replace(found, lower=lower, upper=_sum_up(found.upper, apart))
 
 
+@shown
 @ieee()
 def check(
-    certificate: str | Path, original: Any, compressed: Any, domain: Any = None, *, listener: Listener = silent
+    certificate: str | Path,
+    original: Any,
+    compressed: Any,
+    domain: Any = None,
+    *,
+    listener: Listener = silent,
+    progress: bool = False,
 ) -> Report:
     """Re-check a certificate, with numpy alone once the networks are read.
 
@@ -477,11 +507,11 @@ class _Heard:
         settle()
 
 
-def _options(given: dict[str, Any]) -> Options:
+def _options(given: Mapping[str, Any]) -> Options:
     try:
         return Options(**given)
     except TypeError:
-        known = ", ".join([*Options.__dataclass_fields__, "listener"])
+        known = ", ".join([*Options.__dataclass_fields__, "listener", "progress"])
         unknown = ", ".join(sorted(set(given) - set(Options.__dataclass_fields__)))
         raise UsageError(f"there is no option {unknown}; there are: {known}") from None
 
@@ -498,15 +528,17 @@ def _decide(
 ) -> StabilityMap:
     """Decide with the solver of the settings, or the one given."""
     if settings.trust == "solver":
-        listener(Note("stable verdicts rest on the solver's word (--trust solver); the deviation is not proved"))
+        listener(
+            Note(
+                "stable verdicts rest on the solver's word (--trust solver); the deviation is not proved; leave "
+                "the option out for proofs"
+            )
+        )
     solver = given or registry.solver(settings.solver, lambda text: listener(Note(text)))
-    jobs = settings.jobs
-    if jobs > 1 and settings.strategy != "cascade":
-        listener(Note(f"the {settings.strategy} strategy asks one MILP after the other; --jobs has no effect on it"))
-    if jobs > 1 and type(solver).__module__ == "__main__":
-        listener(Note(f"the solver '{solver.name}' lives in the running script, where workers cannot see it: one job"))
-        jobs = 1
-    with _checkpoint(network, box, settings, solver.name, listener) as checkpoint:
+    with (
+        closing(_executor(settings, solver.name, type(solver).__module__, listener)) as executor,
+        _checkpoint(network, box, settings, solver.name, listener) as checkpoint,
+    ):
         return decide(
             network,
             box,
@@ -514,13 +546,34 @@ def _decide(
             solver=solver,
             trust=settings.trust,
             budget=budget,
-            unit_seconds=math.inf if settings.unit_time_limit is None else settings.unit_time_limit,
+            unit_seconds=settings.unit_limits[0],
+            open_seconds=settings.unit_limits[1],
             every_unit=settings.every_unit,
-            jobs=jobs,
+            executor=executor,
             listener=listener,
             seed=settings.seed,
             checkpoint=checkpoint,
         )
+
+
+def _executor(settings: Options, solver: str, module: str, listener: Listener) -> Executor:
+    """Who shares the work: this process alone, others beside it, or a cluster."""
+    flag = "--jobs" if settings.cluster is None else "--cluster"
+    if settings.cluster is None and settings.jobs == 1:
+        return Here()
+    if settings.strategy != "cascade":
+        listener(
+            Note(
+                f"the {settings.strategy} strategy asks one MILP after the other; {flag} has no effect on it; the "
+                "cascade shares its work"
+            )
+        )
+        return Here()
+    if module == "__main__":
+        listener(Note(f"the solver '{solver}' lives in the running script, where workers cannot see it: one job"))
+        return Here()
+    where = settings.jobs if settings.cluster is None else settings.cluster
+    return registry.executor_for(where).start(where, Needs.here(solver), lambda text: listener(Note(text)))
 
 
 def _checkpoint(network: Network, box: Box, settings: Options, solver: str, listener: Listener) -> Checkpoint:

@@ -10,9 +10,27 @@ from typing import Any, TypeVar
 
 import click
 
-from leo_core.errors import DomainError, UsageError
-from leo_core.flags import property_options, read_property, tight_option
-from leo_core.options import OBJECTIVES, PASSES, STRATEGIES, TRUST, VERIFY_SECONDS, Options
+from leo_core.errors import UsageError
+from leo_core.flags import (
+    DEFAULTS,
+    complete_solver,
+    domain_option,
+    domain_value,
+    json_option,
+    property_options,
+    quiet_option,
+    read_property,
+    report_option,
+    solving_options,
+    tight_option,
+    within_value,
+)
+from leo_core.options import (
+    OBJECTIVES,
+    PASSES,
+    VERIFY_SECONDS,
+    Options,
+)
 from leo_core.paths import require_apart
 from leo_core.terminal import (
     CANNOT,
@@ -20,16 +38,18 @@ from leo_core.terminal import (
     OPEN,
     Group,
     command_line,
+    complete_file,
+    complete_one_of,
     current_stop,
     fail,
     print_json,
     progress,
+    say,
     stdout_kept,
+    verbose,
 )
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-_DEFAULTS = Options()
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -42,159 +62,54 @@ def main() -> None:
     """
 
 
-def _domain_value(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    """A domain as given; LO,HI that is none is wrong usage, what a file holds is not."""
-    from leo_core.domain import FILES, Box
-
-    if value is not None and not value.lower().endswith(FILES):
-        try:
-            Box.of(value, 1)
-        except DomainError as error:
-            raise UsageError(str(error)) from None
-    return value
-
-
-def _within_value(_context: click.Context, _option: click.Parameter, value: str | None) -> list[str] | None:
-    """Numbers between commas, each as it is written."""
-    return None if value is None else [part.strip() for part in value.split(",")]
-
-
-def _domain_option(command: Command, required: bool = True) -> Command:
-    return click.option(
-        "--domain",
-        required=required,
-        metavar="D",
-        callback=_domain_value,
-        help="The box inputs come from, on the model's own input before any normalisation: LO,HI for "
-        'every input, a JSON file {"lower": …, "upper": …} (numbers or lists), or a .vnnlib file.',
-    )(command)
-
-
-def _json_option(command: Command) -> Command:
-    return click.option(
-        "--json", "as_json", is_flag=True, help="Print one JSON object on stdout; all else goes to stderr."
-    )(command)
-
-
-def _report_option(command: Command) -> Command:
-    return click.option(
-        "--report",
-        "shown",
-        metavar="FILE.html",
-        help="Write a page that shows the result, for a browser or paper; it needs nothing else.",
-    )(command)
-
-
-def _quiet_option(command: Command) -> Command:
-    return click.option("-q", "--quiet", is_flag=True, help="No progress, no notes.")(command)
-
-
-def _solving_options(command: Command) -> Command:
-    for option in reversed(
-        (
-            click.option(
-                "--solver",
-                default=_DEFAULTS.solver,
-                show_default=True,
-                metavar="NAME",
-                help="A MILP solver; 'leo plugins' lists them.",
-            ),
-            click.option(
-                "--strategy",
-                default=_DEFAULTS.strategy,
-                show_default=True,
-                metavar="NAME",
-                help=f"How stability is decided: {', '.join(STRATEGIES)}.",
-            ),
-            click.option(
-                "--time-limit",
-                type=float,
-                metavar="S",
-                help="Seconds for everything; what is undecided by then is kept.",
-            ),
-            click.option(
-                "--unit-time-limit",
-                type=float,
-                metavar="S",
-                help="Seconds that any one ReLU may take by itself; then it is left undecided.",
-            ),
-            click.option(
-                "--jobs",
-                type=int,
-                default=_DEFAULTS.jobs,
-                show_default=True,
-                metavar="N",
-                help="Processes that share the work (cascade only).",
-            ),
-            click.option(
-                "--trust",
-                default=_DEFAULTS.trust,
-                show_default=True,
-                metavar="|".join(TRUST),
-                help="'proved': no verdict rests on a solver's word. 'solver': as in the papers.",
-            ),
-            click.option(
-                "--seed",
-                type=click.IntRange(min=0),
-                default=_DEFAULTS.seed,
-                show_default=True,
-                metavar="N",
-                help="For everything random.",
-            ),
-            click.option(
-                "--checkpoint",
-                metavar="FILE",
-                help="Keep what is found in FILE, and go on from what is there, should a run have been cut off.",
-            ),
-        )
-    ):
-        command = option(command)
-    return command
-
-
 @main.command()
-@click.argument("source", metavar="IN")
-@click.argument("target", metavar="OUT")
-@partial(_domain_option, required=False)
+@click.argument("source", metavar="IN", shell_complete=complete_file)
+@click.argument("target", metavar="OUT", shell_complete=complete_file)
+@partial(domain_option, required=False)
 @property_options
 @click.option(
     "--tolerance",
-    default=str(_DEFAULTS.tolerance),
+    default=str(DEFAULTS.tolerance),
     show_default=True,
     metavar="exact|float|NUMBER",
+    shell_complete=complete_one_of("exact", "float"),
     help="The largest proved change of any output: none; what the original's own arithmetic was seen "
     "to err by; or a number.",
 )
 @click.option(
     "--passes",
-    default=_DEFAULTS.passes,
+    default=DEFAULTS.passes,
     show_default=True,
     metavar="|".join(PASSES),
+    shell_complete=complete_one_of(*PASSES),
     help="What may be rewritten: everything; what LEO as published does; or that and active units passed "
     "through the narrower side of a layer.",
 )
 @click.option(
     "--objective",
-    default=_DEFAULTS.objective,
+    default=DEFAULTS.objective,
     show_default=True,
     metavar="|".join(OBJECTIVES),
+    shell_complete=complete_one_of(*OBJECTIVES),
     help="What to make small: connections to store and run; ReLUs to verify or optimise over; parameters.",
 )
-@_solving_options
+@solving_options
 @click.option(
     "--inputs",
     metavar="FILE",
+    shell_complete=complete_file,
     help="Inputs as a .npy or .npz file (examples × inputs): report the share of them whose class is certain to "
     "stay when both networks are run in floats.",
 )
 @click.option(
     "--certificate",
     metavar="FILE",
+    shell_complete=complete_file,
     help="Write all that is needed to re-check the result without a solver; see 'leo check'.",
 )
-@_report_option
-@_json_option
-@_quiet_option
+@report_option
+@json_option
+@quiet_option
 def compress(
     source: str,
     target: str,
@@ -267,22 +182,26 @@ def compress(
         if as_json:
             print_json(content)
             return
+        if quiet:
+            if result.interrupted or stop.heard:
+                say(f"leo: stopped early; {target} holds what was found by then", err=True)
+            return
         click.echo(result.summary(sizes))
-        for line in inputs_lines(report, str(result.original.dtype)):
-            click.echo(line)
-        click.echo(f"written to {target}")
+        if verbose():
+            click.echo(result.details())
+        say(*inputs_lines(report, str(result.original.dtype)), f"written to {target}")
         if shown is not None:
-            click.echo(f"report in {shown}")
+            say(f"report in {shown}")
         if moved is not None:
-            click.echo(f"property for {target} in {moved}; what it proves there holds for {prop} on {source}")
+            say(f"property for {target} in {moved}; what it proves there holds for {prop} on {source}")
         if certificate is not None:
-            click.echo(f"certificate in {certificate}; re-check it with: leo check {certificate} {source} {target}")
+            say(f"certificate in {certificate}; re-check it with: leo check {certificate} {source} {target}")
 
 
 @main.command()
-@click.argument("source", metavar="IN")
-@_domain_option
-@_solving_options
+@click.argument("source", metavar="IN", shell_complete=complete_file)
+@domain_option
+@solving_options
 @click.option(
     "--cross-check",
     "solvers",
@@ -296,18 +215,19 @@ def compress(
 @click.option(
     "--bounds",
     metavar="FILE.npz|FILE.json",
+    shell_complete=complete_file,
     help="Write what is proved of every unit and every output: lower and upper bounds, state and method.",
 )
 @tight_option
-@_report_option
-@_json_option
-@_quiet_option
+@report_option
+@json_option
+@quiet_option
 def inspect(source: str, domain: str, solvers: str | None, as_json: bool, quiet: bool, **options: Any) -> None:
     """Count the ReLUs of IN that never change state on the domain."""
     from leo_core import api, files
     from leo_core.report.json import narrowed_json, stability_json, verdicts_json
-    from leo_core.report.table import as_text, channels_table, how_decided, narrowed_lines, outlook, stability_table
     from leo_core.stability.bounds import require_suffix
+    from leo_core.stability.told import narrowed_lines
 
     stop = current_stop()
     bounds, shown = options.pop("bounds"), options.pop("shown")
@@ -341,16 +261,12 @@ def inspect(source: str, domain: str, solvers: str | None, as_json: bool, quiet:
         if as_json:
             print_json(content)
             return
-        click.echo(as_text(channels_table(stability) if stability.by_channels else stability_table(stability)))
-        how = f"{stability.strategy} strategy, solver {stability.solver}, {stability.seconds:.1f} s"
-        click.echo(f"\n{how_decided(stability)}; {how}")
-        for line in ("stopped early" if stability.interrupted else None, outlook(stability)):
-            if line:
-                click.echo(line)
-        for line in narrowed_lines(stability, options["tight"]):
-            click.echo(line)
+        click.echo(stability.summary())
+        say(*narrowed_lines(stability, options["tight"]))
+        if shown is not None:
+            say(f"report in {shown}")
         if bounds is not None:
-            click.echo(f"bounds of every unit and output in {bounds}")
+            say(f"bounds of every unit and output in {bounds}")
 
 
 def _require_report(shown: str | None) -> None:
@@ -375,11 +291,10 @@ def _write_report(shown: str | None, content: dict[str, Any]) -> None:
 def _cross_check(source: str, domain: str, solvers: str, as_json: bool, quiet: bool, options: dict[str, Any]) -> None:
     from leo_core import api
     from leo_core.report.json import cross_check_json
-    from leo_core.report.table import as_text, contradiction_lines, stability_table
+    from leo_core.stability.told import contradiction_lines
 
     stop = current_stop()
-
-    if options.pop("solver") != _DEFAULTS.solver:
+    if options.pop("solver") != DEFAULTS.solver:
         raise UsageError("--cross-check names its solvers itself; leave out --solver")
     names = tuple(name.strip() for name in solvers.split(","))
     if len(names) != 2 or not all(names):
@@ -390,15 +305,10 @@ def _cross_check(source: str, domain: str, solvers: str, as_json: bool, quiet: b
         if as_json:
             print_json(cross_check_json(found))
         else:
-            for stability in (found.first, found.second):
-                click.echo(as_text(stability_table(stability)))
-                click.echo(f"{stability.strategy} strategy, solver {stability.solver}, {stability.seconds:.1f} s\n")
-            for line in found.told:
-                click.echo(line)
-            if found.decided_by_one:
-                click.echo(f"{found.decided_by_one} units were decided with one of the solvers only")
+            click.echo(found.summary())
         if wrong := contradiction_lines(found):
-            fail("the solvers contradict each other; one of them is wrong:\n" + "\n".join(wrong), CANNOT)
+            listed = "".join(f"\n{line}" for line in wrong) if as_json else " (above)"
+            fail(f"the solvers contradict each other; one of them is wrong{listed}", CANNOT)
         if any(found.asked) and not found.compared:
             fail("no answers could be compared: no question was answered by both", CANNOT)
         if not as_json and found.compared:
@@ -406,13 +316,13 @@ def _cross_check(source: str, domain: str, solvers: str, as_json: bool, quiet: b
 
 
 @main.command()
-@click.argument("first", metavar="A")
-@click.argument("second", metavar="B")
-@_domain_option
+@click.argument("first", metavar="A", shell_complete=complete_file)
+@click.argument("second", metavar="B", shell_complete=complete_file)
+@domain_option
 @click.option(
     "--within",
     metavar="EPS",
-    callback=_within_value,
+    callback=within_value,
     help="Ask whether no output differs by more than EPS (one number, or one for each output: 0.1,0.2), and stop once "
     "that is decided: exit 0 proved, 1 refuted, 3 open. A VNN-LIB 2.0 file about both networks says it itself.",
 )
@@ -424,14 +334,22 @@ def _cross_check(source: str, domain: str, solvers: str, as_json: bool, quiet: b
     metavar="S",
     help="Seconds for everything; more of them narrow what is open.",
 )
-@click.option("--solver", default=_DEFAULTS.solver, show_default=True, metavar="NAME", help="A MILP solver.")
+@click.option(
+    "--solver",
+    default=DEFAULTS.solver,
+    show_default=True,
+    metavar="NAME",
+    shell_complete=complete_solver,
+    help="A MILP solver.",
+)
 @click.option(
     "--certificate",
     metavar="FILE",
+    shell_complete=complete_file,
     help="Where EPS is proved, write what is needed to re-check that without a solver; see 'leo check'.",
 )
-@_json_option
-@_quiet_option
+@json_option
+@quiet_option
 def verify(
     first: str,
     second: str,
@@ -446,7 +364,6 @@ def verify(
     """Bound the largest difference between the outputs of A and B on the domain, or say whether it is within EPS."""
     from leo_core import api, files
     from leo_core.report.json import comparison_json
-    from leo_core.report.table import difference_lines
 
     stop = current_stop()
     require_apart({"A": first, "B": second, "the domain": domain}, {"the certificate": certificate})
@@ -454,34 +371,43 @@ def verify(
         files.require_writable(certificate)
     asked = within[0] if within is not None and len(within) == 1 else within
     with progress(quiet, as_json) as listener:
-        found = api.verify(first, second, domain, within=asked, time_limit=time_limit, solver=solver, listener=listener)
+        found = api.verify(
+            first,
+            second,
+            domain,
+            within=asked,
+            certificate=certificate,
+            time_limit=time_limit,
+            solver=solver,
+            listener=listener,
+        )
     with stop.writing():
         if as_json:
             kept = {} if certificate is None else {"certificate": certificate if found.certified else None}
             print_json({**comparison_json(found), "interrupted": found.interrupted or stop.heard, **kept})
         else:
-            for line in (found.verdict, *difference_lines(found), *(["stopped early"] if found.interrupted else [])):
-                click.echo(line)
+            say(*found.lines)
             if found.certified:
-                click.echo(f"certificate in {certificate}; re-check it with: leo check {certificate} {first} {second}")
+                say(f"certificate in {certificate}; re-check it with: leo check {certificate} {first} {second}")
             elif certificate is not None and not found.within:
-                click.echo("no certificate was written: there is one of a proof only")
+                say("no certificate was written: there is one of a proof only")
         if found.asked is not None and not stop.heard:
             sys.exit({True: DONE, False: CANNOT, None: OPEN}[found.within])
 
 
 @main.command()
-@click.argument("certificate", metavar="CERT")
-@click.argument("original", metavar="ORIGINAL")
-@click.argument("compressed", metavar="COMPRESSED")
+@click.argument("certificate", metavar="CERT", shell_complete=complete_file)
+@click.argument("original", metavar="ORIGINAL", shell_complete=complete_file)
+@click.argument("compressed", metavar="COMPRESSED", shell_complete=complete_file)
 @click.option(
     "--domain",
     metavar="D",
-    callback=_domain_value,
+    shell_complete=complete_file,
+    callback=domain_value,
     help="A box that the certificate must cover, as in 'leo compress'.",
 )
-@_json_option
-@_quiet_option
+@json_option
+@quiet_option
 def check(certificate: str, original: str, compressed: str, domain: str | None, as_json: bool, quiet: bool) -> None:
     """Re-check a certificate without any solver; exit 0 only if all of it holds.
 
@@ -497,21 +423,20 @@ def check(certificate: str, original: str, compressed: str, domain: str | None, 
         box = {"lower": report.lower.tolist(), "upper": report.upper.tolist()}
         print_json({**vars(report), **box, "holds": not report.trusted, "interrupted": False})
     else:
-        for line in lines(report):
-            click.echo(line)
+        say(*lines(report))
     if report.trusted:
         fail(f"{certificate}: not proved: {report.trusted} verdicts rest on a solver's word", CANNOT)
 
 
 @main.command()
-@click.argument("source", metavar="NET")
-@click.argument("target", metavar="OUT.mps|OUT.lp")
-@_domain_option
+@click.argument("source", metavar="NET", shell_complete=complete_file)
+@click.argument("target", metavar="OUT.mps|OUT.lp", shell_complete=complete_file)
+@domain_option
 @click.option("--maximize", metavar="OUTPUT", help="The output that is the objective, such as output_0; else none is.")
-@_solving_options
+@solving_options
 @tight_option
-@_json_option
-@_quiet_option
+@json_option
+@quiet_option
 def formulate(
     source: str, target: str, domain: str, maximize: str | None, as_json: bool, quiet: bool, **options: Any
 ) -> None:
@@ -526,9 +451,9 @@ def formulate(
     if as_json:
         print_json({**sizes, "inputs": found.inputs, "outputs": found.outputs, "output": target, "interrupted": False})
         return
-    click.echo(f"{sizes['columns']:,} columns, {sizes['binaries']:,} of them binary, {sizes['rows']:,} rows")
-    click.echo(f"inputs {_span(found.inputs)}; outputs {_span(found.outputs)}")
-    click.echo(f"written to {target}")
+    say(f"{sizes['columns']:,} columns, {sizes['binaries']:,} of them binary, {sizes['rows']:,} rows")
+    say(f"inputs {_span(found.inputs)}; outputs {_span(found.outputs)}")
+    say(f"written to {target}")
 
 
 def _span(names: tuple[str, ...]) -> str:
@@ -536,35 +461,54 @@ def _span(names: tuple[str, ...]) -> str:
 
 
 @main.command()
-@click.argument("source", metavar="IN")
-@click.argument("target", metavar="OUT")
-@_quiet_option
+@click.argument("source", metavar="IN", shell_complete=complete_file)
+@click.argument("target", metavar="OUT", shell_complete=complete_file)
+@quiet_option
 def convert(source: str, target: str, quiet: bool) -> None:
     """Write the network in IN to OUT in another format, by suffix."""
     from leo_core import api
 
     with progress(quiet) as listener:
         api.convert(source, target, listener=listener)
-    click.echo(f"written to {target}")
+    if not quiet:
+        say(f"written to {target}")
 
 
 @main.command()
-@click.argument("result", metavar="RESULT.json")
-@click.argument("target", metavar="OUT.html")
-def report(result: str, target: str) -> None:
+@click.argument("result", metavar="RESULT.json", shell_complete=complete_file)
+@click.argument("target", metavar="OUT.html", shell_complete=complete_file)
+@quiet_option
+def report(result: str, target: str, quiet: bool) -> None:
     """Write the page that shows a result of 'leo compress --json' or 'leo inspect --json'."""
     from leo_core.report.html import read_result
 
     require_apart({"RESULT.json": result}, {"OUT.html": target})
     _require_report(target)
     _write_report(target, read_result(result))
-    click.echo(f"report in {target}")
+    if not quiet:
+        say(f"report in {target}")
 
 
 @main.command()
-@_json_option
+@report_option
+@quiet_option
+def demo(shown: str | None, quiet: bool) -> None:
+    """Compress a network that comes with LEO, and run it before and after on handwritten digits."""
+    from leo_core.demo import run
+
+    _require_report(shown)
+    with progress(quiet) as listener:
+        result, lines = run(listener)
+    _write_report(shown, {**result.as_json(), "command": command_line()})
+    if not quiet:
+        click.echo(f"{result.summary()}\n")
+        say(*lines, *([] if shown is None else [f"report in {shown}"]))
+
+
+@main.command()
+@json_option
 def plugins(as_json: bool) -> None:
-    """List solvers and frontends, what is missing and how to get it."""
+    """List solvers, frontends and executors, what is missing and how to get it."""
     from leo_core.plugins import registry
 
     with stdout_kept(as_json):

@@ -6,6 +6,7 @@ Each message says what is wrong, where (file, layer, unit) and what to do about 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from leo_core.checker.errors import LeoError as LeoError
 from leo_core.checker.errors import MachineError as MachineError
@@ -59,6 +60,10 @@ class CheckpointError(LeoError):
     """A checkpoint is in use, is of other work, or is none; the file is left as it is."""
 
 
+class ClusterError(LeoError):
+    """A cluster cannot be reached, or none of its workers can take part."""
+
+
 class PluginError(LeoError):
     """A plug-in is unknown, broken, or clashes with another of the same name."""
 
@@ -67,13 +72,25 @@ class ProtocolError(PluginError):
     """A plug-in was written for another version of LEO's protocol; the message says what to change in it."""
 
 
+def install_line(extra: str, *options: str) -> str:
+    """The command that brings an extra to this copy of LEO: into a checkout that is used as it lies, or a package."""
+    lies = Path(__file__).resolve().parents[1]
+    if not (lies / "pyproject.toml").is_file():  # pip sees that the package itself is there, and brings the rest
+        return " ".join(["pip install", *options, f'"leo-compress[{extra}]"'])
+    try:
+        where = "." if Path.cwd() == lies else str(lies)
+    except OSError:  # the folder the user stands in is gone
+        where = str(lies)
+    return " ".join(["pip install", *options, "--editable", f'"{where}[{extra}]"'])
+
+
 class MissingExtraError(LeoError):
     """An optional package is not installed; the message holds the exact install line."""
 
     def __init__(self, what: str, package: str, extra: str, alternative: str | None = None) -> None:
         self.package = package
         self.extra = extra
-        self.install = f'pip install "leo-compress[{extra}]"'
+        self.install = install_line(extra)
         message = f"{what} needs the package '{package}', which is not installed. Install it with:  {self.install}"
         if alternative:
             message += f"  ({alternative})"

@@ -47,7 +47,12 @@ def read(model: Any, listener: Listener = silent, domain: Any = None) -> tuple[I
     for note in imported.notes:
         listener(Note(note))
     if status != door.AGREES and (imported.run is not None or imported.not_run):
-        listener(Note(f"what was read is not compared with the model itself, {status}"))
+        listener(
+            Note(
+                f"what was read is not compared with the model itself, {status}; what is proved is about what LEO "
+                "read, so compare a few outputs of the result with the model's own"
+            )
+        )
     return replace(imported, door=status), spec.name
 
 

@@ -8,11 +8,166 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from leo_core.errors import DomainError, UsageError
+from leo_core.options import OPEN_SECONDS, STRATEGIES, TRUST, UNIT_SECONDS, Options
+from leo_core.terminal import VERBOSE, complete_file, complete_one_of
 
 if TYPE_CHECKING:
     from leo_core.properties import Property
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+DEFAULTS = Options()
+
+
+def domain_value(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    """A domain as given; LO,HI that is none is wrong usage, what a file holds is not."""
+    from leo_core.domain import FILES, Box
+
+    if value is not None and not value.lower().endswith(FILES):
+        try:
+            Box.of(value, 1)
+        except DomainError as error:
+            raise UsageError(str(error)) from None
+    return value
+
+
+def within_value(_context: click.Context, _option: click.Parameter, value: str | None) -> list[str] | None:
+    """Numbers between commas, each as it is written."""
+    return None if value is None else [part.strip() for part in value.split(",")]
+
+
+def domain_option(command: Command, required: bool = True) -> Command:
+    """The box that inputs come from."""
+    return click.option(
+        "--domain",
+        required=required,
+        metavar="D",
+        shell_complete=complete_file,
+        callback=domain_value,
+        help="The box inputs come from, on the model's own input before any normalisation: LO,HI for "
+        'every input, a JSON file {"lower": …, "upper": …} (numbers or lists), or a .vnnlib file.',
+    )(command)
+
+
+def json_option(command: Command) -> Command:
+    """One JSON object in place of text."""
+    return click.option(
+        "--json", "as_json", is_flag=True, help="Print one JSON object on stdout; all else goes to stderr."
+    )(command)
+
+
+def report_option(command: Command) -> Command:
+    """A page that shows the result."""
+    return click.option(
+        "--report",
+        "shown",
+        metavar="FILE.html",
+        shell_complete=complete_file,
+        help="Write a page that shows the result, for a browser or paper; it needs nothing else.",
+    )(command)
+
+
+def quiet_option(command: Command) -> Command:
+    """Less, or more, of what is told."""
+
+    def remember(context: click.Context, _option: click.Parameter, value: bool) -> None:
+        context.meta[VERBOSE] = value
+
+    more = click.option(
+        "-v",
+        "--verbose",
+        is_flag=True,
+        expose_value=False,
+        callback=remember,
+        help="More: each step of the work, and what was left as it was and why.",
+    )
+    less = click.option(
+        "-q", "--quiet", is_flag=True, help="Less: no progress, no notes, no summary of what is written; only errors."
+    )
+    return less(more(command))
+
+
+def complete_solver(_context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
+    """For the shell: a solver's name goes here."""
+    from leo_core.plugins import registry
+
+    names = [status.name for status in registry.listing() if status.kind == "solver"]
+    return [name for name in ("auto", *names) if name.startswith(begun)]
+
+
+def solving_options(command: Command) -> Command:
+    """How stability is decided, by what, and for how long."""
+    for option in reversed(
+        (
+            click.option(
+                "--solver",
+                default=DEFAULTS.solver,
+                show_default=True,
+                metavar="NAME",
+                shell_complete=complete_solver,
+                help="A MILP solver; 'leo plugins' lists them.",
+            ),
+            click.option(
+                "--strategy",
+                default=DEFAULTS.strategy,
+                show_default=True,
+                metavar="NAME",
+                shell_complete=complete_one_of(*STRATEGIES),
+                help=f"How stability is decided: {', '.join(STRATEGIES)}.",
+            ),
+            click.option(
+                "--time-limit",
+                type=float,
+                metavar="S",
+                help="Seconds for everything; what is undecided by then is kept.",
+            ),
+            click.option(
+                "--unit-time-limit",
+                type=float,
+                metavar="S",
+                help="Seconds that any one ReLU may take by itself; then it is left undecided; 0: no limit.  "
+                f"[default: {UNIT_SECONDS:g}, and about {OPEN_SECONDS:g} for all that stay open]",
+            ),
+            click.option(
+                "--jobs",
+                type=int,
+                default=DEFAULTS.jobs,
+                show_default=True,
+                metavar="N",
+                help="Processes that share the work (cascade only).",
+            ),
+            click.option(
+                "--cluster",
+                metavar="ADDRESS",
+                help="Share the work over a Dask cluster instead: tcp://HOST:PORT or tls://HOST:PORT, a scheduler's "
+                ".json file, or local:N for N workers started here (cascade only).",
+            ),
+            click.option(
+                "--trust",
+                default=DEFAULTS.trust,
+                show_default=True,
+                metavar="|".join(TRUST),
+                shell_complete=complete_one_of(*TRUST),
+                help="'proved': no verdict rests on a solver's word. 'solver': as in the papers.",
+            ),
+            click.option(
+                "--seed",
+                type=click.IntRange(min=0),
+                default=DEFAULTS.seed,
+                show_default=True,
+                metavar="N",
+                help="For everything random.",
+            ),
+            click.option(
+                "--checkpoint",
+                metavar="FILE",
+                shell_complete=complete_file,
+                help="Keep what is found in FILE, and go on from what is there, should a run have been cut off.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
 
 
 def property_options(command: Command) -> Command:
@@ -22,6 +177,7 @@ def property_options(command: Command) -> Command:
             "--property-out",
             "moved",
             metavar="Q.vnnlib",
+            shell_complete=complete_file,
             help="Write the property for OUT, its constraints on outputs moved by what may have changed: what is "
             "proved of OUT with it is proved of IN with P. A counterexample is to be looked at on IN.",
         ),
@@ -29,6 +185,7 @@ def property_options(command: Command) -> Command:
             "--property",
             "prop",
             metavar="P.vnnlib",
+            shell_complete=complete_file,
             help="A VNN-LIB 1.0 property: its inputs are the domain, several boxes by their hull.",
         ),
     ):

@@ -87,7 +87,8 @@ class Own:
             for name, array in self.numbers.items()
         }
         rounding, loose = (
-            replace(found, bias=np.broadcast_to(found.bias, rows.shape)[rows]) for found in (self.rounding, self.loose)
+            Rounding(np.broadcast_to(found.weights, rows.shape)[rows], np.broadcast_to(found.bias, rows.shape)[rows])
+            for found in (self.rounding, self.loose)
         )
         return Own(rounding, loose, numbers, self.epsilon)
 
@@ -372,12 +373,10 @@ class Network:
 
     @property
     def _weighed(self) -> Iterator[tuple[Affine, LinearMap]]:
-        """The maps that a model stores, each with its node: what only puts several outputs side by side is none."""
-        several = len(self.signature.outputs) > 1
+        """The maps that a model stores, each with its node: sums, differences and divisions by a count are none."""
         for node in self.nodes:
-            if isinstance(node, Affine):
-                beside = several and node.name == self.output
-                yield from ((node, linear) for linear in node.maps if not (beside and linear.places))
+            if isinstance(node, Affine) and not (node.own is not None and "divisor" in node.own.numbers):
+                yield from ((node, linear) for linear in node.maps if not linear.adds)
 
     @property
     def connections(self) -> int:
@@ -387,9 +386,9 @@ class Network:
     @property
     def parameters(self) -> int:
         """How many weights and biases the network stores; a channel has one bias, a mere selection none."""
-        affine = [node for node in self.nodes if isinstance(node, Affine)]
-        storing = [node for node in affine if node.bias.any() or any(m.weights for m in node.maps)]
-        return self.connections + sum(node.groups for node in storing)
+        storing = {node.name for node, linear in self._weighed if linear.weights}
+        nodes = [node for node in self.nodes if isinstance(node, Affine)]
+        return self.connections + sum(node.groups for node in nodes if node.bias.any() or node.name in storing)
 
     @property
     def nonzeros(self) -> int:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, TypedDict, final
 
 from leo_core.errors import UsageError
 
@@ -16,6 +16,28 @@ PASSES = ("all", "leo", "min-width")
 OBJECTIVES = ("connections", "units", "parameters")
 #: How long 'verify' works unless told otherwise.
 VERIFY_SECONDS = 30.0
+#: How long one unit may take, and all that stay undecided together, unless told otherwise.
+UNIT_SECONDS, OPEN_SECONDS = 20.0, 300.0
+
+
+class Chosen(TypedDict, total=False):
+    """The fields of :class:`Options` as keyword arguments, each of which may be left out: what an editor shows."""
+
+    tolerance: Literal["exact", "float"] | float | str
+    passes: Literal["all", "leo", "min-width"]
+    objective: Literal["connections", "units", "parameters"]
+    solver: str
+    strategy: Literal["cascade", "isa", "paper"]
+    time_limit: float | None
+    unit_time_limit: float | None
+    every_unit: bool
+    jobs: int
+    cluster: Any
+    trust: Literal["proved", "solver"]
+    seed: int
+    evidence: bool
+    checkpoint: str | Path | None
+    tight: float | None
 
 
 @final
@@ -39,11 +61,15 @@ class Options:
     time_limit:
         Seconds for everything, or None. Units not decided by then are kept.
     unit_time_limit:
-        Seconds that any one unit may take by itself, or None.
+        Seconds that any one unit may take by itself, 0 for no limit; None for :data:`UNIT_SECONDS` and, in the cascade,
+        about :data:`OPEN_SECONDS` for all that stay open.
     every_unit:
         Of networks on images, decide each unit and not the channels only, which can take very long.
     jobs:
         Processes that share the work.
+    cluster:
+        In place of them, a cluster's address (``tcp://HOST:PORT``, a scheduler's ``.json`` file, ``local:N``) or a live
+        ``distributed.Client``; or None.
     trust:
         ``"proved"``: no verdict rests on a solver's word. ``"solver"``: as in the published papers.
     seed:
@@ -65,11 +91,19 @@ class Options:
     unit_time_limit: float | None = None
     every_unit: bool = False
     jobs: int = 1
+    cluster: Any = None
     trust: str = "proved"
     seed: int = 0
     evidence: bool = False
     checkpoint: str | Path | None = None
     tight: float | None = None
+
+    @property
+    def unit_limits(self) -> tuple[float, float]:
+        """(seconds for one unit, seconds for all that stay open)."""
+        if self.unit_time_limit is None:
+            return UNIT_SECONDS, OPEN_SECONDS
+        return self.unit_time_limit or math.inf, math.inf
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tolerance", _tolerance(self.tolerance))
@@ -88,6 +122,8 @@ class Options:
             raise UsageError(f"bounds can be narrowed to within a finite number above 0, not {self.tight!r}")
         if not isinstance(self.jobs, int) or self.jobs < 1:
             raise UsageError(f"jobs must be a whole number from 1, not {self.jobs!r}")
+        if self.cluster is not None and self.jobs > 1:
+            raise UsageError("work goes to a cluster or to processes of this machine; leave out cluster or jobs")
         if not isinstance(self.seed, Integral) or self.seed < 0:
             raise UsageError(f"the seed must be a whole number from 0, not {self.seed!r}")
         if not isinstance(self.solver, str):

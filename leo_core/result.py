@@ -32,21 +32,15 @@ from leo_core.report.json import (
     stability_json,
     verdicts_json,
 )
-from leo_core.report.table import (
-    as_text,
-    before_after_table,
-    how_decided,
-    outlook,
-    running_error_line,
-    scientific,
-    stability_table,
-    steps_table,
-)
+from leo_core.report.table import before_after_table, refusals_table, running_error_line, steps_table
 from leo_core.rewrite import Refusal, Step
 from leo_core.rewrite.after import stability_after
 from leo_core.rewrite.facts import Facts
+from leo_core.rewrite.footprint import Footprint, footprint
 from leo_core.stability import StabilityMap
 from leo_core.stability.bounds import Bounds
+from leo_core.stability.told import decided_line, how_decided, outlook, verdicts_table
+from leo_core.text import as_text, scientific
 
 
 @final
@@ -230,12 +224,17 @@ class CompressionResult:
         was, now = (certain_class(net, points, net.dtype) for net in (self.original, self.network))
         return float(np.mean((was == now) & (was >= 0)))
 
+    @property
+    def footprints(self) -> tuple[Footprint, Footprint]:
+        """What original and result take where they run: operators, multiplications, memory for activations."""
+        return footprint(self.original), footprint(self.network)
+
     def summary(self, bytes_: tuple[int, int] | None = None) -> str:
         """Stability, what was rewritten, a before/after table and the guarantee, as text.
 
         ``bytes_`` are the sizes of the files before and after, where there are such.
         """
-        tables = [stability_table(self.stability)]
+        tables = [verdicts_table(self.stability)]
         if self.steps:
             tables.append(steps_table(self.original, self.steps))
         tables.append(before_after_table(self.original, self.network, bytes_))
@@ -243,13 +242,12 @@ class CompressionResult:
 
     def lines(self) -> list[str]:
         """The guarantee in words."""
-        decided = f"{self.stability.strategy} strategy, solver {self.stability.solver}, {self.seconds:.1f} s"
         lines = [
             f"largest change of any output on the domain: {scientific(self.deviation)} ({how_decided(self.stability)})",
             f"error the original itself was seen to make in {self.original.dtype}: {scientific(self.float_noise)}"
             f" (the result: {scientific(self.float_noise_after)})",
             running_error_line(self.running_error, self.running_error_after, self.float_noise),
-            decided,
+            decided_line(self.stability, self.seconds),
         ]
         if self.interrupted:
             lines.append("stopped early")
@@ -258,6 +256,17 @@ class CompressionResult:
         if self.network.connections == self.original.connections:
             lines.append("nothing could be made smaller")
         return lines
+
+    def details(self) -> str:
+        """What :meth:`summary` leaves out: what was left as it was and why, and what the door found, as text."""
+        parts: list[Any] = [refusals_table(self.refusals)] if self.refusals else []
+        parts += [
+            f"as read, beside the model itself: {self.door}",
+            f"change that was allowed: {scientific(self.tolerance)}",
+            f"digest before: {self.original.digest}",
+            f"digest after:  {self.network.digest}",
+        ]
+        return as_text(*parts)
 
     def as_json(self, written: str = "nothing is written") -> dict[str, Any]:
         """The contract of ``leo compress --json``; ``written`` is what the door found of the written file."""

@@ -6,14 +6,16 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 from leo_core.errors import LeoError, UsageError
 from leo_core.signals import Stop, stopping
+from leo_core.text import columns, wrapped
 
 if TYPE_CHECKING:
     from leo_core.execution.events import Listener
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
 #: Exit codes: done; the work cannot be done, or what was asked is refuted; the command was used wrongly; what was asked
 #: is open. A signal has its own (:mod:`.signals`).
 DONE, CANNOT, WRONG_USAGE, OPEN = 0, 1, 2, 3
+#: Where a command's context says that more is to be told.
+VERBOSE = "leo.verbose"
 #: Options that change nothing but how the command talks.
-_TALK = ("as_json", "quiet", "verbose")
+_TALK = ("as_json", "quiet")
 
 
 class Group(click.Group):
@@ -66,7 +70,7 @@ def progress(quiet: bool, as_json: bool = False) -> Iterator[Listener]:
     try:
         with stdout_kept(as_json):
             with stop.writing():  # a line half begun, or half ended, would leave the terminal without its cursor
-                listener = silent if quiet else line.enter_context(live(sys.stderr))
+                listener = silent if quiet else line.enter_context(live(sys.stderr, verbose()))
             try:
                 if stop.heard:
                     raise KeyboardInterrupt
@@ -110,6 +114,28 @@ def command_line() -> str:
     return shlex.join(words)
 
 
+def complete_file(_context: click.Context, _parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    """For the shell: a file's name goes here."""
+    return [CompletionItem(begun, type="file")]
+
+
+def complete_one_of(*values: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """For the shell: one of these goes here."""
+    return lambda _context, _parameter, begun: [value for value in values if value.startswith(begun)]
+
+
+def say(*lines: str, err: bool = False) -> None:
+    """Print lines; on a terminal they are broken at the ends of words, and where none is they stay as they are."""
+    stream = sys.stderr if err else sys.stdout
+    for line in lines:
+        click.echo(wrapped(line, columns()) if stream.isatty() else line, err=err)
+
+
+def verbose() -> bool:
+    """Whether the running command was asked to tell more."""
+    return bool(click.get_current_context().meta.get(VERBOSE))
+
+
 def print_json(content: dict[str, Any]) -> None:
     """The one object of ``--json``."""
     click.echo(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
@@ -117,5 +143,5 @@ def print_json(content: dict[str, Any]) -> None:
 
 def fail(error: object, code: int) -> NoReturn:
     """End with a message on stderr."""
-    click.echo(f"leo: {error}", err=True)
+    say(f"leo: {error}", err=True)
     sys.exit(code)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 
 
@@ -18,3 +21,28 @@ def import_triton_first() -> None:
         sys.modules["triton"] = None  # type: ignore[assignment]  # to import it raises ImportError, which PyTorch expects
     elif os.environ.get("KERAS_BACKEND") == "tensorflow":
         import triton  # noqa: F401
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """What the compiled code of a package says on stderr while it is imported is shown only where that fails.
+
+    TensorFlow tells everybody of missing GPUs and of instructions that it uses, before anything could ask it not to.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        own = os.dup(2)
+    except OSError:  # there is no stderr
+        yield
+        return
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            said.seek(0)
+            os.write(own, said.read())
+            raise
+        finally:
+            os.dup2(own, 2)
+            os.close(own)

@@ -83,8 +83,9 @@ def _affine_origins(original: Network, rewritten: Rewritten, given: Mapping[str,
     A node that reads another one to one has the same units: a batch norm those of its convolution.
     """
     nodes = [node for node in rewritten.network.nodes if isinstance(node, Affine) and node.name in original]
-    found = {**given, **{node.name: rewritten.facts.units[node.name].origin for node in nodes
-                         if node.name in rewritten.facts.units}}  # fmt: skip
+    known = rewritten.facts.units
+    found = {**given, **{node.name: np.where(known[node.name].home == "", known[node.name].origin, -1)
+                         for node in nodes if node.name in known}}  # fmt: skip
     for node in nodes:
         if node.size == original.size(node.name):
             found.setdefault(node.name, np.arange(node.size))
@@ -94,9 +95,9 @@ def _affine_origins(original: Network, rewritten: Rewritten, given: Mapping[str,
         for source, linear in node.reads
         if source in original and original.size(source) == original.size(node.name) and linear.scaling() is not None
     ]
-    for known, other in [*pairs[::-1], *((source, name) for name, source in pairs)]:
-        if known in found:
-            found.setdefault(other, found[known])
+    for one, other in [*pairs[::-1], *((source, name) for name, source in pairs)]:
+        if one in found:
+            found.setdefault(other, found[one])
     return found
 
 
@@ -121,7 +122,14 @@ def _roles(rewritten: Rewritten, compressed: Network, origins: Mapping[str, Indi
         name: tuple(np.array(part, kind) for part, kind in zip(zip(*found, strict=True), (np.int64, float, float)))
         for name, found in facts.lineage.lines.items()
     }
-    kept = {now.name: (old.name, facts.units[old.source].origin) for old, now in pairs}
+    kept: dict[str, tuple[str, Indices]] = {}
+    lifted: dict[str, list[tuple[str, Indices]]] = {}
+    for old, new in pairs:
+        units, each = facts.units[old.source], np.arange(old.size)
+        stood = {home: np.where(np.isin(each, at), units.origin, -1) for home, at in units.homes(old.name, each)}
+        main = max(stood, key=lambda home: int((stood[home] >= 0).sum()), default=old.name)
+        kept[new.name] = (main, stood.pop(main, units.origin))
+        lifted[new.name] = [(home, origin) for home, origin in stood.items() if (origin >= 0).any()]
     nodes = [[node for node in net.nodes if isinstance(node, Affine)] for net in (rewritten.network, compressed)]
     if [node.size for node in nodes[0]] == [node.size for node in nodes[1]]:
         read = {relu.source for relu in rewritten.network.relus}
@@ -134,6 +142,7 @@ def _roles(rewritten: Rewritten, compressed: Network, origins: Mapping[str, Indi
         kept,
         facts.lineage.copies,
         lines,  # type: ignore[arg-type]
+        {name: parts for name, parts in lifted.items() if parts},
     )
 
 
@@ -169,6 +178,7 @@ def write(path: Path, certificate: Certificate, told: Mapping[str, Any]) -> None
         "deviation": certificate.deviation,
         "layers": layers,
         "kept": {name: [of, keep(origin)] for name, (of, origin) in known.kept.items()},
+        "lifted": {name: [[of, keep(origin)] for of, origin in parts] for name, parts in known.lifted.items()},
         "copies": known.copies,
         "lines": {name: [keep(part) for part in parts] for name, parts in known.lines.items()},
         "told": told,

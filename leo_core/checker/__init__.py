@@ -54,6 +54,13 @@ class Report:
     tail: str = ""
     limits: tuple[float | None, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"<Report: {lines(self)[2]}>"
+
+    def summary(self) -> str:
+        """What was re-checked, as text."""
+        return "\n".join(lines(self))
+
 
 def check(certificate: Any, original: Any, compressed: Any, *, note: Note = lambda _text: None) -> Report:
     """Re-check a certificate (path) of two ``.leo`` files; raises :class:`Refused`, saying what does not hold.

@@ -41,6 +41,7 @@ class Roles:
 
     ``kept``: by ReLU of the compressed network, the original's ReLU and, per unit, which of its units it is (−1: a new
     one); and so by affine node that no ReLU reads, unless all its units are those of the original's node of that name.
+    ``lifted``: by ReLU of the compressed network, other ReLUs of the original that units of it stood behind, likewise.
     ``copies``: by ReLU of the original, (unit, of, factor), one after the other: z_unit ≈ factor · z_of.
     ``lines``: by ReLU of the original, (units, gain, offset) of units taken for a line though their sign is open.
     """
@@ -48,6 +49,16 @@ class Roles:
     kept: Mapping[str, tuple[str, Array]] = field(default_factory=dict)
     copies: Mapping[str, Sequence[tuple[int, int, float]]] = field(default_factory=dict)
     lines: Mapping[str, tuple[Array, Array, Array]] = field(default_factory=dict)
+    lifted: Mapping[str, Sequence[tuple[str, Array]]] = field(default_factory=dict)
+
+    def of(self, relu: Node) -> list[tuple[str, Array]]:
+        """The ReLUs of the original that units of a compressed network's stood behind; each stood behind one."""
+        found = [*([self.kept[relu.name]] if relu.name in self.kept else []), *self.lifted.get(relu.name, ())]
+        if any(len(origin) != relu.size for _, origin in found):
+            raise Refused(f"the units of '{relu.name}' are not as many as it is said")
+        if found and (np.sum([origin >= 0 for _, origin in found], axis=0) > 1).any():
+            raise Refused(f"a unit of '{relu.name}' cannot be two of the original's")
+        return found
 
 
 class Difference:
@@ -135,27 +146,32 @@ class Difference:
         low, high, _ = (side[0] for side in interval(self.g, node, self.own))
         relus = self.g.rectified.get(node.name, ())
         for relu in relus:
-            name, origin = self.roles.kept.get(relu.name, ("", np.full(relu.size, -1)))
-            kept = np.flatnonzero(origin >= 0)
-            moved = np.zeros(relu.size)
-            if len(kept):
+            moved, unknown = np.zeros(relu.size), np.ones(relu.size, dtype=bool)
+            for part, (name, origin) in enumerate(self.roles.of(relu)):
+                kept = np.flatnonzero(origin >= 0)
+                if not len(kept):
+                    continue
                 before, old = self.f.by_name[name], origin[kept]
                 if not before.relu:
                     raise Refused(f"the units of '{relu.name}' are not those of '{name}'")
                 if (before.slope[old] != relu.slope[kept]).any():
                     raise Refused(f"'{relu.name}' and '{name}' leak differently")
                 source = before.sources[0]
-                match = self._match(node, source, origin)
-                moved = self._nearer(match, source, node.name)
+                first = part == 0 and relu.name in self.roles.kept
+                match = self._match(node, source, origin) if first else self._apart(source, origin)
+                apart = self._nearer(match, source, node.name)
                 ends = [side[0, old] for side in self.region[source]]
                 for side, end, sign in zip((low, high), ends, (-1, 1), strict=True):
-                    beyond = np.where(moved[kept] > 0, np.nextafter(end + sign * moved[kept], sign * np.inf), end)
+                    beyond = np.where(apart[kept] > 0, np.nextafter(end + sign * apart[kept], sign * np.inf), end)
                     side[kept] = sign * np.fmin(sign * side[kept], sign * beyond)
-                self.known.setdefault(node.name, Match(source, origin, moved))
-                far = moved.copy()
-                far[kept[(high[kept] <= 0) & (ends[1] <= 0) & (relu.slope[kept] == 0)]] = 0.0  # both are always zero
-                self.known[relu.name] = Match(name, origin, far)
-            new = np.flatnonzero((origin < 0) & (low < 0))
+                moved[kept], unknown[kept] = apart[kept], False
+                if first:
+                    self.known.setdefault(node.name, Match(source, origin, apart))
+                    far = apart.copy()
+                    both_zero = (high[kept] <= 0) & (ends[1] <= 0) & (relu.slope[kept] == 0)
+                    far[kept[both_zero]] = 0.0
+                    self.known[relu.name] = Match(name, origin, far)
+            new = np.flatnonzero(unknown & (low < 0))
             if len(new) and set(node.sources) != {"input"} and self.g.affords(len(new)):
                 price, zero = one_hot(new, relu.size, -1.0), np.zeros(len(new), np.int64)
                 region = {**self.own, node.name: (low[None], high[None])}
@@ -174,6 +190,13 @@ class Difference:
         name = self.f.output if node.name == self.g.output else node.name
         same = name in self.f.by_name and not self.f.by_name[name].relu and self.f.by_name[name].size == node.size
         return (name, np.arange(node.size)) if same else None
+
+    def _apart(self, name: str, origin: Array) -> Match:
+        """Units that are some of another node's, of which nothing more is known yet."""
+        units = origin[origin >= 0]
+        if (units >= self.f.by_name[name].size).any() or len(np.unique(units)) < len(units):
+            raise Refused(f"units that are not those of '{name}', each once")
+        return Match(name, origin, np.where(origin >= 0, np.inf, 0.0))
 
     def _match(self, node: Node, name: str, origin: Array) -> Match:
         """How far an affine node's units are from those of one of the original, by what both read."""
@@ -218,11 +241,15 @@ class Difference:
     ) -> None:
         """A ReLU of the compressed network: a kept unit is the original's and t times how far its input has moved."""
         source = node.sources[0]
-        name, origin = self.roles.kept.get(node.name, ("", np.full(node.size, -1)))
-        new, kept = origin < 0, np.flatnonzero(origin >= 0)
+        new = np.ones(node.size, dtype=bool)
+        parts = [(name, origin, np.flatnonzero(origin >= 0)) for name, origin in self.roles.of(node)]
+        for _, _, kept in parts:
+            new[kept] = False
         own = np.where(new, price, price * 0)
         trace.lose(np.abs(own), self.line_error[node.name])
-        if len(kept):
+        for name, origin, kept in parts:
+            if not len(kept):
+                continue
             before, old = self.f.by_name[name], origin[kept]
             moved = self.moved[node.name][kept]
             trace.add(self.f, self.region, of_f, name, spread(price[:, kept], old, before.size))

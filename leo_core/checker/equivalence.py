@@ -83,6 +83,7 @@ def roles_of(content: Mapping[str, Any], arrays: Mapping[str, Array]) -> Roles:
         {name: (of, arrays[origin]) for name, (of, origin) in content["kept"].items()},
         {name: [(int(u), int(o), float(a)) for u, o, a in copies] for name, copies in content["copies"].items()},
         {name: tuple(arrays[part] for part in parts) for name, parts in content["lines"].items()},
+        {name: [(of, arrays[origin]) for of, origin in parts] for name, parts in content.get("lifted", {}).items()},
     )
 
 

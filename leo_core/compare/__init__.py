@@ -25,6 +25,7 @@ from leo_core.execution.events import Listener, silent
 from leo_core.milp.checked import CheckedSolver
 from leo_core.network import Network, Signature
 from leo_core.tails import named, through
+from leo_core.text import as_text
 from leo_core.within import Within
 
 __all__ = ["Comparison", "compare", "side_by_side"]
@@ -33,6 +34,8 @@ Array = NDArray[np.float64]
 
 #: Inputs tried to show how different two models with different tails are.
 _SHOWN = 64
+#: Numbers of an input that are written out.
+_LISTED = 12
 
 
 @final
@@ -110,6 +113,23 @@ class Comparison:
         outputs = f"the outputs themselves: within {self.outputs_upper:.3g}" if self.outputs_upper < np.inf else ""
         return "; ".join(filter(None, (f"before the {self.tail} that both end in: {self._apart()}", outputs)))
 
+    @property
+    def lines(self) -> list[str]:
+        """The verdict, and where the two differ most: the output, both its values, and the input."""
+        at, lines = self.largest, [self.verdict]
+        if at is not None:
+            what = self.signature.called(at) if len(self.first) > 1 else "the output"
+            values = f"at this input {what} is {self.first[at]:.9g} in A, {self.second[at]:.9g} in B"
+            lines += [values + (f" (before the {self.tail})" if self.tail else ""), _listed(self.witness)]
+        return [*lines, "stopped early"] if self.interrupted else lines
+
+    def summary(self) -> str:
+        """The same, as text."""
+        return as_text(*self.lines)
+
+    def __repr__(self) -> str:
+        return f"<Comparison: {self.verdict}>"
+
     def _apart(self) -> str:
         within = f"within {self.upper:.3g}" if np.isfinite(self.upper) else "no bound was found"
         if self.lower == 0:
@@ -118,6 +138,13 @@ class Comparison:
         if self.upper <= 1.02 * self.lower:
             return f"{within}; {apart}"
         return f"{within}; {apart}; what is between the two is open"
+
+
+def _listed(point: Array) -> str:
+    if len(point) <= _LISTED:
+        return f"input: {', '.join(f'{value:.9g}' for value in point)}"
+    first = ", ".join(f"{value:.9g}" for value in point[:_LISTED])
+    return f"input of {len(point):,} values: {first}, … (all of them with --json)"
 
 
 @ieee()

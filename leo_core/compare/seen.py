@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -21,8 +22,8 @@ from leo_core.within import Within
 
 Array = NDArray[np.float64]
 
-#: Points scattered, and how many are tried at once where a network is large.
-_SAMPLES, _PRODUCTS = 1024, 500_000_000
+#: Points scattered: so many in any case, and so many where that takes no longer than one batch; multiplications of one.
+_SAMPLES, _PRODUCTS = (1024, 16_384), 500_000_000
 #: Climbs: per round, points that begin one for each output and sign, the first step, and steps.
 _ROUNDS = ((8, 1.0, 12), (16, 0.25, 24), (16, 0.05, 24), (16, 1.0, 24))
 #: Points evaluated closely, of each batch; and the multiplications up to which that is done over the rationals.
@@ -43,33 +44,45 @@ class Seen:
         self._joint = side_by_side(first, second)
         self.largest, self.witness = 0.0, box.center
         self.exceeded: int | None = None
+        self._points, self._values = np.zeros((0, box.size)), np.zeros((0, first.output_size))
         self._limits = np.zeros(first.output_size) if within is None else within.provable
 
     def look_around(self, seed: int, budget: Budget) -> None:
-        """At the centre, corners and samples, and where climbs from the best of them lead."""
-        points = scatter(self._box, _SAMPLES, seed)
+        """At the centre, corners and samples, and where a first climb from the best of them leads."""
         few = max(1, _PRODUCTS // max(1, self._joint.operations))
-        kept, apart = points[:0], np.zeros((0, len(self._limits)))
+        points = scatter(self._box, min(_SAMPLES[1], max(_SAMPLES[0], few)), seed)
         for start in range(0, len(points), few):
             part = points[start : start + few]
-            kept, apart = np.vstack([kept, part]), np.vstack([apart, self._apart(part)])
+            self._keep(part, self._apart(part))
             if budget.expired:
                 break
-        self._look_at(kept, apart)
-        for count, share, steps in _ROUNDS:
+        self._look_at(self._points, self._values)
+        self._climb_on(_ROUNDS[:1], budget)
+
+    def climb_on(self, budget: Budget) -> None:
+        """Climb from more of the points seen, by shorter steps too."""
+        self._climb_on(_ROUNDS[1:], budget)
+
+    def _climb_on(self, rounds: Sequence[tuple[int, float, int]], budget: Budget) -> None:
+        for count, share, steps in rounds:
             if budget.expired or self.exceeded is not None:
                 return
-            climbed = self._climb(kept, apart, count, share, steps, budget)
-            kept, apart = np.vstack([kept, climbed]), np.vstack([apart, self._apart(climbed)])
-            self._look_at(climbed, apart[len(apart) - len(climbed) :])
+            climbed = self._climb(count, share, steps, budget)
+            apart = self._apart(climbed)
+            self._keep(climbed, apart)
+            self._look_at(climbed, apart)
+
+    def _keep(self, points: Array, apart: Array) -> None:
+        self._points, self._values = np.vstack([self._points, points]), np.vstack([self._values, apart])
 
     def look_at(self, points: Array) -> None:
         """Evaluate points in floats, and the best of them closely."""
         points = self._box.clip(np.atleast_2d(points))
         self._look_at(points, self._apart(points))
 
-    def _climb(self, points: Array, apart: Array, count: int, share: float, steps: int, budget: Budget) -> Array:
+    def _climb(self, count: int, share: float, steps: int, budget: Budget) -> Array:
         """From the points at which each output is furthest apart, either way, to where it is further."""
+        points, apart = self._points, self._values
         asked = [side for side in sides(self._joint) if self._limits[side[0]] < np.inf]
         best = [np.argsort(-sign * apart[:, unit], kind="stable")[:count] for unit, sign in asked]
         rows = np.repeat(np.arange(len(asked)), [len(starts) for starts in best])

@@ -76,6 +76,7 @@ def share_of(budget: Budget, share: float) -> Budget:
 def bounded(pair: Pair, budget: Budget, seen: Seen) -> Iterator[float]:
     """Upper bounds on max |first − second|, as they are found; ``seen`` learns of every point looked at."""
     seen.look_around(pair.seed, share_of(budget, _LOOKING))
+    seen.climb_on(share_of(budget, _LOOKING))
     pair.note("pairing units that both networks have")
     pairing = paired(pair.first, pair.second, pair.box, pair.solver, budget, pair.seed, seen=seen.largest)
     yield (upper := pairing.bound)
@@ -106,6 +107,7 @@ def decided(pair: Pair, within: Within, budget: Budget, seen: Seen) -> Iterator[
     yield asked.bounded(work)
     if asked.open(seen):
         seen.look_at(favoured_corners(work.joint, work.region))
+        seen.climb_on(share_of(budget, _LOOKING))
     if asked.open(seen) and work.few_inputs:
         pair.note("splitting the box")
         yield asked.settled(on_boxes(work, asked.left, share_of(budget, _BOXES), seen))

@@ -10,13 +10,17 @@ from typing import TypeAlias, final
 @final
 @dataclass(frozen=True)
 class Progress:
-    """``decided`` of ``total`` units are settled; work is on ``layer``, number ``number`` of ``layers``."""
+    """``decided`` of ``total`` units are settled; work is on ``layer``, number ``number`` of ``layers``.
+
+    ``what`` names them: units, or channels where these are asked for.
+    """
 
     layer: str
     number: int
     layers: int
     decided: int
     total: int
+    what: str = "units"
 
 
 @final

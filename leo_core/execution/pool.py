@@ -1,7 +1,6 @@
 """Work over processes: tasks go to spawned workers one at a time; a killed worker costs its own task only.
 
-A *handler* is made once per worker from picklable arguments, then called with task after task. A task whose
-worker dies is tried once more; if that kills a worker too, its result is :data:`LOST`. With one job there are no
+A task whose worker dies is tried once more; if that kills a worker too, its result is LOST. With one job there are no
 processes: the handler lives here.
 """
 
@@ -19,45 +18,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from typing import Any, Final, Protocol, TypeAlias, TypeVar, final
+from typing import Any, final
 
 import numpy as np
 
 from leo_core.checker.environment import ieee
 from leo_core.execution.budget import Budget
+from leo_core.execution.executor import GRACE, LOST, Draw, Handler, Here, Results, Setup
 
-Task = TypeVar("Task", contravariant=True)
-Result = TypeVar("Result", covariant=True)
-
-#: The next task, or None.
-Draw: TypeAlias = Callable[[], Any]
-#: What makes a handler, and its arguments.
-Setup: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...]]
-
-#: Seconds that a worker may overrun the budget before it is stopped.
-GRACE = 0.5
 #: Workers that a task may kill before it is given up.
 DEATHS = 2
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
-class Handler(Protocol[Task, Result]):
-    """Does one kind of work; ``close`` frees what it holds."""
-
-    def __call__(self, task: Task, budget: Budget, /) -> Result: ...
-    def close(self) -> None: ...
-
-
-class _Lost:
-    """The task's worker died, twice, ran out of memory, or was stopped because it overran its time."""
-
-    def __repr__(self) -> str:
-        return "LOST"
-
-
-LOST: Final = _Lost()
-
-
+@final
 class Pool:
     """``jobs`` workers, started when first needed and kept until ``close``."""
 
@@ -67,17 +41,12 @@ class Pool:
 
     def map(
         self, make: Callable[..., Handler[Any, Any]], arguments: tuple[Any, ...], draw: Draw, budget: Budget
-    ) -> Iterator[tuple[Any, Any]]:
-        """(task, result or LOST) as they are done, in no fixed order when there are several jobs.
-
-        ``draw`` is called whenever a worker is free, so it may look at results so far; None says that there is no
-        task now, and none at all once every result is in. Nothing is begun when the budget has ended. ``make`` must
-        be importable, ``arguments`` picklable. An exception in a handler is raised here.
-        """
+    ) -> Results:
+        """As :meth:`~leo_core.execution.executor.Executor.map` says."""
         if self.jobs == 1:
-            yield from _here((make, arguments), draw, budget)
+            yield from Here().map(make, arguments, draw, budget)
         else:
-            yield from self._spread((make, arguments), draw, budget)
+            yield from self.spread(make, arguments, draw, budget)
 
     def close(self) -> None:
         """Stop the workers."""
@@ -85,7 +54,11 @@ class Pool:
             worker.stop()
         self._workers.clear()
 
-    def _spread(self, setup: Setup, draw: Draw, budget: Budget) -> Iterator[tuple[Any, Any]]:
+    def spread(
+        self, make: Callable[..., Handler[Any, Any]], arguments: tuple[Any, ...], draw: Draw, budget: Budget
+    ) -> Results:
+        """The same by processes, even if by one."""
+        setup: Setup = (make, arguments)
         again: list[tuple[Any, int]] = []  # tasks whose worker died, and how often
         try:
             while True:
@@ -130,26 +103,6 @@ class Pool:
         self._workers.remove(worker)
 
 
-def _here(setup: Setup, draw: Draw, budget: Budget) -> Iterator[tuple[Any, Any]]:
-    make, arguments = setup
-    handler: Handler[Any, Any] | None = None
-    try:
-        while not budget.expired and (task := draw()) is not None:
-            handler = make(*arguments) if handler is None else handler
-            try:
-                with ieee():  # a solver may have changed it when it was loaded
-                    result = handler(task, budget)
-            except MemoryError:
-                result = LOST
-            if result is LOST:  # it may be left in any state
-                handler.close()
-                handler = None
-            yield task, result
-    finally:
-        if handler is not None:
-            handler.close()
-
-
 @final
 @dataclass(frozen=True)
 class _Raised:
@@ -176,7 +129,7 @@ class _Worker:
         theirs.close()
 
     def _start(self) -> None:
-        with _bare_child(), _undisturbed():
+        with bare_child(), _undisturbed():
             self.process.start()
 
     @property
@@ -215,7 +168,7 @@ class _Worker:
 
 
 @contextlib.contextmanager
-def _bare_child() -> Iterator[None]:
+def bare_child() -> Iterator[None]:
     """A process started here does not run the user's script again, and its BLAS keeps to one thread."""
     main = sys.modules["__main__"]
     hidden: dict[str, Any] = {name: vars(main)[name] for name in ("__spec__", "__file__") if name in vars(main)}

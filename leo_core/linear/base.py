@@ -147,6 +147,11 @@ class LinearMap(ABC):
         return self.picks
 
     @property
+    def adds(self) -> bool:
+        """Whether inputs are only added, subtracted and put in places: no number of it is one that a model stores."""
+        return self.places
+
+    @property
     def is_full(self) -> bool:
         """Whether all entries are stored, zeros too: what replaces it is stored so again."""
         return False

@@ -96,6 +96,12 @@ class Conv(LinearMap):
         return self.weights * math.prod(self.geometry.output)
 
     @cached_property
+    def adds(self) -> bool:
+        """Whether it sums windows of each channel, as an average pooling does before it divides."""
+        alone = len(self._kernel) == self.geometry.groups and self._kernel.shape[1] == 1
+        return alone and self._kernel[0].size > 1 and bool((self._kernel == 1).all())
+
+    @cached_property
     def terms(self) -> int:
         """Without those in the padding, which are not summed or are zeros."""
         return int(self._kernel.shape[1]) * _most(self.geometry.reads)

@@ -65,6 +65,10 @@ class Sparse(LinearMap):
     def places(self) -> bool:
         return bool((self._data == 1).all()) and bool((np.diff(self._indptr) <= 1).all())
 
+    @cached_property
+    def adds(self) -> bool:
+        return bool((np.abs(self._data) == 1).all())
+
     @property
     def weights(self) -> int:
         return len(self._data)

@@ -2,6 +2,7 @@
 
 from leo_core.network import Rounding
 from leo_core.plugins.hookspecs import hookimpl
+from leo_core.plugins.needs import Needs
 from leo_core.plugins.specs import ExecutorSpec, FrontendSpec, Imported, SolverSpec
 
-__all__ = ["ExecutorSpec", "FrontendSpec", "Imported", "Rounding", "SolverSpec", "hookimpl"]
+__all__ = ["ExecutorSpec", "FrontendSpec", "Imported", "Needs", "Rounding", "SolverSpec", "hookimpl"]

@@ -35,4 +35,4 @@ def leo_frontend() -> FrontendSpec:  # type: ignore[empty-body]
 
 @hookspec
 def leo_executor() -> ExecutorSpec:  # type: ignore[empty-body]
-    """Group ``leo.executors``: describe one way to run jobs in parallel."""
+    """Group ``leo.executors``: describe one place where independent work is done."""

@@ -71,6 +71,11 @@ def register_frontend(spec: FrontendSpec) -> None:
     _register("frontend", spec)
 
 
+def register_executor(spec: ExecutorSpec) -> None:
+    """Add an executor for this process."""
+    _register("executor", spec)
+
+
 def solver(name: str, tell: Callable[[str], None] = lambda _text: None) -> Solver:
     """The solver of a name; ``auto`` is the first of :data:`AUTO_SOLVERS` that works, and ``tell`` hears why.
 
@@ -140,6 +145,23 @@ def frontend_for_model(model: Any) -> FrontendSpec:
     raise PluginError(
         f"no frontend reads a live model of type {type(model).__module__}.{type(model).__qualname__}; "
         "save it as ONNX and pass the path"
+    )
+
+
+def executor_for(where: Any) -> ExecutorSpec:
+    """The executor that a number of jobs, a cluster's address or a live object of its library is of."""
+    for name in _names("executor"):
+        try:
+            spec: ExecutorSpec = _load("executor", name)
+        except LeoError:  # ``leo plugins`` shows it
+            continue
+        if spec.takes(where):
+            _require("executor", name)
+            return spec
+    said = f"'{where}'" if isinstance(where, str) else f"of type {type(where).__module__}.{type(where).__qualname__}"
+    raise PluginError(
+        f"no executor knows the cluster {said}; there are: {_listed('executor')}. "
+        "Say tcp://HOST:PORT, tls://HOST:PORT, the scheduler's .json file, or local:N"
     )
 
 

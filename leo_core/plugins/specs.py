@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
+from leo_core.execution.executor import Executor
 from leo_core.milp.problem import NamedProblem
 from leo_core.milp.solver import Solver
 from leo_core.network import Network, Rounding
+from leo_core.plugins.needs import Needs
 
 
 @final
@@ -112,10 +114,22 @@ class FrontendSpec:
 @final
 @dataclass(frozen=True)
 class ExecutorSpec:
-    """A way to run independent jobs: ``create(jobs)`` returns a :class:`concurrent.futures.Executor`."""
+    """Where independent work is done.
+
+    Attributes
+    ----------
+    takes:
+        ``(where) -> bool``: whether that is one of its own: a number of jobs, a cluster's address, a live object of its
+        library. Imports nothing.
+    start:
+        ``(where, needs, note) -> Executor``, ready to work: reached, and its workers looked at. Those that lack what
+        ``needs`` says get no work, and ``note`` is told which and why, now and when one joins later. Raises LeoError
+        subclasses only.
+    """
 
     name: str
     summary: str
-    create: Callable[[int], Any]
+    takes: Callable[[Any], bool]
+    start: Callable[[Any, Needs, Callable[[str], None]], Executor]
     packages: tuple[str, ...] = ()
     extra: str | None = None

@@ -213,16 +213,17 @@ class Fall:
 
 
 def waterfall(before: int, steps: Sequence[Mapping[str, Any]], words: Mapping[str, str]) -> tuple[Fall, ...]:
-    """What each rule removed of so many connections, in the order in which rules first came."""
+    """What each rule, in words, removed of so many connections, in the order in which they first came."""
     removed: dict[str, int] = {}
     changed: dict[str, float] = {}
     for step in steps:
         rule = str(step.get("rule") or step["what"])
+        rule = words.get(rule, rule)
         removed[rule] = removed.get(rule, 0) + int(step["connections"])
         changed[rule] = changed.get(rule, 0.0) + float(step["deviation"])
     falls, left, whole = [], before, before or 1
     for rule, count in removed.items():
         begin, end = 100 * (left - count) / whole, 100 * left / whole
-        falls.append(Fall(words.get(rule, rule), count, max(0.0, min(begin, end)), abs(end - begin), changed[rule]))
+        falls.append(Fall(rule, count, max(0.0, min(begin, end)), abs(end - begin), changed[rule]))
         left -= count
     return tuple(falls)

@@ -25,6 +25,10 @@ _SIZES = (
     ("nonzeros", "Weights that are not zero"),
     ("parameters", "Weights and biases"),
     ("operations", "Multiplications for one input"),
+    ("operators", "Operators that a runtime runs"),
+    ("activation_bytes", "Bytes that values take at most"),
+    ("operators", "Operators"),
+    ("activation_bytes", "Bytes of activations, at most"),
 )
 #: How a verdict came about, in words.
 _HOW = {

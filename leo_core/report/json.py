@@ -10,7 +10,6 @@ import re
 import sys
 from collections.abc import Mapping
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,9 +17,11 @@ import numpy as np
 from leo_core.compare import Comparison
 from leo_core.domain import Box
 from leo_core.network import INPUT, Affine, Network, sources_of
+from leo_core.rewrite.footprint import footprint
 from leo_core.stability.cross_check import CrossCheck
 from leo_core.stability.verdict import LayerStability, Method, StabilityMap, State
 
+_PLAIN = (str, int, float, type(None))
 #: So many ranges of one layer are listed at most.
 _RANGES = 64
 
@@ -84,13 +85,16 @@ def cross_check_json(found: CrossCheck) -> dict[str, Any]:
 
 
 def network_json(network: Network) -> dict[str, Any]:
-    """The size of a network."""
+    """The size of a network, and what it takes where it runs."""
+    found = footprint(network)
     return {
         "widths": list(network.widths),
         "connections": network.connections,
         "nonzeros": network.nonzeros,
         "operations": network.operations,
         "parameters": network.parameters,
+        "operators": found.operators,
+        "activation_bytes": found.activation_bytes,
     }
 
 
@@ -198,7 +202,7 @@ def verdicts_json(stability: StabilityMap, model: str, domain: str, options: Map
         "layer_details": layers_json(stability),
         "model": model,
         "domain": domain_json(stability.box, domain),
-        "options": {name: str(value) if isinstance(value, Path) else value for name, value in options.items()},
+        "options": {name: value if isinstance(value, _PLAIN) else str(value) for name, value in options.items()},
         "versions": versions_json(),
     }
 

@@ -7,6 +7,7 @@ way, as far as it is the same on the whole box.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, final
@@ -71,10 +72,16 @@ class Reading:
         """What its weights are stored in."""
         return maps.weight_dtype(self.node, self.node.maps[0])
 
+    @property
+    def whole(self) -> bool:
+        """Whether each row sees all channels, not those of its group alone."""
+        linear = self.node.maps[0]
+        return not isinstance(linear, Conv | ConvTranspose) or linear.geometry.groups == 1
+
     def can(self, of: Relations) -> NDArray[np.bool_]:
         """Which of some relations are among channels that it can read instead: those of one group."""
         linear = self.node.maps[0]
-        if not isinstance(linear, Conv | ConvTranspose) or linear.geometry.groups == 1:
+        if self.whole or not isinstance(linear, Conv | ConvTranspose):
             return np.ones(len(of.goes), dtype=bool)
         where = whole_channels(self.index)
         assert where is not None
@@ -132,6 +139,8 @@ def absorbed(view: View, source: str, reading: Reading, of: Relations, carrier: 
 
     Raises OverflowError.
     """
+    if not reading.whole:
+        carrier = None  # a group may not see it
     goes, used = of.goes, of.used
     others = used if carrier is None or carrier.new else np.union1d(used, [carrier.channel])
     old_units = np.concatenate([goes, others])
@@ -195,24 +204,30 @@ def _as(reading: Reading, weights: Array) -> Array:
 
 def _shifted(reading: Reading, of: Relations, more: Array) -> tuple[Array, Array]:
     """(the bias with Σ M_j d_j and more, (rows, taps), rounded to its type; what that rounds). Raises OverflowError."""
-    integers, bits = to_integers(reading.weights[:, of.goes].reshape(-1))
-    summed = integers.reshape(len(reading.weights), len(of.goes), -1).sum(axis=2)
-    shift = np.zeros_like(of.shift) if reading.padded else of.shift
-    each = [
-        sum((int(n) * Fraction(d) for n, d in zip(row, shift, strict=True)), Fraction(0)) / (1 << bits)
-        + sum((Fraction(float(value)) for value in values), Fraction(0))
-        for row, values in zip(summed, more, strict=True)
-    ]
-    old = reading.node.bias.reshape(len(each), -1)
-    dtype = reading.node.bias.dtype
-    bias, lost = np.zeros(old.shape), np.zeros(len(each))
-    for row, total in enumerate(each):
+    terms: list[list[Any]] = [[*row] for row in more.tolist()]
+    if not reading.padded:
+        integers, bits = to_integers(reading.weights[:, of.goes].reshape(-1))
+        summed = integers.reshape(len(reading.weights), len(of.goes), -1).sum(axis=2)
+        for row, weights in zip(terms, summed, strict=True):
+            row += [Fraction(int(w), 1 << bits) * d for w, d in zip(weights, of.shift, strict=True) if d]
+    return rounded_bias(reading.node.bias, terms)
+
+
+def rounded_bias(bias: NDArray[Any], more: Sequence[Sequence[float | Fraction]]) -> tuple[NDArray[Any], Array]:
+    """(a bias to which terms are added, for each of so many rows or channels, rounded once; what that rounds, by row).
+
+    Raises OverflowError.
+    """
+    old = bias.reshape(len(more), -1)
+    new, lost = np.zeros(old.shape, bias.dtype), np.zeros(len(more))
+    for row, terms in enumerate(more):
+        total = sum((Fraction(term) for term in terms), Fraction(0))
         for value in np.unique(old[row]):
             exact = Fraction(float(value)) + total
             with np.errstate(over="ignore"):
-                rounded = float(dtype.type(nearest_float(exact)))
+                rounded = bias.dtype.type(nearest_float(exact))
             if not np.isfinite(rounded):
-                raise OverflowError(f"a new bias of {reading.node.name} would overflow")
-            bias[row, old[row] == value] = rounded
-            lost[row] = max(lost[row], float_up(abs(Fraction(rounded) - exact)))
-    return bias.ravel(), lost
+                raise OverflowError("a new bias would overflow")
+            new[row, old[row] == value] = rounded
+            lost[row] = max(lost[row], float_up(abs(Fraction(float(rounded)) - exact)))
+    return new.ravel(), lost

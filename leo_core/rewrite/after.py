@@ -42,7 +42,7 @@ def stability_after(network: Network, facts: Facts, before: StabilityMap) -> Sta
         state = by_sign(lower, upper, positive, negative)
         method, units = by_bounds(state), facts.units[relu.source]
         if relu.source in methods:
-            was = np.append(methods[relu.source], Method.NONE)[units.origin]
+            was = np.append(methods[relu.source], Method.NONE)[np.where(units.home == "", units.origin, -1)]
             method = np.where((method == Method.BOUND) & (was != Method.NONE) & (was != Method.WITNESS), was, method)
         layers[relu.name] = LayerStability(relu.name, state, method.astype(np.int8), lower, upper)
     outputs = proved_of_outputs(network, region, Budget())

@@ -23,9 +23,10 @@ from leo_core.rewrite.constants import constants_of
 from leo_core.rewrite.facts import Lineage, Units
 from leo_core.rewrite.merge import Pivoted
 from leo_core.rewrite.parallel import multiple_of, near_multiples
-from leo_core.rewrite.relations import Relations, channel_bias, followed, patch_of, written
+from leo_core.rewrite.relations import Fractions, Relations, channel_bias, followed, patch_of, written
 from leo_core.rewrite.step import Ladder, Refusal, Rewrite
 from leo_core.rewrite.streams import Stream, linear_channels, stream_of
+from leo_core.rewrite.unread import grouped
 from leo_core.rewrite.view import View
 from leo_core.stability.verdict import State
 
@@ -91,6 +92,50 @@ def merge_dependent_channels(view: View, name: str) -> Ladder | Refusal | None:
 
     refusal = Refusal(f"{len(active)} active channel(s) left", "no fewer are within the tolerance")
     return Ladder(len(active), of_rank, likely=pivoted.rank, otherwise=refusal)
+
+
+def fold_constant_channels(view: View, name: str) -> Ladder | Refusal | None:
+    """Fold the constant channels of the stream that the convolution ``name`` leads into all that reads it, at once.
+
+    What only one node reads, and not in groups, is :mod:`~leo_core.rewrite.constants`'.
+    """
+    stream = _stream(view, name)
+    if stream is None or (len(stream.readers) == 1 and grouped(stream.readers[0][0]) is None):
+        return None
+    values = {source: _values(view, source, stream.index[source]) for _, source in stream.readers}
+    same = np.all([known for known, _, _ in values.values()], axis=0)
+    readings = [(Reading.of(reader, stream.index[source]), source) for reader, source in stream.readers]
+    if any(reading is None for reading, _ in readings) or not same.any():
+        return None
+    read = np.any([reading.weights.any(axis=(0, 2)) for reading, _ in readings if reading is not None], axis=0)
+    goes = np.flatnonzero(same & read)
+    least = [min(abs(shift[channel]) for _, shift, _ in values.values()) for channel in goes]
+    carrier = int(goes[np.argmax(np.array(least, dtype=float))]) if len(goes) else -1
+    carriers = (None, carrier) if len(goes) > 1 and max(least) > 0 else (None,) if len(goes) else ()
+
+    def made(rung: int) -> Rewrite | None:
+        some = goes[goes != carriers[rung]]
+        found = {}
+        for source, (_, shift, off) in values.items():
+            found[source] = Relations(some, np.zeros((len(some), stream.channels)), shift[some], off[some])
+        kept = {source: None if carriers[rung] is None else Carrier(carrier, shift[carrier])
+                for source, (_, shift, _) in values.items()}  # fmt: skip
+        return _taken_over(view, stream, found, kept, f"{len(some)} constant channel(s) folded into all that read them")
+
+    refusal = Refusal(f"{len(goes)} constant channel(s) not folded", "rounding costs more than the tolerance leaves")
+    return Ladder(len(carriers), made, otherwise=refusal) if carriers else None
+
+
+def _values(view: View, source: str, index: Indices) -> tuple[Mask, Fractions, Array]:
+    """(which channels at a node are constant, their values, by how much they may be others)."""
+    constants = constants_of(view)[source]
+    values, off = np.zeros(len(index), dtype=object), np.zeros(len(index))
+    known = constants.units(constants.known)[index].all(axis=1)
+    of_units = constants.units(constants.values)[index]
+    known &= np.array([all(value == row[0] for value in row) for row in of_units], dtype=bool)
+    values[:] = [row[0] if there else Fraction(0) for row, there in zip(of_units, known, strict=True)]
+    off[:] = constants.units(constants.off)[index].max(axis=1)
+    return known, values, off
 
 
 def _stream(view: View, name: str) -> Stream | None:
@@ -174,30 +219,41 @@ def _merged(view: View, stream: Stream, goes: Indices, factors: Array, carry: bo
     if not len(goes):
         return None
     found = followed(view, stream, _begun(view, stream, goes, factors))
+    sources = {source for _, source in stream.readers}
+    carriers: dict[str, Carrier | None] = dict.fromkeys(sources)
+    if carry:
+        carriers = dict.fromkeys(sources, Carrier(int(goes[0]), Fraction(1), new=True))
+    elif carry is False:
+        carriers = {source: _carrier(view, source, stream.index[source]) for source in sources}
+    made = _taken_over(view, stream, found, carriers, what)
+    if made is None:
+        return None
+    told = made.view.with_lineage(_told(view, stream, found))
+    if not carry:
+        return replace(made, view=told)
+    writer, units = _constant_one(view, stream.writers[0], int(goes[0]))
+    what = f"{what}, one channel left to carry what they are shifted by"
+    return replace(made, view=told.with_nodes(writer, units={writer.name: units}), what=what)
+
+
+def _taken_over(
+    view: View, stream: Stream, found: Mapping[str, Relations], carriers: Mapping[str, Carrier | None], what: str
+) -> Rewrite | None:
+    """All readers without the channels that others express; None where one cannot be, or a number overflows."""
     changed: list[Node] = []
     changes: dict[str, Change] = {}
     for reader, source in stream.readers:
         reading = Reading.of(reader, stream.index[source])
         if reading is None:
             return None
-        carrier = Carrier(int(goes[0]), Fraction(1), new=True) if carry else None
-        if carry is False:
-            carrier = _carrier(view, source, stream.index[source])
         try:
-            node, error = absorbed(view, source, reading, found[source], carrier)
+            node, error = absorbed(view, source, reading, found[source], carriers[source])
         except OverflowError:
             return None
         changed.append(node)
         if error.any():
             changes[node.name] = Change.at_most(error)
-    units: Mapping[str, Units] = {}
-    if carry:
-        writer, of_writer = _constant_one(view, stream.writers[0], int(goes[0]))
-        changed.append(writer)
-        units = {writer.name: of_writer}
-        what += ", one channel left to carry what they are shifted by"
-    made = view.with_nodes(*changed, units=units)
-    return Rewrite(made.with_lineage(_told(view, stream, found)), what, changes)
+    return Rewrite(view.with_nodes(*changed), what, changes)
 
 
 def _carrier(view: View, source: str, index: Indices) -> Carrier | None:

@@ -7,7 +7,7 @@ rewrites that are not exact.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import final
 
@@ -30,13 +30,19 @@ Indices = NDArray[np.int64]
 class Units:
     """The units of one affine node that a ReLU reads: ``state`` (:class:`State`), proved bounds of z.
 
-    ``origin`` says which unit of the network first given each one is; −1 for a new one.
+    ``origin`` says which unit of the network first given each one is; −1 for a new one. ``home`` names the ReLU
+    that it stood behind there, where that is another one; empty elsewhere.
     """
 
     state: NDArray[np.int8]
     lower: Array
     upper: Array
     origin: Indices
+    home: NDArray[np.object_] = field(default_factory=lambda: np.zeros(0, object))
+
+    def __post_init__(self) -> None:
+        if len(self.home) != len(self.state):
+            object.__setattr__(self, "home", np.full(len(self.state), "", object))
 
     @staticmethod
     def new(lower: Array, upper: Array) -> Units:
@@ -44,7 +50,7 @@ class Units:
         return Units(np.full(len(lower), State.ACTIVE, np.int8), lower, upper, np.full(len(lower), -1))
 
     def kept(self, keep: Mask | Indices) -> Units:
-        return Units(self.state[keep], self.lower[keep], self.upper[keep], self.origin[keep])
+        return Units(self.state[keep], self.lower[keep], self.upper[keep], self.origin[keep], self.home[keep])
 
     def joined(self, other: Units) -> Units:
         """These units, then others."""
@@ -53,7 +59,14 @@ class Units:
             np.concatenate([self.lower, other.lower]),
             np.concatenate([self.upper, other.upper]),
             np.concatenate([self.origin, other.origin]),
+            np.concatenate([self.home, other.home]),
         )
+
+    def homes(self, relu: str, units: Indices) -> Iterator[tuple[str, Indices]]:
+        """By ReLU of the network first given that some units behind the ReLU ``relu`` stood behind: their places."""
+        named = np.where(self.home[units] == "", relu, self.home[units])
+        for home in dict.fromkeys(named.tolist()):
+            yield home, np.flatnonzero(named == home)
 
     def moved(self, error: Array) -> Units:
         """After a rewrite that changes z by at most ``error``."""

@@ -58,15 +58,24 @@ class Pairs:
 
     def told(self, layer: ReluLayer) -> Lineage:
         """The lineage of a layer's units, once those that go were taken for multiples of those that stay."""
-        origin, lineage = layer.units.origin, layer.view.facts.lineage
-        return lineage.with_copies(layer.relu.name, origin[self.goes], origin[self.stays], self.factor)
+        units, lineage = layer.units, layer.view.facts.lineage
+        for home, places in units.homes(layer.relu.name, self.goes):
+            goes, stays = units.origin[self.goes[places]], units.origin[self.stays[places]]
+            lineage = lineage.with_copies(home, goes, stays, self.factor[places])
+        return lineage
 
 
 def pairs_of(layer: ReluLayer, *, sign: int) -> Pairs:
-    """Unstable units near a multiple of another one, no longer than that: positive (``sign`` 1) or negative (−1)."""
+    """Unstable units near a multiple of another one, no longer than that: positive (``sign`` 1) or negative (−1).
+
+    Units that stood behind different ReLUs are left apart: one cannot be told to be a copy of the other.
+    """
     known = layer.incoming
     weights, bias, lower, upper = known.weights, known.bias, known.lower, known.upper
     slope = layer.relu.slope
+    # units that leak differently, or stood behind different ReLUs, are of different kinds
+    homes = np.unique(layer.units.home.astype(str), return_inverse=True)[1]
+    kinds = np.unique(np.column_stack([slope, homes]), axis=0, return_inverse=True)[1].ravel().astype(np.float64)
     usable = layer.units.state == State.UNSTABLE
     usable &= slope == 0 if sign < 0 else True
     # what a unit does on the box: its slopes over the ranges, and its value at the centre
@@ -75,11 +84,11 @@ def pairs_of(layer: ReluLayer, *, sign: int) -> Pairs:
         rows = np.column_stack([weights * radius, weights @ centre + bias])
         length = np.sqrt((rows * rows).sum(axis=1))
         usable &= np.isfinite(length) & (length > 1e-150)
-    found = near_multiples(rows, length, usable, slope, sign=sign)
+    found = near_multiples(rows, length, usable, kinds, sign=sign)
     goes, stays = np.array(list(found), np.int64), np.array(list(found.values()), np.int64)
     full = np.column_stack([weights, bias])
     factor = np.array([multiple_of(full[j], full[i], rows[j], rows[i]) for j, i in found.items()])
-    error = _apart(full[goes], factor, full[stays], lower, upper)
+    error = apart_by(full[goes], factor, full[stays], lower, upper)
     harm = np.abs(layer.outgoing[:, goes]).max(axis=0, initial=0.0) * error
     order = np.argsort(harm, kind="stable")
     return Pairs(goes[order], stays[order], factor[order], error[order])
@@ -119,7 +128,7 @@ class _Near:
         return np.asarray(others[apart <= _NEAR])
 
 
-def _apart(goes: Array, factor: Array, stays: Array, lower: Array, upper: Array) -> Array:
+def apart_by(goes: Array, factor: Array, stays: Array, lower: Array, upper: Array) -> Array:
     """Per pair of rows (weights and a bias), the most that goes − factor · stays can be on a box."""
     rest, slack = minus_multiple(goes, factor[:, None], stays)
     error = affine_error(rest[:, :-1], slack[:, :-1], rest[:, -1], slack[:, -1], lower, upper)

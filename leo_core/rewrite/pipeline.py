@@ -21,12 +21,15 @@ from leo_core.checker.environment import ieee
 from leo_core.execution.budget import Budget
 from leo_core.execution.events import Listener, Note, silent
 from leo_core.network import Network
-from leo_core.rewrite.channels import merge_dependent_channels, merge_parallel_channels
+from leo_core.rewrite.channels import fold_constant_channels, merge_dependent_channels, merge_parallel_channels
 from leo_core.rewrite.climb import Tolerance, climb
 from leo_core.rewrite.constants import fold_constants
 from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.fold import fold_linear
+from leo_core.rewrite.fold_channels import fold_convolutions
+from leo_core.rewrite.identity import drop_identity
 from leo_core.rewrite.inactive import drop_inactive
+from leo_core.rewrite.lift import lift
 from leo_core.rewrite.merge import merge_dependent
 from leo_core.rewrite.opposite import merge_opposite
 from leo_core.rewrite.output_relu import settle_output
@@ -40,21 +43,19 @@ from leo_core.rewrite.view import View
 from leo_core.stability.verdict import StabilityMap
 
 #: Cheap passes, which run whatever the clock says.
-_CHEAP: tuple[Pass, ...] = (drop_inactive, fold_constants, settle_output)
+_CHEAP: tuple[Pass, ...] = (drop_inactive, fold_constants, drop_identity, settle_output)
 #: Those that know of channels; the others rewrite units one by one.
-_ON_IMAGES: tuple[Pass, ...] = (drop_inactive, fold_constants, merge_parallel_channels, merge_dependent_channels)
+_CHANNELS: tuple[Pass, ...] = (
+    fold_constant_channels,
+    merge_parallel_channels,
+    merge_dependent_channels,
+    fold_convolutions,
+)
+_ON_IMAGES: tuple[Pass, ...] = (drop_inactive, fold_constants, drop_identity, *_CHANNELS)
 #: By name, the passes that multiply matrices: all; LEO's own (Serra et al. 2020); LEO's and the nearest rule known.
 PASSES: Mapping[str, tuple[Pass, ...]] = MappingProxyType(
     {
-        "all": (
-            merge_parallel,
-            merge_opposite,
-            refactor_block,
-            fold_linear,
-            straighten,
-            merge_parallel_channels,
-            merge_dependent_channels,
-        ),
+        "all": (merge_parallel, lift, merge_opposite, refactor_block, fold_linear, straighten, *_CHANNELS),
         "leo": (merge_dependent, fold_linear),
         "min-width": (merge_dependent, pass_through, fold_linear),
     }
@@ -238,11 +239,14 @@ def _looked(state: _State, work: _Work, look: Pass, name: str, at_once: float, b
     climbed = climb(state.view, found, tolerance, budget)
     if climbed is None:
         return _Look(state, at_once, found.otherwise)
+    if not budget.expired:
+        climbed = tolerance.narrowed(state.view, climbed)
     made = climbed.rewrite.view
     view = drop_unread(View(made.network, made.facts.moved(climbed.moved)))
     before, after = work.size(state.view.network), work.size(view.network)
-    # entries that became zero are worth no deviation
-    if not after < before or (after[:2] == before[:2] and climbed.added.any()):
+    fewer = view.network.connections < state.view.network.connections
+    # what takes away nothing that counts, entries that became zero, say, is worth no deviation
+    if not after < before or (climbed.added.any() and not (fewer or after[0] < before[0])):
         return _Look(state, at_once)
     spent, added = tolerance.after(climbed.added), float(climbed.added.max(initial=0.0))
     more = max(0.0, float(spent.max(initial=0.0)) - state.deviation)

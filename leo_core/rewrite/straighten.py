@@ -55,8 +55,10 @@ def straighten(view: View, name: str) -> Ladder | Refusal | None:
         chosen = order[: len(order) - left]
         lines = chord[chosen, None] * known.weights[chosen], chord[chosen] * known.bias[chosen] + half[chosen]
         straight = block.with_lines(*lines, chosen, cost[chosen])
-        origin, lineage = units.origin[chosen], view.facts.lineage
-        told = lineage.with_lines(layer.relu.name, origin, chord[chosen], half[chosen])
+        told = view.facts.lineage
+        for home, places in units.homes(layer.relu.name, chosen):
+            here = chosen[places]
+            told = told.with_lines(home, units.origin[here], chord[here], half[here])
         mixed = Mixing.of(layer, straight, old_form(layer, straight)).ladder(len(straight.units))
         return mixed.then(lambda found: replace(found, view=found.view.with_lineage(told)))
 

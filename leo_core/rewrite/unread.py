@@ -1,7 +1,8 @@
 """Units and nodes that nothing downstream reads go: exact, and always worth it, so it follows every rewrite.
 
 Of a node with channels, only whole ones go: what is left is then still a convolution. A matrix, or a layer that keeps
-channels apart, may read fewer of what such a node has: what it reads is picked first.
+channels apart, may read fewer of what such a node has: what it reads is picked first. Of a convolution in groups, those
+that are left keep as many channels as the one that needs most.
 """
 
 from __future__ import annotations
@@ -57,19 +58,59 @@ def _live(network: Network) -> dict[str, Mask]:
         if not isinstance(node, Affine):
             live[node.source] |= live[node.name]
             continue
-        rows = live[node.name] = by_channel(live[node.name], node.shape)
+        rows = by_channel(live[node.name], node.shape)
+        if rows.any() and (conv := grouped(node)) is not None:
+            rows = _balanced(rows, conv.out_channels, conv.geometry.groups)
+        live[node.name] = rows
         if rows.any():
             for source, linear in node.reads:
                 live[source] |= _read(node, linear, rows)
-    for node in network.nodes:  # a ReLU has the layout of what it reads
-        if not isinstance(node, Affine):
-            live[node.name] = by_channel(live[node.name], network.affine(node.source).shape)
+    filled = set()  # nodes with channels that only fill groups; what follows takes them as they come
+    for node in network.nodes:
+        before = node.source if isinstance(node, Relu) else node.sources[0]
+        if isinstance(node, Relu):  # it has the layout of what it reads
+            live[node.name] = by_channel(live[node.name], network.affine(before).shape)
+        elif grouped(node) is not None:
+            filled.add(node.name)
+        follows = isinstance(node, Relu) or node.own is not None
+        if follows and before in filled and network.readers[before] == (node.name,):
+            live[node.name] = live[before]
+            filled.add(node.name)
     return live
+
+
+def grouped(node: Affine) -> Conv | None:
+    """The convolution in several groups that a node is; None where it is something else."""
+    conv = node.maps[0]
+    several = len(node.maps) == 1 and isinstance(conv, Conv) and conv.geometry.groups > 1
+    return conv if several and node.own is None and isinstance(conv, Conv) else None
+
+
+def _balanced(units: Mask, channels: int, groups: int, among: Mask | None = None) -> Mask:
+    """At least these units: whole channels, as many in each group ``among`` those that count: all that have some."""
+    kept: Mask = np.asarray(units.reshape(groups, channels // groups, -1).any(axis=2))
+    counted: Mask = np.asarray(kept.any(axis=1)) if among is None else among
+    most = int(kept.sum(axis=1).max(initial=0))
+    for group in np.flatnonzero(counted):
+        spare = np.flatnonzero(~kept[group])
+        kept[group, spare[: most - int(kept[group].sum())]] = True
+    kept[~counted] = False
+    return np.repeat(kept.ravel(), units.size // channels)
 
 
 def _read(node: Affine, linear: LinearMap, rows: Mask) -> Mask:
     """What some rows of a node read; one that works value by value reads what its factor is 0 for, too."""
-    return linear.used_columns(rows) if node.own is None else rows
+    if node.own is not None:
+        return rows
+    used = linear.used_columns(rows)
+    conv = grouped(node)
+    if conv is None or not used.any():
+        return used
+    groups = conv.geometry.groups
+    among: Mask = np.asarray(rows.reshape(groups, -1).any(axis=1))
+    if node.sources[0] == INPUT:  # all of it is there
+        return np.repeat(among, used.size // groups)
+    return _balanced(used, conv.in_channels, groups, among)
 
 
 def by_channel(mask: Mask, shape: tuple[int, ...]) -> Mask:
@@ -95,14 +136,15 @@ def _restricted_affine(network: Network, node: Affine, live: dict[str, Mask], ta
         if not (columns.any() and read.any()):
             continue
         shape = network.layout(source)
-        alone = isinstance(linear, Conv) and linear.geometry.groups == linear.in_channels > 1
-        read = by_channel(read, shape) if alone else read
-        by_itself = node.own is not None or (bool(shape) and (alone or linear.is_full))
+        conv = grouped(node)
+        by_itself = node.own is not None or conv is not None or (bool(shape) and linear.is_full)
         if by_itself and (read != columns).any():
             name = free_name(f"{source}.{node.name}", taken, ".")
             picked = Select(np.flatnonzero(read[columns]), columns=int(columns.sum()))
             nothing = np.zeros(picked.rows, node.bias.dtype)
-            layout = _shape(shape, read) if alone or node.own is not None else ()
+            layout = _shape(shape, read) if node.own is not None else ()
+            if conv is not None:
+                layout = _shape((conv.in_channels, *conv.geometry.input), read)
             picks.append(Affine(name, (source,), (picked,), nothing, node.origin, layout))
             taken.add(name)
             source, columns = name, read

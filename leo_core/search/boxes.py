@@ -23,7 +23,7 @@ from leo_core.bounds.upto import upto
 from leo_core.checker.trees import LEAF, PLAIN, Tree
 from leo_core.domain import Box
 from leo_core.execution.budget import Budget
-from leo_core.execution.pool import LOST, Pool
+from leo_core.execution.executor import LOST, Executor
 from leo_core.network import Network
 from leo_core.search.attack import ascend
 from leo_core.search.evidence import WHOLE, Claim, parts
@@ -48,8 +48,9 @@ HALVINGS = 30
 TRIAL = 65_536
 #: … within this many.
 LIMIT = 8_000_000
-#: A box whose bound is positive, but by less than this share of the unit's range, hides a maximum of zero.
-NEARLY_ZERO = 1e-9
+#: A box whose bound is positive, but by less than this share of the unit's range, may hide a maximum of zero. A few are
+#: so by chance; so many of them are not.
+NEARLY_ZERO, TIES = 1e-9, 64
 
 
 @final
@@ -106,7 +107,7 @@ def split_box(
     region: Region,
     box: Box,
     budget: Budget,
-    pool: Pool,
+    pool: Executor,
     start: Tree = WHOLE,
 ) -> Iterator[Cut]:
     """Prove or refute claims about the units of one affine node, whose region holds intervals up to it.
@@ -115,7 +116,7 @@ def split_box(
     search stops going broad. ``start`` are the halvings of an earlier cut, to go on from.
     """
     leaves = _Boxes.leaves(start, network, target, region, len(claims))
-    search = _Search(network, target, claims, box, leaves, _Halvings.of(start))
+    search = _Search(network, target, claims, box, leaves, _Halvings.of(start), BROAD)
     while search.pending and search.broad and not budget.expired:
         search.step()
         if search.grown:
@@ -175,7 +176,7 @@ class _Search:
         box: Box,
         start: _Boxes,
         tree: _Halvings,
-        broad: int = BROAD,
+        broad: int,
     ) -> None:
         self._network, self._target, self._claims, self._box = network, target, claims, box
         self._units = np.array([unit for unit, _ in claims], dtype=np.int64)
@@ -195,6 +196,7 @@ class _Search:
         self._refuted: dict[Claim, Array] = {}
         self._told: set[Claim] = set()
         self._lost = np.zeros(len(claims), dtype=bool)
+        self._ties = np.zeros(len(claims), dtype=np.int64)
         self._work = np.zeros(len(claims))
 
     @property
@@ -250,7 +252,8 @@ class _Search:
         lean = lean + leaning(bound, region, rows, left)
         self._look(bound.slope_at_input[left], region, rows[left], columns[left])
         ties = left & (upper <= NEARLY_ZERO * self._reach[columns])
-        self._alive[columns[ties]] = False
+        self._ties += np.bincount(columns[ties], minlength=len(self._ties))
+        self._alive &= self._ties < TIES
         still = boxes.open.copy()
         still[rows[closed], columns[closed]] = False
         self._judge()

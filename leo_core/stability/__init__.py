@@ -10,10 +10,10 @@ import numpy as np
 from leo_core.bounds.interval import bound_network
 from leo_core.checker.environment import ieee
 from leo_core.domain import Box
-from leo_core.execution.budget import Budget
+from leo_core.execution.budget import Budget, Patience
 from leo_core.execution.checkpoint import Checkpoint
 from leo_core.execution.events import Listener, silent
-from leo_core.execution.pool import Pool
+from leo_core.execution.executor import Executor, Here
 from leo_core.milp.checked import CheckedSolver
 from leo_core.milp.solver import Solver
 from leo_core.network import Network
@@ -41,8 +41,9 @@ def decide(
     trust: str = "proved",
     budget: Budget | None = None,
     unit_seconds: float = math.inf,
+    open_seconds: float = math.inf,
     every_unit: bool = False,
-    jobs: int = 1,
+    executor: Executor | None = None,
     listener: Listener = silent,
     seed: int = 0,
     checkpoint: Checkpoint | None = None,
@@ -50,32 +51,42 @@ def decide(
     """Decide the state of every ReLU on a box.
 
     Whatever ends the work early (the budget, Ctrl-C, the end of memory), the map returned is valid: what is not shown
-    is undecided. ``strategy`` is one of ``leo_core.options.STRATEGIES``; one unit may take ``unit_seconds`` by itself;
+    is undecided. ``strategy`` is one of ``leo_core.options.STRATEGIES``; one unit may take ``unit_seconds`` by itself,
+    and in the cascade those that stay open about ``open_seconds`` in all;
     of networks on images the cascade decides channels unless ``every_unit`` is set
     (:mod:`~leo_core.stability.channels`);
-    ``jobs`` processes share the work where the strategy can; ``checkpoint`` holds what earlier runs found.
+    the workers of an ``executor``, which stays open, share the work where the strategy can; ``checkpoint`` holds what
+    earlier runs found.
     """
     begun = time.monotonic()
     tally = Tally(network, listener)
     outputs = _unknown(network)
     interrupted = False
-    pool = Pool(jobs)
     checked = CheckedSolver(solver, tally.note)
     try:
         with np.errstate(all="ignore"):  # an overflow makes a bound infinite or NaN, and the unit stays undecided
             outputs = _intervals(network, box, tally)
             kept = checkpoint or Checkpoint()
-            work = Work(network, box, checked, trust, budget or Budget(), unit_seconds, every_unit, seed, pool, kept)
+            workers, patience = executor or Here(), Patience(open_seconds)
+            limits = budget or Budget(), unit_seconds, patience
+            work = Work(network, box, checked, trust, *limits, every_unit, seed, workers, kept)
             _STRATEGIES[strategy](work, tally)
+            if patience.given_up:
+                together = f", those that stay open about {open_seconds:g} s in all" if open_seconds < math.inf else ""
+                tally.note(
+                    f"{len(patience.given_up)} ReLU(s) were given up: any one may take {unit_seconds:g} s{together}; "
+                    "--unit-time-limit sets another limit for each (0: none)"
+                )
             known = known_region(network, box, tally.known())
             outputs = proved_of_outputs(network, known, work.budget, seed)
     except KeyboardInterrupt:
         interrupted = True
     except MemoryError:
         interrupted = True
-        tally.note("the memory was not enough; what was not decided by then is kept as it is")
-    finally:
-        pool.close()
+        tally.note(
+            "the memory was not enough; what was not decided by then is kept as it is; fewer jobs or "
+            "a tighter domain take less"
+        )
     return StabilityMap(
         network=network,
         box=box,

@@ -7,6 +7,7 @@ the MILP, which says where to look. What one layer proves makes the bounds of th
 
 from __future__ import annotations
 
+import time
 from typing import TypeAlias
 
 import numpy as np
@@ -17,7 +18,7 @@ from leo_core.bounds.interval import bound_affine
 from leo_core.bounds.region import Region
 from leo_core.bounds.slopes import improved
 from leo_core.bounds.upto import upto
-from leo_core.execution.pool import LOST
+from leo_core.execution.executor import LOST
 from leo_core.network import Affine
 from leo_core.search.attack import ascend, scatter
 from leo_core.search.boxes import split_box
@@ -227,7 +228,9 @@ class _Layer:
         claims = [claim for claim in self._claims() if not self._recall.tried(self.region, "boxes", *claim)]
         if not claims:
             return
-        budget = self._budget.at_most(self._work.unit_seconds * len({unit for unit, _ in claims}))
+        units = len({unit for unit, _ in claims})
+        budget = self._budget.at_most(min(self._work.unit_seconds * units, self._work.patience.seconds / 2))
+        begun = time.monotonic()
         work, start = self._work, self._recall.halvings()
         for cut in split_box(self._network, self._target, claims, self.region, self._box, budget, work.pool, start):
             for claim, point in cut.refuted.items():
@@ -238,6 +241,8 @@ class _Layer:
             for claim in cut.stuck:
                 self._recall.keep_tried(self.region, "boxes", *claim)
             self._recall.keep_halvings(cut.halvings)
+        if self._claims():
+            work.patience.lose(time.monotonic() - begun)
 
     def _attempt(self, nodes: int, spent: dict[int, float], *, ask: bool) -> None:
         """Each claim by itself; ``spent`` holds the seconds that a unit took so far."""
@@ -248,8 +253,11 @@ class _Layer:
         def draw() -> Attempt | None:
             while waiting:
                 unit, sign = waiting.pop()
-                left = self._work.unit_seconds - spent.get(unit, 0.0)
-                if left <= 0 or (unit, sign) not in self._tally.open_claims(self._target):  # its other claim settled it
+                if (unit, sign) not in self._tally.open_claims(self._target):  # its other claim settled it
+                    continue
+                left = min(self._work.unit_seconds, self._work.patience.each) - spent.get(unit, 0.0)
+                if left <= 0:
+                    self._give_up(unit, spent.get(unit, 0.0) if ask else 0.0)
                     continue
                 if not self._recall.tried(self.region, nodes, ask, unit, sign):
                     return Attempt(unit, sign, nodes, ask, left)
@@ -265,7 +273,15 @@ class _Layer:
                 )
                 continue
             spent[attempt.unit] = spent.get(attempt.unit, 0.0) + finding.seconds
+            if finding.witness is None and finding.tree is None and attempt.ask:
+                self._give_up(attempt.unit, finding.seconds, told=finding.seconds >= attempt.seconds)
             self._take(attempt, finding)
+
+    def _give_up(self, unit: int, seconds: float, *, told: bool = True) -> None:
+        """A claim took so many seconds in vain; ``told``: and might have taken more."""
+        self._work.patience.lose(seconds)
+        if told and not self._budget.expired:
+            self._work.patience.given_up.add((self._target, unit))
 
     def _take(self, attempt: Attempt, finding: Finding) -> None:
         claim = (attempt.unit, attempt.sign)

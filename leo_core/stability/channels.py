@@ -51,9 +51,8 @@ def decide_channels(work: Work, tally: Tally) -> Region:
     """Decide every channel, and each unit of the layers that have none; what is proved then."""
     network = work.network
     seen = _Seen(network, work)
-    for relu in network.relus:  # so that an early end leaves something to say of each layer
-        count = network.affine(relu.source).groups
-        tally.channels[relu.source] = Channels(*(np.zeros(count, dtype=bool) for _ in range(4)))
+    # first of all, so that an early end leaves something to say of each layer
+    tally.ask_channels({relu.source: network.affine(relu.source).groups for relu in network.relus})
     seen.look(_points(work))
     region = Region.of(work.box)
     varying: dict[str, Mask] = {INPUT: work.box.lower < work.box.upper}
@@ -70,7 +69,7 @@ def decide_channels(work: Work, tally: Tally) -> Region:
         if not work.budget.expired:
             region = _pursued(work, tally, seen, node, region)
         region = tally.settled(node.name, region)
-        tally.channels[node.name] = seen.channels(node, varying[node.name], region.intervals[node.name])
+        tally.decide_channels(node.name, seen.channels(node, varying[node.name], region.intervals[node.name]))
         if not node.shape and 2 * node.size * network.input_size <= _WITNESSES:
             seen.tell(tally, node)
     return region

@@ -6,12 +6,13 @@ One of the two is wrong. Verdicts that are proved cannot be made false by a solv
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import numpy as np
 
 from leo_core.milp.panel import Contradiction
 from leo_core.stability.verdict import StabilityMap, State
+from leo_core.text import as_text
 
 
 @final
@@ -53,6 +54,22 @@ class CrossCheck:
         lines += [f"{name} failed {count} times" for name, count in zip(names, self.failed, strict=True) if count]
         lines.append(f"{self.compared} answers to the same question were compared")
         return lines
+
+    def __repr__(self) -> str:
+        against = len(self.disagreements) + len(self.contradictions)
+        return f"<CrossCheck: {self.first.solver} and {self.second.solver}, {against} contradictions>"
+
+    def summary(self) -> str:
+        """Both decisions, what was compared, and what contradicts each other, as text."""
+        from leo_core.stability.told import contradiction_lines, decided_line, stability_table
+
+        parts: list[Any] = []
+        for stability in (self.first, self.second):
+            parts += [stability_table(stability), decided_line(stability, stability.seconds), ""]
+        parts += self.told
+        if self.decided_by_one:
+            parts.append(f"{self.decided_by_one} units were decided with one of the solvers only")
+        return as_text(*parts, *contradiction_lines(self))
 
 
 def cross_checked(first: StabilityMap, second: StabilityMap) -> CrossCheck:

@@ -24,7 +24,7 @@ from leo_core.checker.environment import ieee
 from leo_core.errors import EncodingError
 from leo_core.execution.budget import Budget
 from leo_core.execution.events import Listener, Note, Progress
-from leo_core.execution.pool import LOST, Pool
+from leo_core.execution.executor import LOST, Executor, Here
 from leo_core.linear import Sparse
 from leo_core.milp.checked import CheckedSolver
 from leo_core.milp.encode import encode
@@ -60,7 +60,7 @@ def narrow(
     listener: Listener,
     *,
     unit_seconds: float = np.inf,
-    jobs: int = 1,
+    executor: Executor | None = None,
     seed: int = 0,
 ) -> StabilityMap:
     """Verdicts whose bounds, where there was time enough, are at most ``gap`` (above 0) from the true extremes.
@@ -68,7 +68,8 @@ def narrow(
     ``solver`` is asked for points and for LPs, and not believed. No MILP and no proof takes more than ``unit_seconds``.
     """
     network = stability.network
-    pool, checked = Pool(jobs), CheckedSolver(solver, lambda text: listener(Note(text)))
+    checked = CheckedSolver(solver, lambda text: listener(Note(text)))
+    pool = Here() if executor is None else executor
     asked = Work(
         network, stability.box, checked, budget=budget, unit_seconds=min(unit_seconds, 1e9), seed=seed, pool=pool
     )
@@ -82,8 +83,6 @@ def narrow(
     except MemoryError:
         interrupted = True
         listener(Note("the memory was not enough; bounds that were not narrowed by then are as they were"))
-    finally:
-        pool.close()
     layers = {relu.name: work.layer(stability.layers[relu.name], relu.source) for relu in network.relus}
     outputs = work.outputs(stability.outputs)
     return replace(stability, layers=layers, outputs=outputs, interrupted=interrupted)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,9 +36,30 @@ class Tally:
         #: What is known of channels, by affine node.
         self.channels: dict[str, Channels] = {}
         self._number = {name: number for number, name in enumerate(self._order, 1)}
-        self._decided, self._total = 0, sum(sizes.values())
+        self._decided, self._total, self._what = 0, sum(sizes.values()), "units"
         self._at = ""
         self._told: set[str] = set()
+
+    def ask_channels(self, counts: Mapping[str, int]) -> None:
+        """From now on count channels, by affine node; of none anything is known yet."""
+        unknown = {name: (np.zeros(count, dtype=bool) for _ in range(4)) for name, count in counts.items()}
+        self.channels = {name: Channels(*masks) for name, masks in unknown.items()}
+        self._decided, self._total, self._what = 0, sum(counts.values()), "channels"
+
+    def decide_channels(self, name: str, channels: Channels) -> None:
+        """Record what is known of a node's channels, its bounds being final."""
+        self.channels[name] = channels
+        layer = LayerStability(
+            relu=self._relus[name][0].name,
+            state=self._state[name],
+            method=self._method[name],
+            lower=self._lower[name],
+            upper=self._upper[name],
+            channels=channels,
+        )
+        counts = layer.channel_counts()
+        self._decided += counts["total"] - counts["undecided"]
+        self._tell()
 
     def note(self, text: str) -> None:
         """Tell the user, once."""
@@ -62,7 +85,7 @@ class Tally:
         on = (state == State.UNDECIDED) & ~off & (self._lower[name] >= 0)
         for unit in np.flatnonzero(off):
             self._trees[name].pop(int(unit), None)  # it was of the other claim
-        self._decided += int(np.count_nonzero((state == State.UNDECIDED) & (off | on)))
+        self._count(int(np.count_nonzero((state == State.UNDECIDED) & (off | on))))
         self._state[name][off], self._state[name][on] = State.INACTIVE, State.ACTIVE
         self._method[name][off | on] = Method.BOUND
         self._tell()
@@ -92,7 +115,7 @@ class Tally:
         self._settle(name, unit, sign, Method.SOLVER)
 
     def _settle(self, name: str, unit: int, sign: int, method: Method) -> None:
-        self._decided += int(self._state[name][unit] == State.UNDECIDED)
+        self._count(int(self._state[name][unit] == State.UNDECIDED))
         self._state[name][unit] = State.INACTIVE if sign > 0 else State.ACTIVE
         self._method[name][unit] = method
         self._tell()
@@ -102,7 +125,7 @@ class Tally:
         seen = self._seen[name]
         seen.setdefault((unit, sign), point)
         if (unit, -sign) in seen and self._state[name][unit] == State.UNDECIDED:
-            self._decided += 1
+            self._count(1)
             self._state[name][unit] = State.UNSTABLE
             self._method[name][unit] = Method.WITNESS
             self._tell()
@@ -143,6 +166,10 @@ class Tally:
             for relu in self._relus[name]
         }
 
+    def _count(self, units: int) -> None:
+        self._decided += units if self._what == "units" else 0
+
     def _tell(self) -> None:
         label = self._relus[self._at][0].name if self._at else ""
-        self._listener(Progress(label, self._number.get(self._at, 0), len(self._order), self._decided, self._total))
+        where = label, self._number.get(self._at, 0), len(self._order)
+        self._listener(Progress(*where, self._decided, self._total, self._what))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from leo_core.checker.trees import Tree
 from leo_core.domain import Box
 from leo_core.network import Network
+from leo_core.text import as_text
 
 if TYPE_CHECKING:
     from leo_core.stability.bounds import Bounds
@@ -102,6 +103,10 @@ class LayerStability:
             array.setflags(write=False)
             object.__setattr__(self, name, array)
 
+    def __repr__(self) -> str:
+        kinds = ", ".join(f"{self.count(state):,} {state.name.lower()}" for state in State if self.count(state))
+        return f"<LayerStability '{self.relu}': {self.units:,} units, {kinds or 'none'}>"
+
     @property
     def units(self) -> int:
         return len(self.state)
@@ -155,6 +160,16 @@ class StabilityMap:
     seconds: float = 0.0
     trusted: bool = False
     interrupted: bool = False
+
+    def __repr__(self) -> str:
+        kinds = ", ".join(f"{self.count(state):,} {state.name.lower()}" for state in State if self.count(state))
+        return f"<StabilityMap: {self.units:,} ReLUs in {len(self.layers)} layer(s), {kinds or 'none'}>"
+
+    def summary(self) -> str:
+        """A table of the layers, and what is to be said of them, as text."""
+        from leo_core.stability.told import verdict_lines, verdicts_table
+
+        return as_text(verdicts_table(self), "", *verdict_lines(self))
 
     @cached_property
     def bounds(self) -> Bounds:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import final
 
 from leo_core.domain import Box
-from leo_core.execution.budget import Budget
+from leo_core.execution.budget import Budget, Patience
 from leo_core.execution.checkpoint import Checkpoint
-from leo_core.execution.pool import Pool
+from leo_core.execution.executor import Executor, Here
 from leo_core.milp.checked import CheckedSolver
 from leo_core.network import Network
 
@@ -20,8 +20,8 @@ class Work:
     """Decide every ReLU of ``network`` on ``box``.
 
     ``every_unit`` asks for each unit of each channel, too. ``unit_seconds`` is how long one unit may take by itself,
-    ``trust`` one of ``leo_core.options.TRUST``; ``checkpoint`` holds what earlier runs found, and takes what this one
-    does.
+    ``patience`` what limits it, too, where many stay open; ``trust`` is one of ``leo_core.options.TRUST``;
+    ``checkpoint`` holds what earlier runs found, and takes what this one does.
     """
 
     network: Network
@@ -30,7 +30,8 @@ class Work:
     trust: str = "proved"
     budget: Budget = field(default_factory=Budget)
     unit_seconds: float = math.inf
+    patience: Patience = field(default_factory=Patience)
     every_unit: bool = False
     seed: int = 0
-    pool: Pool = field(default_factory=Pool)
+    pool: Executor = field(default_factory=Here)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from leo_core.errors import MissingExtraError, first_line
-from leo_frontends.imports import import_triton_first
+from leo_core.errors import MissingExtraError, first_line, install_line
+from leo_frontends.imports import hushed, import_triton_first
 
 #: Keras' backends, each by the package of the same name, in the order in which they are tried.
 BACKENDS = ("torch", "tensorflow", "jax")
@@ -20,12 +21,15 @@ def import_keras() -> Any:
     """The package ``keras`` on a backend that is there, or :class:`MissingExtraError`."""
     if "keras" not in sys.modules:
         if find_spec("keras") is None:
-            raise MissingExtraError("Keras models", "keras", "keras", 'with a backend: "leo-compress[keras,torch]"')
+            with_torch = install_line("keras,torch")
+            raise MissingExtraError("Keras models", "keras", "keras", f"with PyTorch as its backend: {with_torch}")
         if not os.environ.get("KERAS_BACKEND"):
             os.environ["KERAS_BACKEND"] = _chosen()
         import_triton_first()
+    chatty = "keras" not in sys.modules and os.environ.get("KERAS_BACKEND") == "tensorflow"
     try:
-        import keras
+        with hushed() if chatty else nullcontext():
+            import keras
     except (ImportError, ValueError) as error:  # that is how Keras says that its backend is not there
         backend = os.environ.get("KERAS_BACKEND", "")
         raise MissingExtraError(

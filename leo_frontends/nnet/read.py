@@ -94,10 +94,11 @@ class _Lines:
                 f"{self._where}, line {self._line}: the flag is {flag[0]:g}; some readers mirror inputs and outputs "
                 "then, others do not: LEO reads networks with the flag 0"
             )
-        self._header("the input minima", inputs, f"{inputs} inputs")
-        self._header("the input maxima", inputs, f"{inputs} inputs")
+        for what in ("the input minima", "the input maxima"):
+            self._limits(what, inputs)
         means, ranges = (
-            self._header(what, inputs + 1, f"{inputs} inputs and the output") for what in ("the means", "the ranges")
+            self._header(what, inputs + 1, f"{inputs} inputs and the output", neutral)
+            for what, neutral in (("the means", 0.0), ("the ranges", 1.0))
         )
         if (ranges == 0).any():
             raise FormatError(f"{self._where}, line {self._line}: a range is zero")
@@ -113,14 +114,17 @@ class _Lines:
             if layer < layers - 1:
                 nodes.append(Relu(f"relu{layer + 1}", at, np.zeros(len(bias)), Origin(what, "relu")))
                 at = nodes[-1].name
-        for number, line in self._rest:
-            raise FormatError(f"{self._where}, line {number}: '{line[:40]}' stands after the last layer")
+        beyond = [(number, line.strip()) for number, line in self._rest if line.strip(", \t")]
+        notes = [
+            f"{self._where}, line {number}: '{line[:40]}' stands after the last layer and is not read"
+            for number, line in beyond[:1]
+        ]
         mean, scale = float(means[inputs]), float(ranges[inputs])
         if (mean, scale) != (0.0, 1.0):
             diagonal = Diagonal(np.full(outputs, scale))
             nodes.append(Affine("denormalised", (at,), (diagonal,), np.full(outputs, mean), Origin("output", "scale")))
             at = "denormalised"
-        return Imported(Network(inputs, tuple(nodes), at), (), rounding)
+        return Imported(Network(inputs, tuple(nodes), at), tuple(notes), rounding)
 
     def _normalisation(self, means: Array, ranges: Array, nodes: list[Node], rounding: dict[str, Rounding]) -> str:
         """x − mean, which is exact, and that times 1 / range, as the sum of two floats: one alone rounds too much."""
@@ -139,9 +143,23 @@ class _Lines:
         nodes.append(Affine("normalised", (at,) * len(maps), maps, np.zeros(len(means)), origin))
         return "normalised"
 
-    def _header(self, what: str, count: int, of: str) -> Array:
-        """A line of the header that must hold exactly so many numbers: readers differ in which they take else."""
+    def _limits(self, what: str, count: int) -> None:
+        """A line with a limit for each input, which is not applied; some writers put the output's behind."""
         values = self._numbers(what)
+        if len(values) not in (count, count + 1):
+            raise FormatError(
+                f"{self._where}, line {self._line}: {what} are {len(values)} numbers for {count} inputs, "
+                f"expected {count}"
+            )
+
+    def _header(self, what: str, count: int, of: str, neutral: float) -> Array:
+        """A line of the header that must hold exactly so many numbers: readers differ in which they take else.
+
+        Where all are neutral, it does not matter that the last one is missing.
+        """
+        values = self._numbers(what)
+        if len(values) == count - 1 and (values == neutral).all():
+            return np.full(count, neutral)
         if len(values) != count:
             raise FormatError(
                 f"{self._where}, line {self._line}: {what} are {len(values)} numbers for {of}, expected {count}; other "

@@ -121,7 +121,7 @@ class _Model:
                 self._where, [f"opset {opsets[0]} is older than what is read ({OLDEST}); {hint}"]
             )
         if opsets[0] > defs.onnx_opset_version():
-            hint = 'update it: pip install --upgrade "leo-compress[onnx]"'
+            hint = "update it: pip install --upgrade onnx"
             raise UnsupportedModelError(
                 self._where, [f"opset {opsets[0]} is newer than the package onnx knows; {hint}"]
             )

@@ -260,19 +260,25 @@ def perturbed(rng, network):
 
 
 def random_roles(rng, network):
-    kept, copies, lines = {}, {}, {}
+    kept, copies, lines, lifted = {}, {}, {}, {}
     for node in network.relus:
         if rng.random() < 0.9:
             of = node.name if rng.random() < 0.9 else str(rng.choice([other.name for other in network.relus]))
             order = np.arange(node.size) if rng.random() < 0.8 else rng.permutation(node.size)
-            kept[node.name] = (of, np.where(rng.random(node.size) < 0.15, -1, order))
+            stays = rng.random(node.size) >= 0.15
+            kept[node.name] = (of, np.where(stays, order, -1))
+            others = [str(rng.choice([other.name for other in network.relus])) for _ in range(2)]
+            lifted[node.name] = [
+                (other, np.where(~stays & (rng.random(node.size) < 0.5), rng.permutation(node.size), -1))
+                for other in others[: rng.integers(3)]
+            ]
         if node.size > 1 and rng.random() < 0.5:
             copies[node.name] = [(node.size - 1, 0, float(rng.choice([0, 1, 0.5, -2, 1 / 3, 1e-300])))]
         if rng.random() < 0.25:
             units = rng.permutation(node.size)[: rng.integers(1, node.size + 1)]
             gain, offset = rng.choice([0, 0.5, 1, -2], len(units)), rng.choice([0, 0.1, 1e-300], len(units))
             lines[node.name] = (units, gain, offset)
-    return Roles(kept, copies, lines)
+    return Roles(kept, copies, lines, lifted)
 
 
 def exceeds(value, limit):

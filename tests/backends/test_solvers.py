@@ -16,6 +16,7 @@ import leo_core
 from leo_core.domain import Box
 from leo_core.errors import MissingExtraError, ProtocolError
 from leo_core.execution.budget import Budget
+from leo_core.execution.pool import Pool
 from leo_core.milp.checked import CheckedSolver
 from leo_core.milp.problem import MilpProblem
 from leo_core.milp.question import Question
@@ -235,7 +236,7 @@ class TestSessionsThatTakeNoQuestion:
     def test_in_a_run(self, strategy, jobs):
         network, box = chain(10, 20, 20, 1, seed=2), Box.uniform(-0.25, 0.25, 10)  # the cascade asks a solver, too
         with pytest.raises(ProtocolError, match=self.SAID):
-            decide(network, box, strategy=strategy, solver=OldStyle(), jobs=jobs)
+            decide(network, box, strategy=strategy, solver=OldStyle(), executor=Pool(jobs))
 
     def test_in_a_cross_check(self, monkeypatch):
         monkeypatch.setattr(registry, "_registered", {})
@@ -298,7 +299,7 @@ class TestResultsThatCannotBe:
 
 def test_a_missing_package_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr("leo_core.plugins.registry.find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r'pip install "leo-compress\[highs\]"'):
+    with pytest.raises(MissingExtraError, match=r'pip install --editable ".*\[highs\]"'):
         registry.solver("highs")
 
 

@@ -50,11 +50,13 @@ def test_compress_json_is_one_object_and_nothing_else(net, tmp_path):
     assert {"layers", "seconds", "strategy", "solver", "before", "after", "deviation", "tolerance",
             "float_noise", "running_error", "running_error_after"} <= content.keys()  # fmt: skip
     assert "certain" not in content
-    sizes = {"widths", "connections", "nonzeros", "operations", "parameters"}
+    sizes = {"widths", "connections", "nonzeros", "operations", "parameters", "operators", "activation_bytes"}
     assert content["before"].keys() == content["after"].keys() == sizes
     assert content["before"]["widths"] == [3, 8, 8, 2]
     assert content["before"]["connections"] == content["before"]["operations"] == 24 + 64 + 16
     assert content["before"]["nonzeros"] <= content["before"]["connections"]
+    assert content["before"]["operators"] == 3
+    assert content["before"]["activation_bytes"] == (8 + 8) * 4
     assert 0 <= content["deviation"] <= content["tolerance"]
     assert "layer 1 of 2" in done.stderr
 
@@ -69,21 +71,21 @@ def test_inputs_whose_class_is_certain(net, tmp_path, monkeypatch):
     inputs = np.random.default_rng(0).uniform(-1, 1, (40, 3))
     files = [array(tmp_path / "i.npy", inputs), array(tmp_path / "i.npz", images=inputs, labels=np.arange(40))]
     for path in files:
-        done = leo("compress", net, tmp_path / "out.leo", "--domain", "-1,1", "--inputs", path, "-q")
+        done = leo("compress", net, tmp_path / "out.leo", "--domain", "-1,1", "--inputs", path)
         assert "class certain to stay when both are run in float32: 100.00% of 40 inputs" in done.output
     done = leo("compress", net, tmp_path / "out.leo", "--domain", "-1,1", "--inputs", files[0], "-q", "--json")
     content = json.loads(done.stdout)
     assert (content["inputs"], content["certain"]) == (40, 1)
 
     one = leo_core.convert(chain(3, 8, 1), tmp_path / "one.onnx")
-    done = leo("compress", one, tmp_path / "out.leo", "--domain", "-1,1", "--inputs", files[0], "-q")
+    done = leo("compress", one, tmp_path / "out.leo", "--domain", "-1,1", "--inputs", files[0])
     assert "not applicable" in done.output
 
     def interrupted(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("leo_core.result.certain_class", interrupted)
-    done = leo("compress", net, tmp_path / "late.leo", "--domain", "-1,1", "--inputs", files[0], "-q")
+    done = leo("compress", net, tmp_path / "late.leo", "--domain", "-1,1", "--inputs", files[0])
     assert done.exit_code == 0
     assert (tmp_path / "late.leo").exists()
     assert "certain" not in done.output
@@ -155,7 +157,7 @@ def test_inputs_outside_the_domain_are_counted(net, tmp_path):
     inside = np.zeros((7, 3))
     outside = np.array([[0, 0, 1.5], [-2, 0, 0]])
     path = array(tmp_path / "i.npy", np.concatenate([inside, outside]))
-    asked = ("compress", net, tmp_path / "out.leo", "--domain", "-1,1", "--inputs", path, "-q")
+    asked = ("compress", net, tmp_path / "out.leo", "--domain", "-1,1", "--inputs", path)
     assert "2 of 9 inputs lie outside the domain: the guarantee" in leo(*asked).output.replace("\n", " ")
     assert json.loads(leo(*asked, "--json").stdout)["outside"] == 2
     path = array(tmp_path / "i.npy", inside)
@@ -181,7 +183,7 @@ def test_bytes_are_those_of_both_networks_as_leo_writes_them(net, tmp_path):
 
     (tmp_path / "x.nnet").touch()
     assert sizes_written(softmax, tmp_path / "x.nnet") is None
-    done = leo("compress", net, tmp_path / "out.leo", "--domain", "-1,1", "-q")
+    done = leo("compress", net, tmp_path / "out.leo", "--domain", "-1,1")
     for row in ("bytes as LEO writes it", "… that are not zero", "multiplications for one input"):
         assert row in done.output
 

@@ -23,6 +23,8 @@ from leo_core.network import Affine, Network, Origin, Relu
 from leo_core.report import words
 from leo_core.report.drawing import network_drawing, ranges_drawing, stacked, waterfall
 from leo_core.report.html import page, read_result
+from leo_core.rewrite import pipeline
+from leo_core.rewrite.unread import drop_unread
 from leo_core.testing.networks import chain, constant, convolutional, residual, skip, two_heads
 
 ROOT = Path(__file__).parents[2]
@@ -120,8 +122,8 @@ def test_every_number_is_the_jsons(results):
         # what is not in the JSON itself is a share, a sum over steps, or active units less the constant ones
         share = 100 * content["after"]["connections"] / max(1, content["before"]["connections"])
         sums = {share}
-        for rule in {step["rule"] for step in content["steps"]}:
-            steps = [step for step in content["steps"] if step["rule"] == rule]
+        for rule in {words.RULES[step["rule"]] for step in content["steps"]}:
+            steps = [step for step in content["steps"] if words.RULES[step["rule"]] == rule]
             sums |= {float(abs(sum(step["connections"] for step in steps))), sum(step["deviation"] for step in steps)}
         sums |= {float(layer["active"] - more["constant"])
                  for layer, more in zip(content["layers"], content["layer_details"], strict=True)}  # fmt: skip
@@ -194,7 +196,7 @@ def test_report_and_notebooks(results, tmp_path):
 
 def test_without_jinja_it_is_said_before_any_work(results, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    with pytest.raises(MissingExtraError, match=r"leo-compress\[report\]"):
+    with pytest.raises(MissingExtraError, match=r"pip install .*\[report\]"):
         results["chain"].report(tmp_path / "r.html")
     assert results["chain"]._repr_html_() is None
     net = leo_core.convert(chain(3, 8, 2), tmp_path / "net.leo")
@@ -263,6 +265,11 @@ def test_words():
     assert "no bound" in words.change({**content, "deviation": None})
     assert "same function" in words.change({**content, "deviation": 0})
     assert "as it was" in words.change({**content, "digests": {"before": "a", "after": "a"}})
+
+
+def test_every_pass_has_words():
+    passes = {look for name in pipeline.PASSES for look in pipeline.PASSES[name]} | {*pipeline._CHEAP, drop_unread}
+    assert {look.__name__ for look in passes} == words.RULES.keys()
 
 
 def test_drawings():

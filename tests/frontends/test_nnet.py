@@ -139,7 +139,6 @@ def test_what_the_format_cannot_hold_is_refused(tmp_path, make):
         (lambda t: t.replace("0.25,\n", "nan,\n"), "line 11.*NaN"),
         (lambda t: t.replace("0.25,\n", "abc,\n"), "line 11.*'abc,'"),
         (lambda t: t.replace("1.0,0.5,\n", "1.0,\n"), "row 0.*need 2 numbers"),
-        (lambda t: t + "7.0,\n", "after the last layer"),
         (lambda t: t.replace("2.0,4.0,3.0", "2.0,0.0,3.0"), "range is zero"),
         (lambda t: t.replace("2.0,4.0,3.0", "1e-320,4.0,3.0"), "leaves what float64 can hold"),
         (lambda t: t.replace("2,2,1,2,", "2.5,2,1,2,"), "whole"),
@@ -161,7 +160,8 @@ def test_damaged_files_are_refused_with_the_line(tmp_path, change, said):
         ),
         (("0.5,-0.25,10.0", "0.5,-0.25"), "line 7: the means are 2 numbers for 2 inputs and the output, expected 3"),
         (("2.0,4.0,3.0", "2.0,4.0,3.0,1.0"), "line 8: the ranges are 4 numbers"),
-        (("-1.0,-1.0,", "-1.0,-1.0,-1.0,"), "line 5: the input minima are 3 numbers for 2 inputs, expected 2"),
+        (("-1.0,-1.0,", "-1.0,-1.0,-1.0,0,"), "line 5: the input minima are 4 numbers for 2 inputs, expected 2"),
+        (("2.0,4.0,3.0", "2.0,4.0"), "line 8: the ranges are 2 numbers for 2 inputs and the output, expected 3"),
         (("1.0,1.0,\n0.5", "1.0,\n0.5"), "line 6: the input maxima are 1 numbers for 2 inputs, expected 2"),
         (("\n0,\n", "\n1,\n"), "line 4: the flag is 1; some readers mirror"),
         (("1.0,0.5,", "1.0,,0.5,"), "line 9: '1.0,,0.5,' is not numbers"),
@@ -174,6 +174,35 @@ def test_a_header_that_readers_take_differently_is_refused(tmp_path, change, sai
     assert changed != GOOD
     with pytest.raises(FormatError, match=f"n.nnet, {re.escape(said)}"):
         read(tmp_path, changed)
+
+
+def test_a_line_behind_the_last_layer_is_told_and_not_read(tmp_path):
+    imported = read(tmp_path, GOOD + ",\n// the end\n7.0,\n8.0\n")
+    assert imported.network == read(tmp_path, GOOD).network
+    (note,) = imported.notes
+    assert note.endswith("line 17: '7.0,' stands after the last layer and is not read")
+    assert read(tmp_path, GOOD + ",\n// the end\n").notes == ()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("-1.0,-1.0,", "-1.0,-1.0,-5.0"),
+        ("1.0,1.0,\n0.5", "1.0,1.0,9.0,\n0.5"),
+        ("// a comment\n", ""),
+        ("2,2,1,2,", "2,2,1,"),
+    ],
+)
+def test_headers_that_mean_the_same_are_read(tmp_path, change):
+    changed = GOOD.replace(*change, 1)
+    assert changed != GOOD
+    assert read(tmp_path, changed).network == read(tmp_path, GOOD).network
+
+
+def test_a_neutral_normalisation_of_the_output_may_be_missing(tmp_path):
+    neutral = GOOD.replace("0.5,-0.25,10.0", "0.0,0.0,0.0").replace("2.0,4.0,3.0", "1.0,1.0,1.0")
+    shorter = neutral.replace("0.0,0.0,0.0", "0.0,0.0").replace("1.0,1.0,1.0", "1.0,1.0")
+    assert read(tmp_path, shorter).network == read(tmp_path, neutral).network
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,12 @@ from pathlib import Path
 import numpy as np
 
 import leo_core
-from leo_core.report.live import live
 
 HERE = Path(__file__).parent
 
 
 def main() -> int:
-    with live(sys.stderr) as listener:
-        result = leo_core.compress(HERE / "digits.onnx", HERE / "digits.domain.json", listener=listener)
+    result = leo_core.compress(HERE / "digits.onnx", HERE / "digits.domain.json", progress=True)
     with tempfile.TemporaryDirectory() as folder:
         path = result.export(Path(folder) / "smaller.onnx")
         smaller = leo_core.compress(path, HERE / "digits.domain.json", time_limit=0).original  # as read back

@@ -144,6 +144,7 @@ def test_the_largest_difference_is_climbed_to_from_samples(sign):
     pair = [Network(60, (Affine("o", (INPUT,), (Dense(w),), np.zeros(1)),), "o") for w in (sign * slopes, 0 * slopes)]
     seen = Seen(*pair, Box.uniform(-1, 1, 60), lambda event: None)
     seen.look_around(0, Budget())
+    seen.climb_on(Budget())
     assert seen.largest == pytest.approx(np.abs(slopes).sum())  # at one corner of 2**60
 
 

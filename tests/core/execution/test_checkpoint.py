@@ -18,6 +18,7 @@ from leo_core.checker.trees import EMPTY, LEAF, describe
 from leo_core.errors import CheckpointError
 from leo_core.execution.budget import Budget
 from leo_core.execution.checkpoint import Checkpoint
+from leo_core.execution.executor import Here
 from leo_core.search import boxes
 from leo_core.search.evidence import WHOLE, parts, proves, uncut
 from leo_core.search.oracle import Oracle
@@ -182,7 +183,7 @@ def test_a_cut_short_search_hands_out_a_tree_that_parts_the_box(monkeypatch):
     monkeypatch.setattr(boxes, "FIRST", 2)
     region, box = bound_network(HALVED, Box.uniform(-1, 1, 4)), Box.uniform(-1, 1, 4)
     claims = [(unit, sign) for unit in range(30) for sign in (1, -1)]
-    pool = boxes.Pool()
+    pool = Here()
     cuts = list(boxes.split_box(HALVED, "dense2", claims, region, box, Budget(), pool))
     assert len(cuts) > 2
     settled = [claim for cut in cuts for claim in (*cut.proved, *cut.refuted)]

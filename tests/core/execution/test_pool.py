@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 import time
+from contextlib import closing, contextmanager
 
 import pytest
 
 from leo_core.execution.budget import Budget
-from leo_core.execution.pool import LOST, Pool
+from leo_core.execution.executor import LOST
+from leo_core.execution.pool import Pool
+from leo_core.testing import executor_kit
+from leo_core.testing import wrong_executors as wrong
+from leo_core.testing.executor_kit import Place
 
 
 class Square:
     """Squares numbers; some tasks ask for trouble."""
 
-    def __init__(self, folder: str = "") -> None:
-        self._folder = folder
-
     def __call__(self, task, budget):
         kind, number = task
-        if kind == "die":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if kind == "die once":
-            mark = os.path.join(self._folder, str(number))  # noqa: PTH118 - nothing else is needed of the path
-            if not os.path.exists(mark):  # noqa: PTH110
-                open(mark, "w").close()  # noqa: PTH123
-                os.kill(os.getpid(), signal.SIGKILL)
         if kind == "raise":
             raise ValueError(f"no square of {number}")
         if kind == "run out of memory":
@@ -41,43 +34,96 @@ class Square:
         pass
 
 
-def run(tasks, jobs, *arguments, budget=Budget()):
+def run(tasks, jobs, budget=Budget()):
     pool, waiting = Pool(jobs), list(reversed(tasks))
     try:
-        return dict(pool.map(Square, arguments, lambda: waiting.pop() if waiting else None, budget))
+        return dict(pool.map(Square, (), lambda: waiting.pop() if waiting else None, budget))
     finally:
         pool.close()
 
 
-@pytest.mark.parametrize("jobs", [1, 2, 3])
-def test_every_task_is_done_once(jobs):
-    tasks = [("square", number) for number in range(20)]
-    assert run(tasks, jobs) == {task: task[1] ** 2 for task in tasks}
+@contextmanager
+def processes(workers, _note):
+    with closing(Pool(max(2, workers))) as pool:  # one is this process itself, which the kit would kill
+        yield pool
 
 
-def test_a_task_that_kills_its_workers_is_lost_and_no_other():
-    tasks = [("square", 1), ("die", 2), ("square", 3), ("run out of memory", 4), ("square", 5)]
-    found = run(tasks, 2)
-    assert [found[task] for task in tasks] == [1, LOST, 9, LOST, 25]
+@contextmanager
+def one_process(_workers, _note):
+    """That begins with one worker, so that one can join."""
+    with closing(Pool(2)) as pool:
+        pool.jobs = 1
+        yield Spread(pool)
 
 
-def test_a_task_whose_worker_is_killed_once_is_done_by_another(tmp_path):
-    tasks = [("die once", number) for number in range(3)]
-    assert run(tasks, 2, str(tmp_path)) == {task: task[1] ** 2 for task in tasks}
+class Spread:
+    """Never here, even with one job."""
+
+    def __init__(self, pool):
+        self.pool, self.map, self.close = pool, pool.spread, pool.close
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_an_exception_is_raised_here(jobs):
+def joined(executor, version):
+    executor.pool.jobs += 1
+
+
+PLACE, ALONE = Place(processes), Place(one_process, joined)
+
+
+@pytest.mark.parametrize("check", executor_kit.CHECKS, ids=lambda check: check.__name__)
+def test_conformance(check):
+    check(PLACE)
+
+
+#: The check that catches each fault.
+CAUGHT = {
+    wrong.forgets_one: executor_kit.does_every_task_once,
+    wrong.tells_one_twice: executor_kit.does_every_task_once,
+    wrong.mixes_results_up: executor_kit.does_every_task_once,
+    wrong.waits_for_all: executor_kit.hands_results_out_as_they_come,
+    wrong.draws_all_at_first: executor_kit.draws_again_after_each_result,
+    wrong.keeps_the_first_handlers: executor_kit.works_with_the_arguments_given,
+    wrong.calls_a_death_a_result: executor_kit.a_task_that_kills_its_workers_is_lost_alone,
+    wrong.loses_all_with_one: executor_kit.what_exhausts_memory_is_lost_alone,
+    wrong.hides_errors: executor_kit.raises_what_a_handler_raises,
+    wrong.waits_for_what_hangs: executor_kit.gives_up_what_overruns_its_time,
+    wrong.begins_without_time: executor_kit.begins_nothing_without_time,
+    wrong.goes_on_unheard: executor_kit.who_stops_listening_calls_off_the_rest,
+    wrong.swallows_ctrl_c: executor_kit.ctrl_c_calls_off_the_rest,
+}
+
+
+@pytest.mark.parametrize("fault", wrong.FAULTS, ids=lambda fault: fault.__name__)
+def test_the_kit_catches_every_wrong_executor(fault, monkeypatch):
+    monkeypatch.setattr(executor_kit, "SOON", 6.0)
+    monkeypatch.setattr(executor_kit, "HANG", 4.0)
+
+    @contextmanager
+    def place(workers, note):
+        with processes(workers, note) as pool:
+            yield wrong.WrongExecutor(pool, fault)
+
+    with pytest.raises(AssertionError):
+        CAUGHT[fault](Place(place))
+
+
+def test_the_kit_tells_who_may_join(monkeypatch):
+    executor_kit.a_late_worker_takes_part(ALONE)
+    monkeypatch.setattr(executor_kit, "SOON", 3.0)
+    with pytest.raises(AssertionError, match="joined late"):
+        executor_kit.a_late_worker_takes_part(Place(one_process, lambda *_: None))
+    with pytest.raises(AssertionError, match="nothing was said"):
+        executor_kit.a_worker_of_another_version_is_refused_by_name(ALONE)
+
+
+def test_one_job_is_this_process():
+    tasks = [("square", number) for number in range(20)] + [("run out of memory", 4)]
+    found = run(tasks, 1)
+    assert found.pop(tasks[-1]) is LOST
+    assert found == {task: task[1] ** 2 for task in tasks[:-1]}
     with pytest.raises(ValueError, match="no square of 7"):
-        run([("raise", 7)], jobs)
-
-
-def test_a_hanging_worker_is_stopped_when_time_is_up():  # else this does not end
-    assert run([("hang", 1)], 2, budget=Budget.of(1.0)) == {("hang", 1): LOST}
-
-
-def test_nothing_is_begun_without_time():
-    assert run([("square", 1)], 2, budget=Budget.of(0)) == {}
+        run([("raise", 7)], 1)
+    assert run([("square", 1)], 1, budget=Budget.of(0)) == {}
 
 
 def test_who_stops_listening_leaves_no_process_behind():

@@ -13,6 +13,7 @@ from leo_core.network import INPUT, Network
 from leo_core.rewrite.climb import Climbed
 from leo_core.rewrite.opposite import merge_opposite
 from leo_core.rewrite.step import Refusal
+from leo_core.stability.verdict import State
 
 BOX = Box.uniform(-1, 1, 2)
 
@@ -58,3 +59,20 @@ def test_it_has_nothing_to_do():
     assert merge_opposite(true_view(network([[1, 2], [2, 4]], [0, 0], [[1, 1]]), BOX), "h") is None
     leaky = network([[1, 2], [-1, -2]], [0, 0], [[1, 1]], slope=0.25)
     assert merge_opposite(view_of(leaky, BOX), "h") is None
+
+
+def test_a_pair_whose_outgoing_weights_cancel_goes_as_a_whole():
+    before = network([[1, 2], [-0.5, -1]], [0.25, -0.125], [[1, -2]])
+    found = kept(merge_opposite, true_view(before, BOX), "h", tolerance=1e-12)
+    assert isinstance(found, Climbed)
+    view = found.rewrite.view
+    assert (view.facts.units["z"].state == State.ACTIVE).sum() == 1
+    assert not view.network.affine("out").dense()[:, :1].any()  # the one that stays is read no more
+
+
+def test_what_rounding_leaves_of_a_pair_is_paid_for():
+    before = network([[1, 2], [-1, -2]], [0.25, -0.25], [[1, -1 - 1e-8]])
+    found = kept(merge_opposite, true_view(before, BOX), "h", tolerance=1e-6)
+    assert isinstance(found, Climbed)
+    assert 1e-8 <= float(found.added.max()) <= 1e-6
+    assert isinstance(kept(merge_opposite, true_view(before, BOX), "h", tolerance=1e-9), Refusal)

@@ -252,3 +252,14 @@ def test_a_step_that_only_makes_entries_zero_is_worth_no_deviation(cost, monkeyp
     done = compressed(network, box, tolerance=1e-3)
     assert (done.network == network) == bool(cost)
     assert done.deviation == 0
+
+
+@pytest.mark.parametrize(("objective", "units"), [("connections", 1), ("units", 0)])
+def test_what_takes_no_connection_away_is_worth_no_deviation(objective, units):
+    nodes = (dense("z", INPUT, [[0.1, 0.3]], [5], np.float32), relu("h", "z", 1),
+             dense("out", "h", [[0.7], [0.9]], [0, 0], np.float32))  # fmt: skip
+    network, box = Network(2, nodes, "out"), Box.uniform(-1, 1, 2)
+    stability = decide(network, box, strategy="paper", solver=HighsSolver())
+    result = rewrite(network, stability, tolerance=1e-3, objective=objective)
+    assert result.network.units == units
+    assert (result.deviation > 0) == (units == 0)

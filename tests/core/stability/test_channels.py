@@ -18,8 +18,9 @@ from leo_core.domain import Box
 from leo_core.execution.budget import Budget
 from leo_core.linear import Conv, Dense, Select
 from leo_core.network import INPUT, Affine, Network, Relu
-from leo_core.report.table import as_text, channels_table, outlook
 from leo_core.stability import State, decide
+from leo_core.stability.told import channels_table, outlook
+from leo_core.text import as_text
 
 
 @st.composite

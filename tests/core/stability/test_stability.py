@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from contextlib import closing
 from fractions import Fraction
 from types import SimpleNamespace
 
@@ -24,11 +25,13 @@ from leo_core.bounds.upto import upto
 from leo_core.checker.trees import EMPTY
 from leo_core.domain import Box
 from leo_core.errors import MissingExtraError
-from leo_core.execution.budget import Budget
+from leo_core.execution.budget import LEAST, Budget, Patience
 from leo_core.execution.events import Note, Progress
+from leo_core.execution.pool import Pool
 from leo_core.linear import Dense
 from leo_core.milp.solver import Capability
 from leo_core.network import INPUT, Affine, Network, Relu
+from leo_core.options import OPEN_SECONDS, UNIT_SECONDS, Options
 from leo_core.plugins import registry
 from leo_core.search.evidence import parts
 from leo_core.stability import Method, State, decide
@@ -191,12 +194,40 @@ def test_a_unit_gets_no_more_than_its_own_time():
         assert (layer.state[decided] == free.layers[name].state[decided]).all()
 
 
+def test_units_that_are_given_up_are_told_with_the_limits():
+    network, box, notes = chain(4, 20, 20, 20, 1, seed=4), Box.uniform(-0.3, 0.3, 4), []
+    cascade(network, box, unit_seconds=1e-6, open_seconds=1.0,
+            listener=lambda event: notes.append(event.text) if isinstance(event, Note) else None)  # fmt: skip
+    told = [note for note in notes if "given up" in note]
+    assert len(told) == 1
+    assert "1e-06 s, those that stay open about 1 s in all" in told[0]
+
+
+def test_what_is_lost_leaves_less_for_the_next():
+    patience, given = Patience(100.0), []
+    for _ in range(200):
+        given.append(patience.each)
+        patience.lose(patience.each)
+    assert given == sorted(given, reverse=True)
+    assert given[0] == 10.0
+    assert sum(given) <= 100 + 200 * LEAST
+    assert Patience().each == float("inf")
+
+
+def test_no_limit_for_a_unit_is_zero_and_none_is_the_default():
+    assert Options().unit_limits == (UNIT_SECONDS, OPEN_SECONDS)
+    assert Options(unit_time_limit=0).unit_limits == (float("inf"), float("inf"))
+    assert Options(unit_time_limit=3).unit_limits == (3, float("inf"))
+
+
 @pytest.mark.parametrize("fault", [kills_its_process, hangs], ids=lambda fault: fault.__name__)
 def test_a_solver_that_kills_or_hangs_its_worker_costs_the_units_it_was_asked_about(fault):
     network, box = chain(10, 20, 20, 1, seed=2), Box.uniform(-0.25, 0.25, 10)
     right, notes = cascade(network, box), []
-    found = cascade(network, box, WrongSolver(HighsSolver(), fault), jobs=2, budget=Budget.of(8),
-                    listener=lambda event: notes.append(event.text) if isinstance(event, Note) else None)  # fmt: skip
+    with closing(Pool(2)) as pool:
+        wrong = WrongSolver(HighsSolver(), fault)
+        listener = lambda event: notes.append(event.text) if isinstance(event, Note) else None  # noqa: E731
+        found = cascade(network, box, wrong, executor=pool, budget=Budget.of(8), listener=listener)
     assert 0 < found.count(State.UNDECIDED) < 10
     assert notes
     for name, layer in found.layers.items():

@@ -1,0 +1,48 @@
+"""What each worker of a cluster is asked when it joins.
+
+This module travels by value, so that it also runs where there is no LEO, or another: it may import nothing of LEO at
+the top. A worker that lacks nothing gets one *resource*, named after what is needed; work asks for that resource, so no
+other worker is ever given any, and each does one task of LEO's at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from distributed import WorkerPlugin
+
+
+class Join(WorkerPlugin):  # type: ignore[misc]
+    """Looks whether a worker has what ``needs`` (the fields of :class:`~leo_core.plugins.Needs`) says."""
+
+    def __init__(self, resource: str, needs: tuple[str, str, str]) -> None:
+        self.resource, self.needs = resource, needs
+        self.lacking: str | None = None
+
+    async def setup(self, worker: Any) -> None:
+        """Called by Dask on each worker there is, and on each that comes."""
+        lacking = await asyncio.to_thread(_lacking, self.needs)
+        if not lacking:
+            await worker.set_resources(**{self.resource: 1})
+        self.lacking = lacking
+
+
+def verdict(resource: str, dask_worker: Any = None) -> str | None:
+    """What the worker this runs on lacks; empty if nothing, None if it was not asked yet."""
+    plugin = dask_worker.plugins.get(resource)
+    return None if plugin is None else plugin.lacking
+
+
+def _lacking(needs: tuple[str, str, str]) -> str:
+    try:
+        import leo_core
+    except ImportError as error:
+        return f"LEO cannot be imported there ({error}); install leo-compress"
+    try:
+        from leo_core.plugins import Needs
+
+        return Needs(*needs).lacking()
+    except Exception as error:  # an older LEO may lack anything
+        theirs = getattr(leo_core, "__version__", "of unknown version")
+        return f"it runs LEO {theirs}, and this is {needs[0]} ({type(error).__name__}: {error}); install the same there"
