@@ -5,7 +5,6 @@ Each is a straight line through the rooms: read, domain, stability, rewriting, w
 
 from __future__ import annotations
 
-import hashlib
 import math
 import tempfile
 import time
@@ -31,28 +30,26 @@ from leo_core.certificate.write import Account
 from leo_core.checker import Report
 from leo_core.checker.environment import ieee, settle, undisturbed
 from leo_core.compare import Comparison, compare
+from leo_core.deciding import decided, executor_of
 from leo_core.domain import Box, is_vnnlib, read_vnnlib
 from leo_core.errors import CertificateError, EncodingError, OutputError, UsageError
 from leo_core.execution.budget import Budget
-from leo_core.execution.checkpoint import Checkpoint
 from leo_core.execution.events import Listener, Note, silent
-from leo_core.execution.executor import Executor, Here
 from leo_core.files import Source, as_read, output_frontend, read, require_writable, write
 from leo_core.milp.checked import CheckedSolver
 from leo_core.milp.formulate import formulate as written_out
 from leo_core.milp.panel import Ledger, Panel
 from leo_core.milp.problem import NamedProblem
-from leo_core.milp.solver import Solver
 from leo_core.network import Network, Rounding
 from leo_core.options import VERIFY_SECONDS, Chosen, Options
 from leo_core.paths import replacing, require_apart
-from leo_core.plugins import Imported, Needs, registry
+from leo_core.plugins import Imported, registry
 from leo_core.report.live import shown
 from leo_core.result import CompressionResult
 from leo_core.rewrite import rewrite
 from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.view import View
-from leo_core.stability import StabilityMap, decide
+from leo_core.stability import StabilityMap
 from leo_core.stability.cross_check import CrossCheck, cross_checked
 from leo_core.stability.narrow import narrow
 from leo_core.stability.outputs import known_region
@@ -93,11 +90,11 @@ def analyze(
     box = _box(domain, imported.network, heard)
     budget, limit = Budget.of(settings.time_limit), settings.time_limit
     deciding = budget if limit is None or settings.tight is None else budget.at_most(_DECIDING_FIRST * limit)
-    stability = _decide(imported.network, box, settings, deciding, heard)
+    stability = decided(imported.network, box, settings, deciding, heard)
     if settings.tight is None or stability.interrupted:
         return stability
     solver = registry.solver(settings.solver)
-    with closing(_executor(settings, solver.name, type(solver).__module__, heard)) as executor:
+    with closing(executor_of(settings, solver.name, type(solver).__module__, heard)) as executor:
         return narrow(
             stability,
             settings.tight,
@@ -152,7 +149,7 @@ def cross_check(
         limit = settings.time_limit
         left = budget if limit is None or maps else budget.at_most(2 / 3 * limit)
         left = Budget.of(0.0) if maps and maps[0].interrupted else left
-        maps.append(_decide(imported.network, box, settings, left, heard, Panel(asked, ledger)))
+        maps.append(decided(imported.network, box, settings, left, heard, Panel(asked, ledger)))
     found = cross_checked(*maps)
     return replace(
         found,
@@ -182,7 +179,7 @@ def compress(
     original = imported.network
     box = _box(domain, original, heard)
     deciding = budget if settings.time_limit is None else budget.at_most(_DECIDING * settings.time_limit)
-    stability = _decide(original, box, settings, deciding, heard)
+    stability = decided(original, box, settings, deciding, heard)
     evidence = None
     if settings.evidence:
         evidence, again = _kept_on(
@@ -521,80 +518,6 @@ def _box(domain: Any, network: Network, listener: Listener) -> Box:
     for note in box.notes:
         listener(Note(note))
     return box
-
-
-def _decide(
-    network: Network, box: Box, settings: Options, budget: Budget, listener: Listener, given: Solver | None = None
-) -> StabilityMap:
-    """Decide with the solver of the settings, or the one given."""
-    if settings.trust == "solver":
-        listener(
-            Note(
-                "stable verdicts rest on the solver's word (--trust solver); the deviation is not proved; leave "
-                "the option out for proofs"
-            )
-        )
-    solver = given or registry.solver(settings.solver, lambda text: listener(Note(text)))
-    with (
-        closing(_executor(settings, solver.name, type(solver).__module__, listener)) as executor,
-        _checkpoint(network, box, settings, solver.name, listener) as checkpoint,
-    ):
-        return decide(
-            network,
-            box,
-            strategy=settings.strategy,
-            solver=solver,
-            trust=settings.trust,
-            budget=budget,
-            unit_seconds=settings.unit_limits[0],
-            open_seconds=settings.unit_limits[1],
-            every_unit=settings.every_unit,
-            executor=executor,
-            listener=listener,
-            seed=settings.seed,
-            checkpoint=checkpoint,
-        )
-
-
-def _executor(settings: Options, solver: str, module: str, listener: Listener) -> Executor:
-    """Who shares the work: this process alone, others beside it, or a cluster."""
-    flag = "--jobs" if settings.cluster is None else "--cluster"
-    if settings.cluster is None and settings.jobs == 1:
-        return Here()
-    if settings.strategy != "cascade":
-        listener(
-            Note(
-                f"the {settings.strategy} strategy asks one MILP after the other; {flag} has no effect on it; the "
-                "cascade shares its work"
-            )
-        )
-        return Here()
-    if module == "__main__":
-        listener(Note(f"the solver '{solver}' lives in the running script, where workers cannot see it: one job"))
-        return Here()
-    where = settings.jobs if settings.cluster is None else settings.cluster
-    return registry.executor_for(where).start(where, Needs.here(solver), lambda text: listener(Note(text)))
-
-
-def _checkpoint(network: Network, box: Box, settings: Options, solver: str, listener: Listener) -> Checkpoint:
-    """What the options name, or one that keeps nothing; it is about all that verdicts may depend on."""
-    if settings.checkpoint is None:
-        return Checkpoint()
-    about = {
-        "LEO": leo_core.__version__,
-        "network": network.digest,
-        "domain": hashlib.sha256(box.lower.tobytes() + box.upper.tobytes()).hexdigest(),
-        "strategy": settings.strategy,
-        "solver": solver,
-        "trust": settings.trust,
-        "seed": str(settings.seed),
-    }
-    checkpoint = Checkpoint.open(settings.checkpoint, about, lambda text: listener(Note(text)))
-    if checkpoint.count:
-        listener(
-            Note(f"goes on from {settings.checkpoint}: {checkpoint.count} entries of earlier work, each checked again")
-        )
-    return checkpoint
 
 
 def _source(imported: Imported, deviation: float) -> Source | None:
