@@ -87,7 +87,8 @@ class Own:
             for name, array in self.numbers.items()
         }
         rounding, loose = (
-            replace(found, bias=np.broadcast_to(found.bias, rows.shape)[rows]) for found in (self.rounding, self.loose)
+            Rounding(np.broadcast_to(found.weights, rows.shape)[rows], np.broadcast_to(found.bias, rows.shape)[rows])
+            for found in (self.rounding, self.loose)
         )
         return Own(rounding, loose, numbers, self.epsilon)
 

@@ -53,10 +53,14 @@ class Pool:
 @final
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """A node that is what the node ``source`` is, cut off below zero and above a number; lowered to ``inside``, too."""
+    """A node that is what the node ``source`` is, cut off below zero; and above a number, where ``capped`` says so.
+
+    ``inside`` are the nodes that it was lowered to, but for the last.
+    """
 
     source: str
     inside: frozenset[str]
+    capped: NDArray[np.bool_]
 
 
 @final
@@ -140,26 +144,30 @@ def clips(network: Network, end: float) -> dict[str, Clip]:
 def _clip(network: Network, node: Affine, end: float) -> Clip | None:
     if len(node.maps) != 2 or node.bias.any() or INPUT in node.sources:
         return None
+    plus, minus = node.maps[0], negated(node.maps[1])
     lower, upper = (network[source] for source in node.sources)
-    plus, minus = node.maps
-    if not (isinstance(plus, Select) and plus.is_identity) or not _is_minus(minus):
+    if not (isinstance(plus, Select) and plus.is_identity) or minus is None:
         return None
+    spread, inside = picked(minus), {lower.name}
+    if isinstance(upper, Affine) and upper.sources[0] != INPUT:  # what is above the end, with zeros between
+        index = picked(upper.maps[0])
+        if index is None or len(upper.maps) > 1 or upper.bias.any() or spread is None:
+            return None
+        inside.add(upper.name)
+        spread, upper = np.append(index, upper.maps[0].columns)[spread], network[upper.sources[0]]
     if not (isinstance(lower, Relu) and isinstance(upper, Relu)) or lower.slope.any() or upper.slope.any():
         return None
     shifted = network.affine(upper.source)
-    moved = shifted.maps[0]
-    if shifted.sources != (lower.source,) or not (isinstance(moved, Select) and moved.is_identity):
+    within = len(shifted.maps) == 1 and shifted.sources[0] in (lower.source, lower.name)  # it is the same above zero
+    units = picked(shifted.maps[0]) if within else None
+    if units is None or spread is None or (shifted.bias != -end).any():
         return None
-    inside = frozenset((lower.name, upper.name, shifted.name))
-    readers = {reader for name in (lower.name, upper.name) for reader in network.readers[name]}
-    alone = readers == {node.name} and network.readers[shifted.name] == (upper.name,)
-    return (
-        Clip(lower.source, inside) if alone and (shifted.bias == -end).all() and network.output not in inside else None
-    )
-
-
-def _is_minus(linear: LinearMap) -> bool:
-    return isinstance(linear, Diagonal) and bool((linear.arrays()["diagonal"] == -1).all())
+    inside |= {upper.name, shifted.name}
+    capped = spread < upper.size
+    own = np.array_equal(np.append(units, -1)[spread][capped], np.flatnonzero(capped))
+    readers = {reader for name in inside for reader in network.readers[name]}
+    alone = readers <= {node.name, *inside} and network.output not in inside
+    return Clip(lower.source, frozenset(inside), capped) if alone and own else None
 
 
 def framed(index: NDArray[np.int64], before: Layout, behind: Layout) -> tuple[Pairs, Pairs] | None:
@@ -285,6 +293,25 @@ def negated(linear: LinearMap) -> LinearMap | None:
     if isinstance(linear, Sparse) and linear.terms <= 1 and (linear.arrays()["data"] == -1).all():
         return Sparse(**{**linear.arrays(), "data": -linear.arrays()["data"]}, columns=linear.columns)
     return None
+
+
+def block_of(linear: LinearMap) -> tuple[int, Array] | None:
+    """(how many times, the matrix) where a map applies one matrix to each of so many runs of values, one by one."""
+    if not isinstance(linear, Sparse) or not linear.rows or linear.picks:
+        return None
+    arrays = linear.arrays()
+    counts = np.diff(arrays["indptr"])
+    width = int(counts[0])
+    if not width or linear.columns % width or (counts != width).any():
+        return None
+    times = linear.columns // width
+    if times < 2 or linear.rows % times:
+        return None
+    height = linear.rows // times
+    index, data = (arrays[name].reshape(times, height, width) for name in ("indices", "data"))
+    runs = np.arange(linear.columns).reshape(times, 1, width)
+    same = bool((index == runs).all() and (data == data[:1]).all())
+    return (times, np.ascontiguousarray(data[0])) if same else None
 
 
 def summed_over(linear: LinearMap, layout: Layout) -> bool:

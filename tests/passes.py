@@ -79,13 +79,20 @@ def carried(proposal: Rewrite) -> dict[str, np.ndarray]:
 
 
 def proposes_only_what_is_proved(look: Pass, network: Network, box: Box) -> int:
-    """No proposal of a pass, at any node and on any rung, is further away than its δ; how many there were."""
+    """No proposal of a pass, at any node and on any rung, is further away than its δ; how many there were.
+
+    δ is the least that is proved: on the whole box, and on parts of it.
+    """
     view, count = true_view(network, box), 0
     for node in network.nodes:
         found = look(view, node.name)
         for proposal in made(found) if isinstance(found, Ladder) else ():
-            moved = carried(proposal).get(proposal.view.network.output, np.zeros(1))
-            deviation = float(moved.max())
+            moved = carried(proposal)
+            added = moved.get(proposal.view.network.output, np.zeros(network.output_size))
+            allowed = Tolerance(np.zeros(network.output_size), INFINITE, INFINITE)
+            narrowed = allowed.narrowed(view, Climbed(proposal, added, moved)).added
+            assert (narrowed <= added).all()
+            deviation = float(narrowed.max())
             assert not np.isnan(deviation)
             if np.isfinite(deviation):
                 assert largest_difference(network, proposal.view.network, box) <= Fraction(deviation)

@@ -9,9 +9,9 @@ Everything is rounded up.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import final
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 from leo_core.arithmetic import TINY, UNIT_ROUNDOFF, Array, gamma, product_error, round_up
 from leo_core.bounds.region import Interval
 from leo_core.network import Affine, Network, Relu
+
+#: Bounds of the values that a node, or the input, takes.
+Values: TypeAlias = Callable[[str], Interval]
 
 #: A node's change is traced back linearly where that takes at most this many products; the outputs' always.
 _TRACED_PRODUCTS = 20_000_000
@@ -33,6 +36,9 @@ class Change:
     ----------
     most:
         Per unit, a bound on |change| alone.
+    within:
+        The same on a part of the box, given bounds of the values that nodes have there; None where nothing more is
+        known of it.
     """
 
     matrix: Array
@@ -41,12 +47,31 @@ class Change:
     lower: Array
     upper: Array
     most: Array
+    within: Callable[[Values], Change] | None = None
 
     @staticmethod
     def at_most(error: Array) -> Change:
         """One of which only the size is known."""
         nothing = np.zeros(0)
         return Change(np.zeros((len(error), 0)), np.zeros(len(error)), error, nothing, nothing, error)
+
+    def on(self, values: Values) -> Change:
+        """On a part of the box, where nodes have values within such bounds."""
+        return self if self.within is None else self.within(values)
+
+    def reading(self, names: Sequence[str]) -> Change:
+        """The same, told that x are the values of some nodes, one after the other."""
+
+        def within(values: Values) -> Change:
+            ends = [values(name) for name in names]
+            lower = np.maximum(self.lower, np.concatenate([low for low, _ in ends]))
+            upper = np.minimum(self.upper, np.concatenate([high for _, high in ends]))
+            upper = np.maximum(lower, upper)  # of an empty part, anything holds
+            nothing = np.zeros_like(self.matrix)
+            here = affine_error(self.matrix, nothing, self.offset, self.rest, lower, upper)
+            return Change(self.matrix, self.offset, self.rest, lower, upper, np.fmin(self.most, here))
+
+        return replace(self, within=within)
 
     def plus(self, other: Change) -> Change:
         """Both, one after the other; their x may be different things."""
@@ -57,12 +82,14 @@ class Change:
             np.concatenate([self.lower, other.lower]),
             np.concatenate([self.upper, other.upper]),
             round_up(self.most + other.most),
+            None if self.within is other.within is None else lambda values: self.on(values).plus(other.on(values)),
         )
 
     def rows(self, rows: slice | NDArray[np.int64]) -> Change:
         """Of some units only."""
         of = self.matrix[rows], self.offset[rows], self.rest[rows]
-        return Change(*of, self.lower, self.upper, self.most[rows])
+        within = None if self.within is None else lambda values: self.on(values).rows(rows)
+        return Change(*of, self.lower, self.upper, self.most[rows], within)
 
     def with_rows(self, rows: NDArray[np.int64], other: Change) -> Change:
         """This, with what another says of some rows; both over the same x."""

@@ -72,10 +72,16 @@ class Reading:
         """What its weights are stored in."""
         return maps.weight_dtype(self.node, self.node.maps[0])
 
+    @property
+    def whole(self) -> bool:
+        """Whether each row sees all channels, not those of its group alone."""
+        linear = self.node.maps[0]
+        return not isinstance(linear, Conv | ConvTranspose) or linear.geometry.groups == 1
+
     def can(self, of: Relations) -> NDArray[np.bool_]:
         """Which of some relations are among channels that it can read instead: those of one group."""
         linear = self.node.maps[0]
-        if not isinstance(linear, Conv | ConvTranspose) or linear.geometry.groups == 1:
+        if self.whole or not isinstance(linear, Conv | ConvTranspose):
             return np.ones(len(of.goes), dtype=bool)
         where = whole_channels(self.index)
         assert where is not None
@@ -133,6 +139,8 @@ def absorbed(view: View, source: str, reading: Reading, of: Relations, carrier: 
 
     Raises OverflowError.
     """
+    if not reading.whole:
+        carrier = None  # a group may not see it
     goes, used = of.goes, of.used
     others = used if carrier is None or carrier.new else np.union1d(used, [carrier.channel])
     old_units = np.concatenate([goes, others])

@@ -118,7 +118,7 @@ def realised(
     weights, bias = np.vstack([block.weights[kept], rows.weights]), np.concatenate([block.bias[kept], rows.bias])
     form = Form(new, weights, bias, layer.constants)
     constants = layer.stored_constants(best_constants(old, form, block.lower, block.upper, layer.dtype))
-    made = change(old, form.with_constants(constants), block.lower, block.upper)
+    made = change(old, form.with_constants(constants), block.lower, block.upper).reading(layer.node.sources)
     if block.cost.any():
         changed = old.outgoing.copy()
         changed[:, kept] = round_up(np.abs(changed[:, kept] - new[:, :count]))

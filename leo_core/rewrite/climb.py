@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar, final
 
 import numpy as np
@@ -15,6 +16,9 @@ from leo_core.rewrite.step import Ladder, Rewrite
 from leo_core.rewrite.view import View
 
 T = TypeVar("T")
+
+#: How many times too large a change may be on the whole box for its parts to be looked at.
+_WORTH = 16.0
 
 
 @final
@@ -35,9 +39,52 @@ class Tolerance:
     def carried(self, view: View, changes: Mapping[str, Change]) -> tuple[Array, dict[str, Array]] | None:
         """(what this adds at each output, how far each node moves), where that is within the tolerance."""
         moved = carry(view.network, view.facts.bounds, changes)
-        added = moved.get(view.network.output, np.zeros(len(self.spent)))
-        within = (self.after(added) <= self.most).all() and (added <= self.at_once).all()
-        return (added, moved) if within else None
+        added = self._added(view, moved)
+        return (added, moved) if self._holds(added) else None
+
+    def carried_by_parts(
+        self, before: View, view: View, changes: Mapping[str, Change]
+    ) -> tuple[Array, dict[str, Array]] | None:
+        """The same, where that is so on each part of the box by itself: ReLUs have fewer states there.
+
+        ``before`` is the view that is changed: bounds of units that stay the same ones are taken from it.
+        """
+        found = self.carried(view, changes)
+        if found is not None or not changes:
+            return found
+        rough = self._added(view, carry(view.network, view.facts.bounds, changes))
+        if not (rough <= _WORTH * np.maximum(0.0, np.minimum(self.at_once, self.most - self.spent))).all():
+            return None
+        moved = self._by_parts(before, view, changes)
+        return None if moved is None else (self._added(view, moved), moved)
+
+    def narrowed(self, before: View, climbed: Climbed) -> Climbed:
+        """The same proposal, with what it adds on each part of the box where that is less."""
+        moved = self._by_parts(before, climbed.rewrite.view, climbed.rewrite.changes) if climbed.added.any() else None
+        if moved is None:
+            return climbed
+        least = {name: np.fmin(far, moved.get(name, np.zeros_like(far))) for name, far in climbed.moved.items()}
+        return Climbed(climbed.rewrite, np.fmin(climbed.added, self._added(climbed.rewrite.view, moved)), least)
+
+    def _by_parts(self, before: View, view: View, changes: Mapping[str, Change]) -> dict[str, Array] | None:
+        """How far each node moves on any part of the box; None where there are no parts, or on one it is too much."""
+        same = [name for name, units in view.facts.units.items() if before.facts.units.get(name) is units]
+        most: dict[str, Array] = {}
+        for part in before.parts:
+            ends = {**view.facts.bounds, **{name: part.intervals[name] for name in same}}
+            here = {name: found.on(partial(part.value, before.network)) for name, found in changes.items()}
+            moved = carry(view.network, ends, here)
+            if not self._holds(self._added(view, moved)):
+                return None
+            for name, far in moved.items():
+                most[name] = np.maximum(most[name], far) if name in most else far
+        return most if before.parts else None
+
+    def _added(self, view: View, moved: Mapping[str, Array]) -> Array:
+        return moved.get(view.network.output, np.zeros(len(self.spent)))
+
+    def _holds(self, added: Array) -> bool:
+        return bool((self.after(added) <= self.most).all() and (added <= self.at_once).all())
 
     def after(self, added: Array) -> Array:
         """What is spent once that is added."""
@@ -63,7 +110,7 @@ def climb(view: View, ladder: Ladder, tolerance: Tolerance, budget: Budget) -> C
         made = ladder.make(rung)
         if isinstance(made, Ladder):
             return climb(view, made, tolerance, budget)
-        carried = None if made is None else tolerance.carried(made.view, made.changes)
+        carried = None if made is None else tolerance.carried_by_parts(view, made.view, made.changes)
         return None if made is None or carried is None else Climbed(made, *carried)
 
     first, least = 0, ladder.least

@@ -112,7 +112,9 @@ def _rounded(reader: Affine, name: str, node: Affine, block: Block) -> tuple[Aff
         constant = best_constants(before, after, block.lower, block.upper, reader.bias.dtype).astype(reader.bias.dtype)
     if not np.isfinite(constant).all():
         raise OverflowError("a new bias would overflow")
-    made = change(before, after.with_constants(constant.astype(np.float64)), block.lower, block.upper)
+    made = change(before, after.with_constants(constant.astype(np.float64)), block.lower, block.upper).reading(
+        node.sources
+    )
     if block.cost.any():
         made = made.plus(Change.at_most(block.charge(outer)))
     kept = {source: linear for source, linear in others.items() if source not in new}

@@ -20,7 +20,7 @@ from typing import final
 import numpy as np
 
 from leo_core.arithmetic import TINY, UNIT_ROUNDOFF, Array, minus_multiple, product_error, round_up
-from leo_core.bounds.change import Change
+from leo_core.bounds.change import Change, Values
 from leo_core.network import Affine, Relu
 from leo_core.rewrite.block import block_of
 from leo_core.rewrite.facts import Indices, Lineage, Mask, Units
@@ -181,7 +181,7 @@ class Lifted:
         if not np.isfinite(bias).all():
             raise OverflowError(f"a new bias of {layer.node.name} would overflow")
         paired = (outgoing[:, halves] != 0).any(axis=1)
-        rounded = change(old, new.with_constants(bias), *ends)
+        rounded = change(old, new.with_constants(bias), *ends).reading(layer.node.sources)
         return Lifted(layer, nexts, pairs, rows, weights, bias, rounded, bent, felt, paired).by_harm()
 
     def by_harm(self) -> Lifted:
@@ -239,7 +239,7 @@ class Lifted:
             units[after.reader.name] = _passed_on(known, at, moved[places])
             if moved[places].any():
                 for reader, weights in _weights(layer.view, after.relu):
-                    found = _felt(weights[:, at], self.rounded.rows(places), self.felt[places], mine.lower >= 0)
+                    found = self._seen_by(weights[:, at], after.reader.name, at, places, moved[places])
                     changes[reader.name] = changes[reader.name].plus(found) if reader.name in changes else found
         outgoing = np.hstack([layer.outgoing, np.zeros((len(layer.outgoing), len(rows)))])
         outgoing[rows[order]] = 0.0
@@ -251,6 +251,23 @@ class Lifted:
         what = f"{len(rows)} unit(s) lifted into the layer before"
         return Rewrite(view.with_lineage(_told(layer, self.pairs, rows)), what, changes)
 
+    def _seen_by(self, weights: Array, reader: str, at: Indices, places: Indices, moved: Array) -> Change:
+        """What weights make of units ``places`` that were the units ``at`` of a reader; on parts of the box, too."""
+        units, rounded, felt = (
+            self.layer.view.facts.units[reader].kept(at),
+            self.rounded.rows(places),
+            self.felt[places],
+        )
+
+        def within(values: Values) -> Change:
+            lower, upper = (side[at] for side in values(reader))
+            off = upper + moved <= 0  # before and after
+            here = _felt(weights, rounded.on(values), felt, lower - moved >= 0, off)
+            return replace(here, most=np.fmin(here.most, whole.most))
+
+        whole = _felt(weights, rounded, felt, units.lower - moved >= 0, units.upper + moved <= 0)
+        return replace(whole, within=within)
+
 
 def _passed_on(units: Units, at: Indices, error: Array) -> Units:
     """The units of a reader, of which some are what a ReLU before it gives, and so active."""
@@ -261,22 +278,24 @@ def _passed_on(units: Units, at: Indices, error: Array) -> Units:
     return Units(state, lower, upper, origin, home)
 
 
-def _felt(weights: Array, rounded: Change, felt: Array, active: Mask) -> Change:
+def _felt(weights: Array, rounded: Change, felt: Array, active: Mask, off: Mask) -> Change:
     """What readers with some weights see of ReLUs whose pre-activations were rounded, and are off by ``felt`` besides.
 
-    t · rounded, where t is 1 for active units, else ½ ± ½; the ½ is linear, so that it may cancel.
+    t · rounded, where t is 1 for active units, 0 for those that are off, else ½ ± ½; the ½ is linear, so that it may
+    cancel.
     """
-    middle = np.where(active, 1.0, 0.5)
+    middle, felt = np.where(off, 0.0, np.where(active, 1.0, 0.5)), np.where(off, 0.0, felt)
+    sure = active | off
     with np.errstate(invalid="ignore", over="ignore"):
-        unknown = round_up(np.where(active, 0.0, 0.5) * rounded.most + felt)
-        unknown = np.where((rounded.most > 0) & ~active | (felt > 0), unknown, 0.0)
+        unknown = round_up(np.where(sure, 0.0, 0.5) * rounded.most + felt)
+        unknown = np.where((rounded.most > 0) & ~sure | (felt > 0), unknown, 0.0)
         passed, shift = middle[:, None] * rounded.matrix, middle * rounded.offset
         reach = np.maximum(np.abs(rounded.lower), np.abs(rounded.upper))
         size = np.abs(weights) @ (np.abs(passed) @ reach + np.abs(shift))
         rest = np.abs(weights) @ (middle * rounded.rest)
         terms = weights.shape[1] + rounded.matrix.shape[1] + 8
         rest = round_up(rest + product_error(rest, terms) + product_error(size, terms))
-        most = np.abs(weights) @ (rounded.most + felt)
+        most = np.abs(weights) @ (np.where(off, 0.0, rounded.most) + felt)
         most = np.where(most > 0, round_up(most + product_error(most, terms)), 0.0)
         return Change(
             np.hstack([weights @ passed, weights]),
@@ -358,6 +377,7 @@ def _folded(lifted: Rewrite, folds: list[Next]) -> Rewrite | None:
         if not isinstance(made, Rewrite):
             continue
         view, count = made.view, count + 1
-        for reader, more in made.changes.items():
+        for reader, found_there in made.changes.items():
+            more = replace(found_there, within=None)  # it is about a network that is none of the view's
             changes[reader] = changes[reader].plus(more) if reader in changes else more
     return Rewrite(view, f"{lifted.what}, of which {count} layer(s) fold", changes) if count else None

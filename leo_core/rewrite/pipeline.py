@@ -239,6 +239,8 @@ def _looked(state: _State, work: _Work, look: Pass, name: str, at_once: float, b
     climbed = climb(state.view, found, tolerance, budget)
     if climbed is None:
         return _Look(state, at_once, found.otherwise)
+    if not budget.expired:
+        climbed = tolerance.narrowed(state.view, climbed)
     made = climbed.rewrite.view
     view = drop_unread(View(made.network, made.facts.moved(climbed.moved)))
     before, after = work.size(state.view.network), work.size(view.network)

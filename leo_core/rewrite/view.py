@@ -7,12 +7,35 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar, final
 
+import numpy as np
+from numpy.typing import NDArray
+
+from leo_core.bounds.descend import descend
 from leo_core.bounds.interval import bound_affine
 from leo_core.bounds.region import Region
 from leo_core.network import Affine, Network, Node
 from leo_core.rewrite.facts import Facts, Lineage, Units
 
 T = TypeVar("T")
+
+#: A box of at most so many inputs that move is cut into so many parts, for networks of so many products.
+_FEW_INPUTS, _PARTS, _FEW_PRODUCTS = 6, 64, 100_000
+
+
+def _bounded(region: Region) -> bool:
+    """Whether all its intervals are finite."""
+    return all(bool(np.isfinite(side).all()) for ends in region.intervals.values() for side in ends)
+
+
+def _halved(stack: Region, lean: NDArray[np.float64]) -> Region:
+    """Each region of a stack in two, at the middle of the input that most of what its bounds vary by leans on."""
+    wide = (stack.upper - stack.lower) * (lean > 0)
+    at = np.where(lean.any(axis=1), (lean + 1e-12 * wide).argmax(axis=1), (stack.upper - stack.lower).argmax(axis=1))
+    each = np.arange(len(at))
+    middle = 0.5 * stack.lower[each, at] + 0.5 * stack.upper[each, at]
+    below, above = stack.upper.copy(), stack.lower.copy()
+    below[each, at] = above[each, at] = middle
+    return Region.joined([replace(stack, upper=below), replace(stack, lower=above)])
 
 
 @final
@@ -40,6 +63,24 @@ class View:
                     units = self.facts.units[node.name]
                     region = region.tightened(node.name, units.lower, units.upper)
         return region
+
+    @cached_property
+    def parts(self) -> tuple[Region, ...]:
+        """Intervals on parts of the box, where inputs are few and the network is small; none elsewhere."""
+        network, box = self.network, self.facts.box
+        output = network[network.output]
+        moving = np.flatnonzero(box.lower < box.upper)
+        plain = not any(node.shape or node.own is not None for node in network.nodes if isinstance(node, Affine))
+        products = sum(m.products for node in network.nodes if isinstance(node, Affine) for m in node.maps)
+        if not plain or not 0 < len(moving) <= _FEW_INPUTS or products > _FEW_PRODUCTS or not _bounded(self.region):
+            return ()
+        target = output.name if isinstance(output, Affine) else output.source
+        stack = self.region.take(np.zeros(1, np.int64))
+        while len(stack.lower) < _PARTS:
+            _, lean = descend(network, target, stack)
+            stack = _halved(stack, lean)
+        stack, _ = descend(network, target, stack)
+        return tuple(stack.one(row) for row in range(len(stack.lower)))
 
     def once(self, question: Hashable, answer: Callable[[], T]) -> T:
         """What passes ask of this view, worked out the first time."""

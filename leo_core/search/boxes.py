@@ -116,7 +116,7 @@ def split_box(
     search stops going broad. ``start`` are the halvings of an earlier cut, to go on from.
     """
     leaves = _Boxes.leaves(start, network, target, region, len(claims))
-    search = _Search(network, target, claims, box, leaves, _Halvings.of(start))
+    search = _Search(network, target, claims, box, leaves, _Halvings.of(start), BROAD)
     while search.pending and search.broad and not budget.expired:
         search.step()
         if search.grown:
@@ -176,7 +176,7 @@ class _Search:
         box: Box,
         start: _Boxes,
         tree: _Halvings,
-        broad: int = BROAD,
+        broad: int,
     ) -> None:
         self._network, self._target, self._claims, self._box = network, target, claims, box
         self._units = np.array([unit for unit, _ in claims], dtype=np.int64)

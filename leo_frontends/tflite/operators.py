@@ -10,7 +10,7 @@ import numpy as np
 
 from leo_core.network import Origin
 from leo_frontends import lowering
-from leo_frontends.graph import Graph, Refused, Tensor, Value, elements, moved
+from leo_frontends.graph import Array, Graph, Refused, Tensor, Value, elements, moved
 from leo_frontends.lowering import computed, weights
 from leo_frontends.tflite.images import IMAGES
 from leo_frontends.tflite.op import ENDS, Lowering, Op, activated, clip, constant, numbers, require_room
@@ -71,7 +71,41 @@ def _divide(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
 
 def _larger(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
     left, right = inputs
-    return lowering.maximum(graph, op.origin, left, right, 1.0 if op.kind == "MAXIMUM" else -1.0)
+    sign = 1.0 if op.kind == "MAXIMUM" else -1.0
+    value, ends = (left, right) if isinstance(left, Value) else (right, left)
+    if isinstance(value, Value) and isinstance(ends, np.ndarray) and (sign * ends <= -_LARGEST).any():
+        partly = _partly(graph, op.origin, value, ends, sign)
+        if partly is not None:
+            return partly
+    return lowering.maximum(graph, op.origin, left, right, sign)
+
+
+#: No number of float32 is above.
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+def _partly(graph: Graph, origin: Origin, value: Value, ends: Array, sign: float) -> Tensor | None:
+    """The larger of computed values and ends that are none for some channels, the last axis: ReLUs for the others only.
+
+    max(x, c) = x + relu(c − x); with ``sign`` −1, min(x, c) = x − relu(x − c). None where channels are not alike.
+    """
+    shape = value.index.shape
+    if np.broadcast_shapes(shape, ends.shape) != shape:
+        return None
+    spread = np.broadcast_to(ends, shape)
+    rows = (sign * spread <= -_LARGEST).reshape(-1, shape[-1])
+    if (rows != rows[:1]).any():
+        return None
+    chosen = np.flatnonzero(~rows[0])
+    if not len(chosen):
+        return value
+    part = Value(value.node, value.index[..., chosen])
+    above = graph.scaled(origin, part, np.full((), -sign, np.float32), np.float32(sign) * spread[..., chosen])
+    lifted = lowering.relu(graph, origin, above)
+    graph.added += part.index.size
+    places = np.arange(value.index.size).reshape(shape)[..., chosen]
+    whole = lowering.replaced(graph, origin, np.zeros(shape, np.float32), places, lifted)
+    return lowering.add(graph, origin, value, whole, (1.0, sign))
 
 
 def _negative(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:

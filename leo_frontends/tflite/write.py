@@ -130,12 +130,18 @@ class _Writer:
         return Laid(at, given.layout, given.order)
 
     def _clipped(self, node: Affine, clip: layers.Clip) -> Laid:
-        """What is cut off below zero and above six."""
-        given = self._tensor[clip.source]
+        """What is cut off below zero, and above six in all channels or some of them."""
+        given, whole = self._tensor[clip.source], bool(clip.capped.all())
         alone = {*self._network.readers[clip.source]} <= clip.inside and self._network.output != clip.source
-        if alone and self._builder.fused(given.at, _RELU6, self._called(node.name)):
-            return given
-        return Laid(self._emit("RELU6", [given.at], given.shape, node.name), given.layout, given.order)
+        name, kind, number = (node.name, "RELU6", _RELU6) if whole else (f"{node.name}_relu", "RELU", _RELU)
+        at = given.at
+        if not (alone and self._builder.fused(at, number, self._called(name))):
+            at = self._emit(kind, [at], given.shape, name)
+        if not whole:
+            ends = np.where(clip.capped, np.float32(6), np.finfo(np.float32).max)
+            by = self._constant(given.spread(ends), f"{node.name}/ends", node.name)
+            at = self._emit("MINIMUM", [at, by], given.shape, node.name)
+        return Laid(at, given.layout, given.order)
 
     def _sum(self, node: Affine) -> Laid:
         reads = [(source, linear) for source, linear in node.reads if linear.nonzeros and linear.columns]
@@ -193,6 +199,9 @@ class _Writer:
             case "pick":
                 return self._picked(name, given, term.numbers, layout), bias
             case "matrix":
+                blocks = layers.block_of(linear)
+                if blocks is not None:
+                    return self._repeated(name, given, *blocks), bias
                 return self._dense(name, given, linear, bias, layout), None
         assert isinstance(linear, Conv | ConvTranspose)
         channels = layers.by_channel(bias, term.behind) if bias is not None else None
@@ -262,6 +271,15 @@ class _Writer:
         inputs = [flat, self._constant(weights, f"{name}/weight", name), self._constant(shift, f"{name}/bias", name)]
         at = self._emit("FULLY_CONNECTED", inputs, (len(rows),), name)
         return Laid(self._reshaped(at, (len(rows),), laid.shape(layout, order)), layout, order)
+
+    def _repeated(self, name: str, given: Laid, times: int, block: Array) -> Laid:
+        """One matrix applied to so many runs of values."""
+        height, width = block.shape
+        flat = self._laid(given, (times * width,))
+        runs = self._reshaped(flat.at, flat.shape, (times, width))
+        weights = self._constant(block, f"{name}/weight", name), self._constant(np.zeros(height), f"{name}/bias", name)
+        at = self._emit("FULLY_CONNECTED", [runs, *weights], (times, height), name, 2, keepNumDims=True)
+        return Laid(self._reshaped(at, (times, height), (times * height,)), (times * height,), (0,))
 
     def _convolved(self, name: str, given: Laid, linear: Conv | ConvTranspose, bias: Array | None) -> int:
         """A tensor with its channels last, convolved; over one axis as over two, the first of length 1."""

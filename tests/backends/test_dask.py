@@ -141,20 +141,32 @@ def test_conformance(check, place):
 
 
 #: One of them splits boxes, the other phases.
-NETWORKS = {"boxes": chain(3, 20, 20, 20, 1, seed=5), "phases": chain(10, 20, 20, 1, seed=2)}
+NETWORKS = {"boxes": (chain(3, 20, 20, 1, seed=5), (-1, 1)), "phases": (chain(10, 20, 20, 1, seed=2), (-0.25, 0.25))}
+
+
+@pytest.fixture
+def came(monkeypatch):
+    """What came from a cluster, as it comes."""
+    found, map_ = [], client.DaskCluster.map
+
+    def mapped(*given):
+        for pair in map_(*given):
+            found.append(pair)
+            yield pair
+
+    monkeypatch.setattr(client.DaskCluster, "map", mapped)
+    return found
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_verdicts_and_the_file_of_one_job(name, cluster, tmp_path, monkeypatch):
+def test_the_verdicts_and_the_file_of_one_job(name, cluster, came, tmp_path, monkeypatch):
     monkeypatch.setattr("leo_core.search.boxes.BROAD", 4)
-    network, shared = NETWORKS[name], []
-    map_ = client.DaskCluster.map
-    monkeypatch.setattr(client.DaskCluster, "map", lambda *given: shared.append(given[1]) or map_(*given))
+    network, box = NETWORKS[name]
     found = {
-        where: leo_core.compress(network, (-0.25, 0.25), **options)
+        where: leo_core.compress(network, box, **options)
         for where, options in (("one", {}), ("two", {"jobs": 2}), ("cluster", {"cluster": cluster.address}))
     }
-    assert shared, "nothing was handed to the cluster"
+    assert came, "nothing came from the cluster"
     files = {where: result.export(tmp_path / f"{where}.leo").read_bytes() for where, result in found.items()}
     assert files["one"] == files["two"] == files["cluster"]
     for relu, layer in found["one"].stability.layers.items():
@@ -164,14 +176,14 @@ def test_the_verdicts_and_the_file_of_one_job(name, cluster, tmp_path, monkeypat
 
 def test_a_live_client_stays_open(cluster):
     with distributed.Client(cluster.address, set_as_default=False) as live:
-        found = leo_core.analyze(NETWORKS["phases"], (-0.25, 0.25), cluster=live)
+        found = leo_core.analyze(*NETWORKS["phases"], cluster=live)
         assert found.count(leo_core.State.UNDECIDED) == 0
         assert live.submit(sum, (1, 2)).result() == 3
 
 
 def test_a_killed_client_goes_on_with_nothing_lost(cluster, tmp_path):
-    network, checkpoint, out = NETWORKS["phases"], tmp_path / "checkpoint", tmp_path / "out.leo"
-    whole = leo_core.compress(network, (-0.25, 0.25)).export(tmp_path / "whole.leo").read_bytes()
+    (network, box), checkpoint, out = NETWORKS["phases"], tmp_path / "checkpoint", tmp_path / "out.leo"
+    whole = leo_core.compress(network, box).export(tmp_path / "whole.leo").read_bytes()
     model = leo_core.convert(network, tmp_path / "in.leo")
     command = [sys.executable, "-m", "leo_core", "compress", model, out, "--domain", "-0.25,0.25", "-q",
                "--cluster", cluster.file, "--checkpoint", checkpoint]  # fmt: skip
@@ -224,7 +236,7 @@ def test_a_solver_that_the_workers_lack_is_said(cluster, monkeypatch):
     registry.register_solver(replace(registry._load("solver", "highs"), name="mine"))
     monkeypatch.setattr(HighsSolver, "name", "mine")
     with pytest.raises(ClusterError, match=r"none of the 2 workers.*there is no solver 'mine'"):
-        leo_core.analyze(NETWORKS["phases"], (-0.25, 0.25), solver="mine", cluster=cluster.address)
+        leo_core.analyze(*NETWORKS["phases"], solver="mine", cluster=cluster.address)
 
 
 def test_a_worker_without_leo_lives_and_gets_no_work(tmp_path):
@@ -234,7 +246,7 @@ def test_a_worker_without_leo_lives_and_gets_no_work(tmp_path):
         with distributed.Client(bare.address, set_as_default=False) as live:
             live.wait_for_workers(1, timeout=SOON)
             with pytest.raises(ClusterError, match="LEO cannot be imported there"):
-                leo_core.analyze(NETWORKS["phases"], (-0.25, 0.25), cluster=live)
+                leo_core.analyze(*NETWORKS["phases"], cluster=live)
             assert live.submit(sum, (1, 2)).result(timeout=SOON) == 3
         assert worker.poll() is None
 
@@ -255,3 +267,89 @@ def test_a_scheduler_that_goes_away_leaves_a_valid_result(tmp_path):
             end.join()
     assert found == []
     assert any("is gone" in note for note in notes)
+
+
+def test_a_worker_killed_and_one_added_in_the_middle(tmp_path, monkeypatch):
+    network, box = NETWORKS["phases"]
+    right = leo_core.compress(network, box).export(tmp_path / "right.leo").read_bytes()
+    with closing(Cluster(tmp_path)) as at:
+        first, map_, came = at.worker("--no-nanny"), client.DaskCluster.map, []
+        at.worker("--no-nanny")
+
+        def disturbed(*given):
+            for pair in map_(*given):
+                if not came:
+                    first.kill()
+                    at.worker("--no-nanny")
+                came.append(pair)
+                yield pair
+
+        monkeypatch.setattr(client.DaskCluster, "map", disturbed)
+        with distributed.Client(at.address, set_as_default=False) as live:
+            live.wait_for_workers(2, timeout=SOON)
+            found = leo_core.compress(network, box, cluster=live)
+    assert len(came) > 2, "next to nothing was handed to the cluster"
+    assert found.export(tmp_path / "found.leo").read_bytes() == right
+
+
+GOES_ON = """
+import sys
+from leo_core.execution.budget import Budget
+from leo_core.plugins import Needs, registry
+from leo_core.testing.executor_kit import Probe
+address, folder = sys.argv[1:]
+executor = registry.executor_for(address).start(address, Needs.here("highs"), print)
+tasks = [("go_on", 1.0)]
+list(executor.map(Probe, (folder,), lambda: tasks.pop() if tasks else None, Budget()))
+"""
+
+
+def test_workers_of_a_killed_client_stop(cluster, tmp_path):
+    mark = tmp_path / "going on"
+    run = subprocess.Popen([sys.executable, "-c", GOES_ON, cluster.address, str(tmp_path)])
+    soon(mark.exists)
+    run.kill()
+    run.wait()
+    executor_kit._assert_still(str(tmp_path))
+
+
+def test_the_campaign_script(cluster, tmp_path):
+    for name, network in (("a.leo", chain(3, 8, 8, 2, seed=2)), ("b.leo", chain(2, 6, 6, 1, seed=4))):
+        leo_core.convert(network, tmp_path / name)
+    (tmp_path / "c.leo").write_text("no network")
+    script = [sys.executable, ROOT / "docs" / "examples" / "campaign.py", cluster.address, tmp_path / "out", "-1,1"]
+    for _ in range(2):  # given again, it goes on
+        done = subprocess.run([*map(str, script), *(str(tmp_path / f"{name}.leo") for name in "abc")],
+                              capture_output=True, text=True, check=False)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        found = json.loads((tmp_path / "out" / "campaign.json").read_text())
+        assert len(found) == len(done.stdout.splitlines()) == 3
+        assert "error" in found[str(tmp_path / "c.leo")]
+        for name in ("a.leo", "b.leo"):
+            assert found[str(tmp_path / name)]["deviation"] >= 0
+            assert leo_core.verify(tmp_path / name, tmp_path / "out" / name, (-1, 1)).upper < 1e-3
+
+
+#: They hand claims to workers as they are, or boxes when they do so early.
+REAL = (
+    "coav/reluBenchmark0.00491881370544s_UNSAT.nnet", "coav/reluBenchmark0.0658059120178s_UNSAT.nnet",
+    "twinstream/twin_ladder-10_inp-4_layers-5_width-1_margin.onnx", "pyscipopt_ml/sk_3_42_0_0_relu.onnx",
+    "horizontalcas/HCAS_rect_v6_pra0_tau00_25HU_3000.nnet",
+)  # fmt: skip
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("file", REAL)
+def test_five_real_networks_byte_for_byte(file, nets, index, cluster, came, tmp_path, monkeypatch):
+    if file not in index:
+        pytest.skip(f"{file} is not in INDEX.json")
+    monkeypatch.setattr("leo_core.search.boxes.BROAD", 64)
+    model, domain = nets / file, nets / index[file]["domain"]
+    files, states = [], []
+    for k, options in enumerate(({}, {"jobs": 2}, {"cluster": cluster.address})):
+        result = leo_core.compress(model, domain, **options)
+        files.append(result.export(tmp_path / f"{k}{model.suffix}").read_bytes())
+        states.append([layer.state.tolist() for layer in result.stability.layers.values()])
+    assert came, "nothing came from the cluster"
+    assert states[0] == states[1] == states[2]
+    assert files[0] == files[1] == files[2]

@@ -28,6 +28,7 @@ ENVIRONMENTS = {
     "highs,torch": ([], "torch_models.py"),
     "highs,keras,torch": ([], "keras_models.py"),
     "onnx": ([str(EXAMPLE), "pytest"], "cbc.py"),
+    "highs,tflite": ([], "tflite_files.py"),
 }
 
 pytestmark = pytest.mark.slow
@@ -67,6 +68,7 @@ def files(digits):
         shutil.copytree(EXAMPLE / "tests", made / EXAMPLE.name / "tests")
         np.save(made / "points.npy", np.random.default_rng(0).uniform(-1, 1, (50, 3)))
         shutil.copytree(digits, made / "digits")
+        shutil.copytree(digits.parent / "edge", made / "edge")
         yield made
 
 

@@ -186,6 +186,32 @@ def test_compression_keeps_the_layers_and_the_door_agrees(tmp_path):
     assert np.abs(run(source, points) - run(target, points)).max() < 1e-5
 
 
+def test_a_relu6_that_caps_some_channels_only_stays_two_operators(tmp_path):
+    """Where a channel never reaches six, the ReLU for that goes; what is left are the ends of the others."""
+    source, small, again = (tmp_path / name for name in ("model.tflite", "small.tflite", "again.tflite"))
+    graph = Graph(9)
+    matrix, bias = np.random.default_rng(3).random((4, 9)).astype(np.float32), np.array([0, 0, 1, -1], np.float32)
+    matrix[2:] *= 4
+    matrix[:2] /= 4  # at most 9 / 4
+    weights = graph.builder.constant(matrix, "w"), graph.builder.constant(bias, "b")
+    graph.op("FULLY_CONNECTED", *weights, shape=(4,), fusedActivationFunction=3)
+    graph.op("FULLY_CONNECTED", graph.floats(2, 4), graph.floats(2), shape=(2,))
+    source.write_bytes(graph.data())
+    result = leo_core.compress(source, (0, 1), passes="leo")
+    assert kinds(source) == ["FULLY_CONNECTED***", "FULLY_CONNECTED"]
+    assert result.network.units < result.original.units
+    result.export(small)
+    assert kinds(small) == ["FULLY_CONNECTED*", "MINIMUM", "FULLY_CONNECTED"]
+    back, _ = files.read(small, domain=(0, 1))
+    assert back.network.units == result.network.units
+    files.write(back.network, again)
+    assert kinds(again) == kinds(small)
+    points = np.random.default_rng(1).random((50, 9)) * 3 - 1  # beyond the domain, too
+    images = points.astype(np.float32).astype(float)
+    assert np.abs(run(small, images) - run(again, images)).max() < 1e-5
+    assert np.abs(run(small, images) - result.network.evaluate(images)).max() < 1e-4
+
+
 def test_float16_weights_are_what_they_are(tmp_path):
     graph = Graph(3)
     array = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float16)
@@ -415,3 +441,36 @@ def test_other_formats_become_tflite_and_come_back(suffix, tmp_path):
     leo_core.convert(other, again)
     points = np.random.default_rng(0).random((20, 144)).astype(np.float32)
     assert np.abs(run(source, points) - run(again, points)).max() < 1e-5
+
+
+def test_what_was_read_is_written_to_run_the_same(tmp_path):
+    """Random graphs, written and run: each output lies where the network that was read is proved to have it."""
+    import door_cases
+
+    held = 0
+    for seed in range(300_000, 300_030):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        case = door_cases.make("tflite", seed, folder)
+        try:
+            network = files.lower(case.model, case.shape)[0].network
+        except LeoError:
+            continue
+        path = folder / "written.tflite"
+        tflite.write_file(network, path)
+        again = tflite.read_file(path).network
+        for found in (network, again):
+            reading = door.Reading(found, tflite.run_file(path))
+            said = door.agrees(reading, door.inputs_at(network, None, seed))
+            assert said == door.AGREES or "one example at a time" in said, (seed, case.uses)
+        held += 1
+    assert held > 20
+
+
+def test_one_matrix_on_each_of_many_rows_stays_one_matrix(tmp_path):
+    graph = Graph(5, 4)
+    graph.op("FULLY_CONNECTED", graph.floats(3, 4), graph.floats(3), shape=(5, 3), version=2, keepNumDims=True)
+    graph.op("RELU")
+    network = read(graph.data(), tmp_path).network
+    path = files.write(network, tmp_path / "again.tflite").path
+    assert tflite.read_file(path).network.connections == network.connections

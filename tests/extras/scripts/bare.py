@@ -34,14 +34,16 @@ for kind, name, extra in (
     ("frontend", "torch", "torch"),
     ("frontend", "keras", "keras"),
     ("executor", "dask", "dask"),
+    ("frontend", "tflite", "tflite"),
 ):
     assert plugins[kind, name]["state"] == "missing"
     assert f'pip install "leo-compress[{extra}]"' in plugins[kind, name]["detail"]
 assert plugins["solver", "scipy"]["state"] == "available"
 assert plugins["executor", "processes"]["state"] == "available"
 
-for suffix, extra in ((".onnx", "onnx"), (".pt", "torch"), (".pt2", "torch"), (".keras", "keras")):
-    done = leo("compress", f"net{suffix}", "out.leo", "--domain", "-1,1")
+sources = [(f"net{suffix}", extra) for suffix, extra in ((".onnx", "onnx"), (".pt", "torch"), (".pt2", "torch"))]
+for source, extra in (*sources, ("net.keras", "keras"), ("edge/digits.tflite", "tflite")):
+    done = leo("compress", source, "out.leo", "--domain", "-1,1")
     assert done.returncode == 1
     assert f'pip install "leo-compress[{extra}]"' in done.stderr, done.stderr
     assert "Traceback" not in done.stderr
@@ -59,5 +61,5 @@ for name in ("highs", "scip"):
     assert f"leo-compress[{name}]" in said_by(partial(leo_core.compress, "net.leo", (-1, 1), solver=name))
 assert "leo-compress[dask]" in said_by(partial(leo_core.analyze, "net.leo", (-1, 1), cluster="tcp://127.0.0.1:9"))
 smaller = leo_core.compress("net.leo", (-1, 1))
-for suffix, extra in ((".onnx", "onnx"), (".pt2", "torch"), (".keras", "keras")):
+for suffix, extra in ((".onnx", "onnx"), (".pt2", "torch"), (".keras", "keras"), (".tflite", "tflite")):
     assert f"leo-compress[{extra}]" in said_by(partial(smaller.export, f"out{suffix}"))
