@@ -19,20 +19,19 @@ from typing import Any, TypeVar, Unpack
 import numpy as np
 
 import leo_core
-from leo_core import checker, storage, vnnlib2
+from leo_core import checker, storage
 from leo_core.arithmetic import round_down, round_up
 from leo_core.bounds.imported import import_deviation
 from leo_core.bounds.interval import bound_network
 from leo_core.bounds.noise import float_noise
 from leo_core.bounds.running import running_error
-from leo_core.certificate import equivalence
 from leo_core.certificate.evidence import gather
 from leo_core.certificate.write import Account
 from leo_core.checker import Report
 from leo_core.checker.environment import ieee, settle, undisturbed
 from leo_core.compare import Comparison, compare
-from leo_core.domain import Box, is_vnnlib, read_vnnlib
-from leo_core.errors import CertificateError, EncodingError, OutputError, UsageError
+from leo_core.domain import Box
+from leo_core.errors import CertificateError, EncodingError, UsageError
 from leo_core.execution.budget import Budget
 from leo_core.execution.checkpoint import Checkpoint
 from leo_core.execution.events import Listener, Note, silent
@@ -47,6 +46,7 @@ from leo_core.network import Network, Rounding
 from leo_core.options import VERIFY_SECONDS, Chosen, Options
 from leo_core.paths import replacing, require_apart
 from leo_core.plugins import Imported, Needs, registry
+from leo_core.question import asked_of_two, certify, shapes_apart
 from leo_core.report.live import shown
 from leo_core.result import CompressionResult
 from leo_core.rewrite import rewrite
@@ -56,7 +56,6 @@ from leo_core.stability import StabilityMap, decide
 from leo_core.stability.cross_check import CrossCheck, cross_checked
 from leo_core.stability.narrow import narrow
 from leo_core.stability.outputs import known_region
-from leo_core.within import Within
 
 Made = TypeVar("Made")
 
@@ -302,10 +301,10 @@ def verify(
     heard = _Heard(listener)
     budget = Budget.of(settings.time_limit)
     (left, _), (right, _) = read(first, heard, domain), read(second, heard, domain)
-    box, within = _asked(domain, left.network, right.network, within, heard)
+    box, within = asked_of_two(domain, left.network, right.network, within, heard)
     if certificate is not None and within is None:
         raise UsageError("a certificate is of an answer; ask whether the networks are within some limit")
-    for note in _shapes_apart(left.network, right.network):
+    for note in shapes_apart(left.network, right.network):
         heard(Note(note))
     apart, interrupted = 0.0, False
     for imported in (left, right):
@@ -324,7 +323,7 @@ def verify(
     found = replace(found, interrupted=found.interrupted or interrupted)
     if certificate is not None and found.within:
         pair = left.network, right.network
-        found = replace(found, certified=_certify(pair, box, found, certificate, heard))
+        found = replace(found, certified=certify(pair, box, found, certificate, heard))
     if apart == 0.0:
         return found
     lower = max(0.0, float(round_down(found.lower - apart)))
@@ -438,55 +437,6 @@ def _misread(imported: Imported, box: Box, _budget: Budget) -> float:
     if not imported.rounding:
         return 0.0
     return import_deviation(imported.network, bound_network(imported.network, box), imported.rounding)
-
-
-def _asked(domain: Any, first: Network, second: Network, within: Any, listener: Listener) -> tuple[Box, Within | None]:
-    """Where two networks are compared, and what is asked of them; either may stand in a file about both."""
-    text = read_vnnlib(domain) if is_vnnlib(domain) else ""
-    if not vnnlib2.names_two(text, str(domain)):
-        box = _box(domain, first, listener)
-        return box, None if within is None else Within.of(within, first.output_size)
-    if within is not None:
-        raise UsageError(f"{domain} says itself what the networks are to be within; leave out within")
-    if first.signature.ending or second.signature.ending:
-        raise UsageError(
-            f"{domain} is about the models' outputs, behind the {first.signature.ending or second.signature.ending} "
-            "that one ends in; LEO compares what enters it: give a domain about one network, and within"
-        )
-    found = vnnlib2.read_pair(text, str(domain), first.input_size, [out.size for out in first.signature.outputs])
-    if found.same and first != second:
-        raise UsageError(f"{domain} declares both networks equal, but the two given differ")
-    return Box(found.lower, found.upper), found.within
-
-
-def _certify(pair: tuple[Network, Network], box: Box, found: Comparison, path: str | Path, listener: Listener) -> bool:
-    """Write a certificate of the answer; whether there is one."""
-    assert found.asked is not None
-    assert found.evidence is not None
-    try:
-        content, arrays = equivalence.content_of(*pair, box, found.asked, found.evidence, listener)
-    except OutputError as error:  # the answer stands all the same
-        listener(Note(str(error)))
-        return False
-    told = {"made_by": f"leo-compress {leo_core.__version__}", "import_deviation": found.asked.slack}
-    with replacing(path) as temporary:
-        equivalence.write(temporary, content, arrays, told)
-    return True
-
-
-def _shapes_apart(first: Network, second: Network) -> list[str]:
-    """What to tell of shapes that differ though they hold as many values."""
-    was, now = (net.signature.input_shape or (net.input_size,) for net in (first, second))
-    pairs = [("the input", was, now)]
-    outputs = [net.signature.outputs for net in (first, second)]
-    for one, other in zip(*outputs, strict=False):
-        pairs.append(("the output" if len(outputs[0]) == 1 else f"output '{one.name}'", one.shape, other.shape))
-    return [
-        f"{what} is of shape {was} in the first model, {now} in the second: compared as flat lists, value by value in "
-        "order"
-        for what, was, now in pairs
-        if was != now and math.prod(was) == math.prod(now)
-    ]
 
 
 class _Heard:

@@ -23,7 +23,7 @@ FLOORS = (
     {"signals"},
     {"demo"},
     {"api"},
-    {"result"},
+    {"question", "result"},
     {"files"},
     {"report", "certificate", "door"},
     {"compare"},
