@@ -17,6 +17,7 @@ from leo_core.compare.seen import Seen
 from leo_core.domain import Box
 from leo_core.execution.budget import Budget
 from leo_core.execution.events import Listener, Note
+from leo_core.execution.executor import Executor
 from leo_core.milp.checked import CheckedSolver
 from leo_core.network import Network
 from leo_core.search.evidence import WHOLE
@@ -46,6 +47,7 @@ class Pair:
     solver: CheckedSolver
     seed: int
     listener: Listener
+    executor: Executor
 
     def note(self, text: str) -> None:
         """Tell what is being done."""
@@ -156,7 +158,7 @@ def identical(network: Network) -> Evidence:
 
 def _work(pair: Pair, arrangement: Arrangement, budget: Budget) -> Work:
     joint = arrangement.joint(pair.first, pair.second)
-    return Work(joint, arrangement, joint_region(joint, pair.box, budget), pair.solver, pair.seed)
+    return Work(joint, arrangement, joint_region(joint, pair.box, budget), pair.solver, pair.seed, pair.executor)
 
 
 class _Asked:
