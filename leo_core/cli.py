@@ -360,6 +360,7 @@ def verify(
     certificate: str | None,
     as_json: bool,
     quiet: bool,
+    **sharing: Any,
 ) -> None:
     """Bound the largest difference between the outputs of A and B on the domain, or say whether it is within EPS."""
     from leo_core import api, files
@@ -379,6 +380,7 @@ def verify(
             certificate=certificate,
             time_limit=time_limit,
             solver=solver,
+            **sharing,
             listener=listener,
         )
     with stop.writing():
