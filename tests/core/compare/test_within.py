@@ -15,7 +15,7 @@ from strategies import boxes, networks, networks_and_boxes
 from truth import extremes, largest_difference
 
 import leo_core
-from leo_core import Box, Network, storage
+from leo_core import Box, Network, deciding, storage
 from leo_core.cli import main
 from leo_core.compare import side_by_side
 from leo_core.compare.joint import Arrangement
@@ -93,7 +93,7 @@ def test_exactly_at_the_limit():
 
 def test_what_reading_rounds_counts_against_both_answers():
     pair, box = (line(2.0), line(0.5)), Box.uniform(-1, 1, 1)
-    solver = leo_core.api._solver(leo_core.api._options({}), lambda event: None)
+    solver = deciding.solver_of(deciding.options_of({}), lambda event: None)
     for limit, slack in ((1.55, 0.1), (1.45, 0.1), (10.0, math.inf)):
         within = Within((Fraction(limit),), (False,), slack)
         assert leo_core.compare.compare(*pair, box, solver, within=within).within is None

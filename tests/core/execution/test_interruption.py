@@ -118,7 +118,7 @@ def test_inside_rewriting_and_deciding(net, tmp_path, monkeypatch):
     [
         ("leo_core.api.read", ("inspect", "NET", *BOX)),
         ("leo_core.api.read", ("verify", "NET", "NET", *BOX)),
-        ("leo_core.api._box", ("compress", "NET", "OUT", *BOX)),
+        ("leo_core.api.box_of", ("compress", "NET", "OUT", *BOX)),
         ("leo_core.checker.verdicts", ("check", "CERT", "NET", "SMALLER")),
     ],
 )
