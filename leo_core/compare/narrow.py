@@ -34,6 +34,11 @@ _TRIES, _NODES = 40, 20_000
 _TURN = 2.0
 
 
+def few_inputs(box: Box) -> bool:
+    """Whether so few inputs vary that a box can be split."""
+    return int(np.count_nonzero(box.lower < box.upper)) <= FEW_INPUTS
+
+
 @final
 @dataclass(frozen=True, eq=False)
 class Proof:
@@ -76,7 +81,7 @@ class Work:
     @property
     def few_inputs(self) -> bool:
         """Whether so few inputs vary that the box can be split."""
-        return int(np.count_nonzero(self.region.lower < self.region.upper)) <= FEW_INPUTS
+        return few_inputs(self.box)
 
 
 @final
