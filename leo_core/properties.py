@@ -24,7 +24,7 @@ from typing import Any, TypeAlias, final
 import numpy as np
 
 from leo_core.arithmetic import float_up
-from leo_core.domain import Box
+from leo_core.domain import Box, read_vnnlib
 from leo_core.errors import DomainError
 from leo_core.network import Signature
 from leo_core.tails import through
@@ -53,7 +53,7 @@ class Property:
         Raises :class:`DomainError`, naming the line, for what is not a union of boxes over the inputs, and for
         constraints on outputs that are not linear.
         """
-        text, where = _text(path), str(path)
+        text, where = read_vnnlib(path), str(path)
         expressions = parse(text, where)
         inputs, outputs = (1 + max(_numbered([item for item, _ in expressions], letter), default=-1) for letter in "XY")
         if not inputs or not outputs:
@@ -104,15 +104,6 @@ class Property:
                 raise DomainError(f"{place}: {show(item)} ties inputs to outputs, which a smaller network cannot keep")
             return _moved_by(operator, item[1], item[2], apart, sign, place)
         raise DomainError(f"{place}: {show(item)} is no constraint on outputs that LEO can move")
-
-
-def _text(path: str | Path) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DomainError(f"{path}: there is no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DomainError(f"{path}: cannot be read as text ({error})") from None
 
 
 def _numbered(item: Expression, letter: str) -> Iterator[int]:
