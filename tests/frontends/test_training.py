@@ -245,3 +245,67 @@ def test_groups_are_named_and_channels_need_a_model():
         ProximalL1(optimizer, 0.1, groups="channels")
     with pytest.raises(ValueError, match="no convolution"):
         ProximalL1(optimizer, 0.1, groups="channels", model=model())
+
+
+def keras_images():
+    """Keras, pictures, and what a model is to tell of them."""
+    pytest.importorskip("keras")
+    from leo_frontends.keras import import_keras
+
+    keras = import_keras()
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+    x = rng.random((64, 6, 6, 1)).astype(np.float32)
+    return keras, x, x.mean(axis=(1, 2)).astype(np.float32)
+
+
+def test_channels_of_a_keras_model_go_as_one():
+    keras, x, y = keras_images()
+    from leo_frontends.keras.training import ChannelThreshold
+
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 1)),
+            keras.layers.Conv2D(8, 3, activation="relu", kernel_constraint=ChannelThreshold(4e-3)),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(1),
+        ]
+    )
+    model.compile(keras.optimizers.SGD(0.05), "mse")
+    model.fit(x, y, batch_size=16, epochs=10, verbose=0)
+    kernel = keras.ops.convert_to_numpy(model.layers[0].kernel).reshape(9, 8)
+    gone = (kernel == 0).all(axis=0)
+    assert 0 < gone.sum() < 8
+    assert (kernel != 0).any(axis=0).sum() + gone.sum() == 8, "a channel is zero as a whole, or not at all"
+    result = leo_core.compress(model, (0, 1))
+    assert result.network.widths[1] <= 8 - gone.sum()
+
+
+def test_norms_of_a_keras_model_are_shrunk_to_zero_and_stay_there():
+    keras, x, y = keras_images()
+    from leo_frontends.keras.training import ShrinkNorms
+
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 1)),
+            keras.layers.Conv2D(8, 3, use_bias=False),
+            keras.layers.BatchNormalization(),
+            keras.layers.ReLU(),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(1),
+        ]
+    )
+    model.compile(keras.optimizers.SGD(0.05), "mse")
+    shrink = ShrinkNorms(1.5)
+    model.fit(x, y, batch_size=16, epochs=6, verbose=0, callbacks=[shrink])
+
+    def numbers():
+        return [keras.ops.convert_to_numpy(part) for part in (model.layers[1].gamma, model.layers[1].beta)]
+
+    dead = (numbers()[0] == 0) & (numbers()[1] == 0)
+    assert dead.any()
+    shrink.strength = 0.0
+    model.fit(x, y, batch_size=16, epochs=2, verbose=0, callbacks=[shrink])
+    assert all((part[dead] == 0).all() for part in numbers())
+    result = leo_core.compress(model, (0, 1))
+    assert result.network.widths[1] <= 8 - dead.sum()
