@@ -38,7 +38,7 @@ from leo_core.execution.pool import bare_child
 from leo_core.plugins import Needs
 
 #: Seconds until a scheduler must answer.
-CONNECT = 3.0
+CONNECT = 5.0
 #: Seconds of work in a batch; tasks in it at most; batches out for each worker.
 TARGET, MOST, AHEAD = 1.0, 256, 2
 #: Times that a task, alone, may have cost a worker before it is given up.
