@@ -15,8 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
-import numpy as np
-
 import leo_core
 from leo_core import checker, storage, vnnlib2
 from leo_core.arithmetic import round_down, round_up
@@ -28,17 +26,15 @@ from leo_core.certificate import equivalence
 from leo_core.certificate.evidence import gather
 from leo_core.certificate.write import Account
 from leo_core.checker import Report
-from leo_core.checker.environment import ieee, undisturbed
+from leo_core.checker.environment import ieee
 from leo_core.compare import Comparison, compare
 from leo_core.deciding import Heard, box_of, decided, executor_of, options_of, solver_of
 from leo_core.domain import Box, is_vnnlib, read_vnnlib
-from leo_core.errors import CertificateError, EncodingError, OutputError, UsageError
+from leo_core.errors import CertificateError, OutputError, UsageError
 from leo_core.execution.budget import Budget
 from leo_core.execution.events import Listener, Note, silent
-from leo_core.files import Source, as_read, output_frontend, read, require_writable, write
-from leo_core.milp.formulate import formulate as written_out
+from leo_core.files import Source, as_read, output_frontend, read, write
 from leo_core.milp.panel import Ledger, Panel
-from leo_core.milp.problem import NamedProblem
 from leo_core.network import Network, Rounding
 from leo_core.options import VERIFY_SECONDS, Chosen
 from leo_core.paths import replacing, require_apart
@@ -51,7 +47,6 @@ from leo_core.rewrite.view import View
 from leo_core.stability import StabilityMap
 from leo_core.stability.cross_check import CrossCheck, cross_checked
 from leo_core.stability.narrow import narrow
-from leo_core.stability.outputs import known_region
 from leo_core.within import Within
 
 Made = TypeVar("Made")
@@ -93,7 +88,7 @@ def analyze(
     if settings.tight is None or stability.interrupted:
         return stability
     solver = registry.solver(settings.solver)
-    with closing(executor_of(settings, solver.name, type(solver).__module__, heard)) as executor:
+    with closing(executor_of(settings, solver, heard)) as executor:
         return narrow(
             stability,
             settings.tight,
@@ -276,6 +271,8 @@ def verify(
     time_limit: float | None = VERIFY_SECONDS,
     solver: str = "auto",
     seed: int = 0,
+    jobs: int = 1,
+    cluster: Any = None,
     listener: Listener = silent,
     progress: bool = False,
 ) -> Comparison:
@@ -293,8 +290,9 @@ def verify(
     time_limit:
         More time narrows what is between the largest difference seen and the bound; None: until both meet, the
         question is decided, or nothing helps.
+    jobs, cluster: as in :class:`Options`.
     """
-    settings = options_of({"time_limit": time_limit, "solver": solver, "seed": seed})
+    settings = options_of({"time_limit": time_limit, "solver": solver, "seed": seed, "jobs": jobs, "cluster": cluster})
     heard = Heard(listener)
     budget = Budget.of(settings.time_limit)
     (left, _), (right, _) = read(first, heard, domain), read(second, heard, domain)
@@ -307,16 +305,19 @@ def verify(
     for imported in (left, right):
         off, again = _kept_on(partial(_misread, imported, box), budget)
         apart, interrupted = _sum_up(apart, off), interrupted or again
-    found = compare(
-        left.network,
-        right.network,
-        box,
-        solver_of(settings, heard),
-        within=None if within is None else replace(within, slack=apart),
-        budget=Budget.of(0.0) if interrupted else budget,
-        seed=settings.seed,
-        listener=heard,
-    )
+    checked = solver_of(settings, heard)
+    with closing(executor_of(settings, checked.solver, heard)) as executor:
+        found = compare(
+            left.network,
+            right.network,
+            box,
+            checked,
+            within=None if within is None else replace(within, slack=apart),
+            budget=Budget.of(0.0) if interrupted else budget,
+            seed=settings.seed,
+            listener=heard,
+            executor=executor,
+        )
     found = replace(found, interrupted=found.interrupted or interrupted)
     if certificate is not None and found.within:
         pair = left.network, right.network
@@ -372,52 +373,6 @@ def check(
         if (box.lower < report.lower).any() or (box.upper > report.upper).any():
             raise CertificateError(f"{certificate}: it is about a smaller domain than the one given")
     return report
-
-
-@ieee()
-def formulate(
-    model: Any,
-    path: str | Path,
-    domain: Any,
-    *,
-    maximize: str | None = None,
-    listener: Listener = silent,
-    **options: Any,
-) -> NamedProblem:
-    """Write a network over a domain as a mixed-integer program, for other tools: a ``.mps`` or ``.lp`` file.
-
-    Parameters
-    ----------
-    maximize:
-        The output that is the program's objective: its column, such as ``"output_0"``; None for no objective.
-    options:
-        As of :func:`analyze`: the big-M are its bounds, and ``tight`` makes them tighter.
-
-    Raises :class:`UsageError` for another suffix or an unknown output, :class:`OutputError` where it cannot be written,
-    :class:`EncodingError` where the program would be too large.
-    """
-    if Path(path).suffix.lower() not in (".mps", ".lp"):
-        raise UsageError(f"{path}: programs are written to files that end in .mps or .lp")
-    require_writable(path)
-    require_apart({"the network": model, "the domain": domain}, {"the program": path})
-    write_problem = registry.problem_writer()
-    stability = analyze(model, domain, listener=listener, **options)
-    network = stability.network
-    layers = {relu.source: stability.layers[relu.name] for relu in network.relus}
-    known = {name: (layer.lower, layer.upper) for name, layer in layers.items()}
-    with np.errstate(all="ignore"):
-        region = known_region(network, stability.box, known)
-        outputs = stability.outputs.lower, stability.outputs.upper
-        try:
-            named = written_out(network, region, outputs, maximize)
-        except EncodingError:
-            raise EncodingError(
-                "the network's program would be too large, or its numbers overflow; compress the network first, or "
-                "give a smaller domain"
-            ) from None
-    with replacing(path) as temporary:
-        undisturbed(lambda: write_problem(named, temporary))
-    return named
 
 
 @ieee()
@@ -511,4 +466,4 @@ def _sum_up(*values: float) -> float:
     return total
 
 
-__all__ = ["CompressionResult", "analyze", "check", "compress", "convert", "cross_check", "formulate", "verify"]
+__all__ = ["CompressionResult", "analyze", "check", "compress", "convert", "cross_check", "verify"]

@@ -72,7 +72,7 @@ def decided(
         )
     solver = given or registry.solver(settings.solver, lambda text: listener(Note(text)))
     with (
-        closing(executor_of(settings, solver.name, type(solver).__module__, listener)) as executor,
+        closing(executor_of(settings, solver, listener)) as executor,
         checkpoint_of(network, box, settings, solver.name, listener) as checkpoint,
     ):
         return decide(
@@ -92,7 +92,7 @@ def decided(
         )
 
 
-def executor_of(settings: Options, solver: str, module: str, listener: Listener) -> Executor:
+def executor_of(settings: Options, solver: Solver, listener: Listener) -> Executor:
     """Who shares the work: this process alone, others beside it, or a cluster."""
     flag = "--jobs" if settings.cluster is None else "--cluster"
     if settings.cluster is None and settings.jobs == 1:
@@ -105,11 +105,11 @@ def executor_of(settings: Options, solver: str, module: str, listener: Listener)
             )
         )
         return Here()
-    if module == "__main__":
-        listener(Note(f"the solver '{solver}' lives in the running script, where workers cannot see it: one job"))
+    if type(solver).__module__ == "__main__":
+        listener(Note(f"the solver '{solver.name}' lives in the running script, where workers cannot see it: one job"))
         return Here()
     where = settings.jobs if settings.cluster is None else settings.cluster
-    return registry.executor_for(where).start(where, Needs.here(solver), lambda text: listener(Note(text)))
+    return registry.executor_for(where).start(where, Needs.here(solver.name), lambda text: listener(Note(text)))
 
 
 def checkpoint_of(network: Network, box: Box, settings: Options, solver: str, listener: Listener) -> Checkpoint:

@@ -72,16 +72,16 @@ class ProtocolError(PluginError):
     """A plug-in was written for another version of LEO's protocol; the message says what to change in it."""
 
 
-def install_line(extra: str, *options: str) -> str:
+def install_line(extra: str) -> str:
     """The command that brings an extra to this copy of LEO: into a checkout that is used as it lies, or a package."""
     lies = Path(__file__).resolve().parents[1]
     if not (lies / "pyproject.toml").is_file():  # pip sees that the package itself is there, and brings the rest
-        return " ".join(["pip install", *options, f'"leo-compress[{extra}]"'])
+        return f'pip install "leo-compress[{extra}]"'
     try:
         where = "." if Path.cwd() == lies else str(lies)
     except OSError:  # the folder the user stands in is gone
         where = str(lies)
-    return " ".join(["pip install", *options, "--editable", f'"{where}[{extra}]"'])
+    return f'pip install --editable "{where}[{extra}]"'
 
 
 class MissingExtraError(LeoError):

@@ -215,7 +215,7 @@ class _File:
         if number not in _KINDS:
             raise UnsupportedModelError(
                 self._where, [f"an operator has the number {number}, which the installed schema does not know; "
-                              'update it: pip install --upgrade "leo-compress[tflite]"']
+                              "update it: pip install --upgrade ai-edge-litert"]
             )  # fmt: skip
         kind = _KINDS[number]
         return f"CUSTOM {self._text(code.CustomCode())}" if kind == "CUSTOM" else kind
