@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ["KERAS_BACKEND"] = "tensorflow"  # whose models the converter takes
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
