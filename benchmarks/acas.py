@@ -222,7 +222,7 @@ def page(rows: list[dict[str, Any]], limit: float) -> str:
 
 _PAGE = """# Properties of an ACAS Xu network, before and after
 
-The boxes and outputs of properties 1 to 10 of Katz et al. (2017), all asked of network 1_1, by HiGHS on one thread: of
+The boxes and outputs of properties of Katz et al. (2017), all asked of network 1_1, by HiGHS on one thread: of
 the network with big-M from plain intervals, and of what `leo compress --property P --property-out Q --objective units`
 makes of it, with Q and with bounds that LEO proves. Seconds are of CPU and count all of LEO (its share in parentheses),
 by `benchmarks/acas.py`; each solve was given {limit:.0f} s of the clock, on a machine that was busy with other work, so

@@ -72,7 +72,7 @@ def main() -> None:
     cases = {
         "ACAS Xu, whole box": (acas.with_suffix(".nnet"), acas.with_suffix(".domain.json")),
         "VertCAS pra01": (vertical.with_suffix(".nnet"), vertical.with_suffix(".domain.json")),
-        "made, 4 inputs, 64-64": (chain(4, 64, 64, 2, seed=1), (-1.0, 1.0)),
+        "made, 4 inputs, 48-48-48": (chain(4, 48, 48, 48, 2, seed=1), (-1.0, 1.0)),
     }
     figures: dict[str, Any] = {"load": os.getloadavg(), "cores": os.cpu_count(), "networks": {}}
     with workers(1) as one, workers(2) as two:
@@ -253,6 +253,8 @@ def tell(figures: dict[str, Any]) -> None:
     for at, text in enumerate(("simulated efficiency", "bound", *map(str, WORKERS))):
         simulated.add_column(text, justify="right" if at else "left", no_wrap=True)
     for name, found in figures["networks"].items():
+        if not found["tasks"]:
+            continue
         shares = [f"{found['efficiency'][count]:.0%}" for count in WORKERS]
         simulated.add_row(name, f"{found['bound']:.1f}", *shares)
     console.print(simulated)

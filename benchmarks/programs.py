@@ -10,7 +10,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,8 +45,13 @@ def leo(*arguments: Any) -> tuple[dict[str, Any], float]:
     return json.loads(done.stdout), spent
 
 
-def solve(path: Path, limit: float, rows: Sequence[tuple[dict[str, float], float]] = ()) -> Solved:
-    """HiGHS on a file, with further rows Σ factors · columns ≤ side."""
+def solve(
+    path: Path,
+    limit: float,
+    rows: Sequence[tuple[dict[str, float], float]] = (),
+    objective: Mapping[str, float] | None = None,
+) -> Solved:
+    """HiGHS on a file, with further rows Σ factors · columns ≤ side, and another objective to be maximised."""
     highs = highspy.Highs()
     for name, value in (("output_flag", False), ("threads", 1), ("mip_rel_gap", 1e-6), ("time_limit", float(limit))):
         highs.setOptionValue(name, value)
@@ -56,6 +61,10 @@ def solve(path: Path, limit: float, rows: Sequence[tuple[dict[str, float], float
     for factors, side in rows:
         at = np.array([place[name] for name in factors], dtype=np.int32)
         highs.addRow(-np.inf, side, len(at), at, np.array(list(factors.values())))
+    if objective is not None:
+        highs.changeObjectiveSense(highspy.ObjSense.kMaximize)
+        for name in names:
+            highs.changeColCost(place[name], objective.get(name, 0.0))
     begun = time.process_time()
     highs.run()
     seconds = time.process_time() - begun

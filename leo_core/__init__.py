@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from leo_core.api import analyze, check, compress, convert, cross_check, formulate, verify
+    from leo_core.api import analyze, check, compress, convert, cross_check, verify
     from leo_core.compare import Comparison
     from leo_core.domain import Box
     from leo_core.errors import LeoError
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from leo_core.network import Affine, Network, Relu
     from leo_core.options import Options
     from leo_core.plugins.registry import register_executor, register_frontend, register_solver
+    from leo_core.programs import formulate
+    from leo_core.properties import Property
     from leo_core.result import CompressionResult
     from leo_core.stability import StabilityMap, State
     from leo_core.stability.bounds import Bounds
@@ -36,6 +38,7 @@ _HOMES = {
     "LeoError": "leo_core.errors",
     "Network": "leo_core.network",
     "Options": "leo_core.options",
+    "Property": "leo_core.properties",
     "Relu": "leo_core.network",
     "Select": "leo_core.linear",
     "Sparse": "leo_core.linear",
@@ -46,7 +49,7 @@ _HOMES = {
     "compress": "leo_core.api",
     "convert": "leo_core.api",
     "cross_check": "leo_core.api",
-    "formulate": "leo_core.api",
+    "formulate": "leo_core.programs",
     "register_executor": "leo_core.plugins.registry",
     "register_frontend": "leo_core.plugins.registry",
     "register_solver": "leo_core.plugins.registry",
@@ -64,6 +67,7 @@ __all__ = [
     "LeoError",
     "Network",
     "Options",
+    "Property",
     "Relu",
     "Select",
     "Sparse",

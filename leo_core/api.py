@@ -5,7 +5,6 @@ Each is a straight line through the rooms: read, domain, stability, rewriting, w
 
 from __future__ import annotations
 
-import hashlib
 import math
 import tempfile
 import time
@@ -15,8 +14,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, Unpack
-
-import numpy as np
 
 import leo_core
 from leo_core import checker, storage, vnnlib2
@@ -29,33 +26,27 @@ from leo_core.certificate import equivalence
 from leo_core.certificate.evidence import gather
 from leo_core.certificate.write import Account
 from leo_core.checker import Report
-from leo_core.checker.environment import ieee, settle, undisturbed
+from leo_core.checker.environment import ieee
 from leo_core.compare import Comparison, compare
+from leo_core.deciding import Heard, box_of, decided, executor_of, options_of, solver_of
 from leo_core.domain import Box, is_vnnlib, read_vnnlib
-from leo_core.errors import CertificateError, EncodingError, OutputError, UsageError
+from leo_core.errors import CertificateError, OutputError, UsageError
 from leo_core.execution.budget import Budget
-from leo_core.execution.checkpoint import Checkpoint
 from leo_core.execution.events import Listener, Note, silent
-from leo_core.execution.executor import Executor, Here
-from leo_core.files import Source, as_read, output_frontend, read, require_writable, write
-from leo_core.milp.checked import CheckedSolver
-from leo_core.milp.formulate import formulate as written_out
+from leo_core.files import Source, as_read, output_frontend, read, write
 from leo_core.milp.panel import Ledger, Panel
-from leo_core.milp.problem import NamedProblem
-from leo_core.milp.solver import Solver
 from leo_core.network import Network, Rounding
-from leo_core.options import VERIFY_SECONDS, Chosen, Options
+from leo_core.options import VERIFY_SECONDS, Chosen
 from leo_core.paths import replacing, require_apart
-from leo_core.plugins import Imported, Needs, registry
+from leo_core.plugins import Imported, registry
 from leo_core.report.live import shown
 from leo_core.result import CompressionResult
 from leo_core.rewrite import rewrite
 from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.view import View
-from leo_core.stability import StabilityMap, decide
+from leo_core.stability import StabilityMap
 from leo_core.stability.cross_check import CrossCheck, cross_checked
 from leo_core.stability.narrow import narrow
-from leo_core.stability.outputs import known_region
 from leo_core.within import Within
 
 Made = TypeVar("Made")
@@ -87,17 +78,17 @@ def analyze(
     options:
         Fields of :class:`Options`.
     """
-    settings = _options(options)
-    heard = _Heard(listener)
+    settings = options_of(options)
+    heard = Heard(listener)
     imported, _ = read(model, heard, domain)
-    box = _box(domain, imported.network, heard)
+    box = box_of(domain, imported.network, heard)
     budget, limit = Budget.of(settings.time_limit), settings.time_limit
     deciding = budget if limit is None or settings.tight is None else budget.at_most(_DECIDING_FIRST * limit)
-    stability = _decide(imported.network, box, settings, deciding, heard)
+    stability = decided(imported.network, box, settings, deciding, heard)
     if settings.tight is None or stability.interrupted:
         return stability
     solver = registry.solver(settings.solver)
-    with closing(_executor(settings, solver.name, type(solver).__module__, heard)) as executor:
+    with closing(executor_of(settings, solver, heard)) as executor:
         return narrow(
             stability,
             settings.tight,
@@ -136,13 +127,13 @@ def cross_check(
         raise UsageError("a cross-check narrows no bounds; leave out tight")
     if options.get("checkpoint") is not None:
         raise UsageError("a cross-check decides twice, and a checkpoint is of one decision; leave out the checkpoint")
-    settings = _options({**options, "solver": solvers[0]})
-    heard = _Heard(listener)
+    settings = options_of({**options, "solver": solvers[0]})
+    heard = Heard(listener)
     if settings.strategy == "cascade":
         settings = replace(settings, strategy="paper")
         heard(Note("the cascade asks a solver next to nothing: the paper strategy is used, which asks of every unit"))
     imported, _ = read(model, heard, domain)
-    box = _box(domain, imported.network, heard)
+    box = box_of(domain, imported.network, heard)
     there = {name: registry.solver(name) for name in solvers}  # both are there before any work is done
     budget, ledger = Budget.of(settings.time_limit), Ledger()
     maps: list[StabilityMap] = []
@@ -152,7 +143,7 @@ def cross_check(
         limit = settings.time_limit
         left = budget if limit is None or maps else budget.at_most(2 / 3 * limit)
         left = Budget.of(0.0) if maps and maps[0].interrupted else left
-        maps.append(_decide(imported.network, box, settings, left, heard, Panel(asked, ledger)))
+        maps.append(decided(imported.network, box, settings, left, heard, Panel(asked, ledger)))
     found = cross_checked(*maps)
     return replace(
         found,
@@ -173,20 +164,20 @@ def compress(
     Whatever ends the work early (the time limit, Ctrl-C), the result is valid: what is not proved is kept.
     """
     begun = time.monotonic()
-    settings = _options(options)
+    settings = options_of(options)
     if settings.tight is not None:
         raise UsageError("compress narrows no bounds; call analyze(result.network, domain, tight=…) for those")
     budget = Budget.of(settings.time_limit)
-    heard = _Heard(listener)
+    heard = Heard(listener)
     imported, frontend = read(model, heard, domain)
     original = imported.network
-    box = _box(domain, original, heard)
+    box = box_of(domain, original, heard)
     deciding = budget if settings.time_limit is None else budget.at_most(_DECIDING * settings.time_limit)
-    stability = _decide(original, box, settings, deciding, heard)
+    stability = decided(original, box, settings, deciding, heard)
     evidence = None
     if settings.evidence:
         evidence, again = _kept_on(
-            lambda left: gather(original, stability, _solver(settings, heard), left, heard, settings.seed), budget
+            lambda left: gather(original, stability, solver_of(settings, heard), left, heard, settings.seed), budget
         )
         stability = replace(evidence.stability, interrupted=evidence.stability.interrupted or again)
     noise = 0.0
@@ -280,6 +271,8 @@ def verify(
     time_limit: float | None = VERIFY_SECONDS,
     solver: str = "auto",
     seed: int = 0,
+    jobs: int = 1,
+    cluster: Any = None,
     listener: Listener = silent,
     progress: bool = False,
 ) -> Comparison:
@@ -297,9 +290,10 @@ def verify(
     time_limit:
         More time narrows what is between the largest difference seen and the bound; None: until both meet, the
         question is decided, or nothing helps.
+    jobs, cluster: as in :class:`Options`.
     """
-    settings = _options({"time_limit": time_limit, "solver": solver, "seed": seed})
-    heard = _Heard(listener)
+    settings = options_of({"time_limit": time_limit, "solver": solver, "seed": seed, "jobs": jobs, "cluster": cluster})
+    heard = Heard(listener)
     budget = Budget.of(settings.time_limit)
     (left, _), (right, _) = read(first, heard, domain), read(second, heard, domain)
     box, within = _asked(domain, left.network, right.network, within, heard)
@@ -311,16 +305,19 @@ def verify(
     for imported in (left, right):
         off, again = _kept_on(partial(_misread, imported, box), budget)
         apart, interrupted = _sum_up(apart, off), interrupted or again
-    found = compare(
-        left.network,
-        right.network,
-        box,
-        _solver(settings, heard),
-        within=None if within is None else replace(within, slack=apart),
-        budget=Budget.of(0.0) if interrupted else budget,
-        seed=settings.seed,
-        listener=heard,
-    )
+    checked = solver_of(settings, heard)
+    with closing(executor_of(settings, checked.solver, heard)) as executor:
+        found = compare(
+            left.network,
+            right.network,
+            box,
+            checked,
+            within=None if within is None else replace(within, slack=apart),
+            budget=Budget.of(0.0) if interrupted else budget,
+            seed=settings.seed,
+            listener=heard,
+            executor=executor,
+        )
     found = replace(found, interrupted=found.interrupted or interrupted)
     if certificate is not None and found.within:
         pair = left.network, right.network
@@ -355,7 +352,7 @@ def check(
 
     Raises :class:`CertificateError`, saying what does not hold.
     """
-    networks = [read(model, _Heard(listener), domain)[0].network for model in (original, compressed)]
+    networks = [read(model, Heard(listener), domain)[0].network for model in (original, compressed)]
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / name for name in ("original.leo", "compressed.leo")]
         for network, path in zip(networks, paths, strict=True):
@@ -372,56 +369,10 @@ def check(
             hint = "; certify(path, compressed) makes it about the exported file" if renamed else ""
             raise CertificateError(f"{certificate}: {refusal}{hint}") from None
     if domain is not None:
-        box = _box(domain, networks[0], listener)
+        box = box_of(domain, networks[0], listener)
         if (box.lower < report.lower).any() or (box.upper > report.upper).any():
             raise CertificateError(f"{certificate}: it is about a smaller domain than the one given")
     return report
-
-
-@ieee()
-def formulate(
-    model: Any,
-    path: str | Path,
-    domain: Any,
-    *,
-    maximize: str | None = None,
-    listener: Listener = silent,
-    **options: Any,
-) -> NamedProblem:
-    """Write a network over a domain as a mixed-integer program, for other tools: a ``.mps`` or ``.lp`` file.
-
-    Parameters
-    ----------
-    maximize:
-        The output that is the program's objective: its column, such as ``"output_0"``; None for no objective.
-    options:
-        As of :func:`analyze`: the big-M are its bounds, and ``tight`` makes them tighter.
-
-    Raises :class:`UsageError` for another suffix or an unknown output, :class:`OutputError` where it cannot be written,
-    :class:`EncodingError` where the program would be too large.
-    """
-    if Path(path).suffix.lower() not in (".mps", ".lp"):
-        raise UsageError(f"{path}: programs are written to files that end in .mps or .lp")
-    require_writable(path)
-    require_apart({"the network": model, "the domain": domain}, {"the program": path})
-    write_problem = registry.problem_writer()
-    stability = analyze(model, domain, listener=listener, **options)
-    network = stability.network
-    layers = {relu.source: stability.layers[relu.name] for relu in network.relus}
-    known = {name: (layer.lower, layer.upper) for name, layer in layers.items()}
-    with np.errstate(all="ignore"):
-        region = known_region(network, stability.box, known)
-        outputs = stability.outputs.lower, stability.outputs.upper
-        try:
-            named = written_out(network, region, outputs, maximize)
-        except EncodingError:
-            raise EncodingError(
-                "the network's program would be too large, or its numbers overflow; compress the network first, or "
-                "give a smaller domain"
-            ) from None
-    with replacing(path) as temporary:
-        undisturbed(lambda: write_problem(named, temporary))
-    return named
 
 
 @ieee()
@@ -429,7 +380,7 @@ def convert(source: Any, target: str | Path, *, listener: Listener = silent) -> 
     """Write a model in another format, by the target's suffix; the function stays the same."""
     require_apart({"IN": source}, {"OUT": target})
     output_frontend(target)
-    imported, _ = read(source, _Heard(listener))
+    imported, _ = read(source, Heard(listener))
     return write(imported.network, target, source=_source(imported, 0.0)).path
 
 
@@ -444,7 +395,7 @@ def _asked(domain: Any, first: Network, second: Network, within: Any, listener: 
     """Where two networks are compared, and what is asked of them; either may stand in a file about both."""
     text = read_vnnlib(domain) if is_vnnlib(domain) else ""
     if not vnnlib2.names_two(text, str(domain)):
-        box = _box(domain, first, listener)
+        box = box_of(domain, first, listener)
         return box, None if within is None else Within.of(within, first.output_size)
     if within is not None:
         raise UsageError(f"{domain} says itself what the networks are to be within; leave out within")
@@ -489,114 +440,6 @@ def _shapes_apart(first: Network, second: Network) -> list[str]:
     ]
 
 
-class _Heard:
-    """Passes events on and keeps the notes for the result."""
-
-    def __init__(self, listener: Listener) -> None:
-        if not callable(listener):
-            raise UsageError(
-                f"the listener must be a function of one event, not {listener!r}; leave it out for silence"
-            )
-        self._listener = listener
-        self.notes: list[str] = []
-
-    def __call__(self, event: Any) -> None:
-        if isinstance(event, Note) and not event.passing:
-            self.notes.append(event.text)
-        self._listener(event)
-        settle()
-
-
-def _options(given: Mapping[str, Any]) -> Options:
-    try:
-        return Options(**given)
-    except TypeError:
-        known = ", ".join([*Options.__dataclass_fields__, "listener", "progress"])
-        unknown = ", ".join(sorted(set(given) - set(Options.__dataclass_fields__)))
-        raise UsageError(f"there is no option {unknown}; there are: {known}") from None
-
-
-def _box(domain: Any, network: Network, listener: Listener) -> Box:
-    box = Box.of(domain, network.input_size)
-    for note in box.notes:
-        listener(Note(note))
-    return box
-
-
-def _decide(
-    network: Network, box: Box, settings: Options, budget: Budget, listener: Listener, given: Solver | None = None
-) -> StabilityMap:
-    """Decide with the solver of the settings, or the one given."""
-    if settings.trust == "solver":
-        listener(
-            Note(
-                "stable verdicts rest on the solver's word (--trust solver); the deviation is not proved; leave "
-                "the option out for proofs"
-            )
-        )
-    solver = given or registry.solver(settings.solver, lambda text: listener(Note(text)))
-    with (
-        closing(_executor(settings, solver.name, type(solver).__module__, listener)) as executor,
-        _checkpoint(network, box, settings, solver.name, listener) as checkpoint,
-    ):
-        return decide(
-            network,
-            box,
-            strategy=settings.strategy,
-            solver=solver,
-            trust=settings.trust,
-            budget=budget,
-            unit_seconds=settings.unit_limits[0],
-            open_seconds=settings.unit_limits[1],
-            every_unit=settings.every_unit,
-            executor=executor,
-            listener=listener,
-            seed=settings.seed,
-            checkpoint=checkpoint,
-        )
-
-
-def _executor(settings: Options, solver: str, module: str, listener: Listener) -> Executor:
-    """Who shares the work: this process alone, others beside it, or a cluster."""
-    flag = "--jobs" if settings.cluster is None else "--cluster"
-    if settings.cluster is None and settings.jobs == 1:
-        return Here()
-    if settings.strategy != "cascade":
-        listener(
-            Note(
-                f"the {settings.strategy} strategy asks one MILP after the other; {flag} has no effect on it; the "
-                "cascade shares its work"
-            )
-        )
-        return Here()
-    if module == "__main__":
-        listener(Note(f"the solver '{solver}' lives in the running script, where workers cannot see it: one job"))
-        return Here()
-    where = settings.jobs if settings.cluster is None else settings.cluster
-    return registry.executor_for(where).start(where, Needs.here(solver), lambda text: listener(Note(text)))
-
-
-def _checkpoint(network: Network, box: Box, settings: Options, solver: str, listener: Listener) -> Checkpoint:
-    """What the options name, or one that keeps nothing; it is about all that verdicts may depend on."""
-    if settings.checkpoint is None:
-        return Checkpoint()
-    about = {
-        "LEO": leo_core.__version__,
-        "network": network.digest,
-        "domain": hashlib.sha256(box.lower.tobytes() + box.upper.tobytes()).hexdigest(),
-        "strategy": settings.strategy,
-        "solver": solver,
-        "trust": settings.trust,
-        "seed": str(settings.seed),
-    }
-    checkpoint = Checkpoint.open(settings.checkpoint, about, lambda text: listener(Note(text)))
-    if checkpoint.count:
-        listener(
-            Note(f"goes on from {settings.checkpoint}: {checkpoint.count} entries of earlier work, each checked again")
-        )
-    return checkpoint
-
-
 def _source(imported: Imported, deviation: float) -> Source | None:
     return None if imported.run is None else Source(as_read(imported), deviation)
 
@@ -616,10 +459,6 @@ def _running_error(view: View, stability: StabilityMap, loose: Mapping[str, Roun
     return float(running_error(network, region, network.dtype, loose).max(initial=0.0))
 
 
-def _solver(settings: Options, listener: Listener) -> CheckedSolver:
-    return CheckedSolver(registry.solver(settings.solver), lambda text: listener(Note(text)))
-
-
 def _sum_up(*values: float) -> float:
     total = 0.0
     for value in values:
@@ -627,4 +466,4 @@ def _sum_up(*values: float) -> float:
     return total
 
 
-__all__ = ["CompressionResult", "analyze", "check", "compress", "convert", "cross_check", "formulate", "verify"]
+__all__ = ["CompressionResult", "analyze", "check", "compress", "convert", "cross_check", "verify"]

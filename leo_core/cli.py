@@ -360,6 +360,7 @@ def verify(
     certificate: str | None,
     as_json: bool,
     quiet: bool,
+    **sharing: Any,
 ) -> None:
     """Bound the largest difference between the outputs of A and B on the domain, or say whether it is within EPS."""
     from leo_core import api, files
@@ -379,6 +380,7 @@ def verify(
             certificate=certificate,
             time_limit=time_limit,
             solver=solver,
+            **sharing,
             listener=listener,
         )
     with stop.writing():
@@ -441,11 +443,11 @@ def formulate(
     source: str, target: str, domain: str, maximize: str | None, as_json: bool, quiet: bool, **options: Any
 ) -> None:
     """Write the network in NET over the domain as a mixed-integer program, with big-M from proved bounds."""
-    from leo_core import api
+    from leo_core import programs
 
     require_apart({}, {"OUT": target, "the checkpoint": options["checkpoint"]})
     with progress(quiet, as_json) as listener:
-        found = api.formulate(source, target, domain, maximize=maximize, listener=listener, **options)
+        found = programs.formulate(source, target, domain, maximize=maximize, listener=listener, **options)
     problem = found.problem
     sizes = {"columns": problem.columns, "rows": problem.rows, "binaries": int(problem.integer.sum())}
     if as_json:

@@ -95,6 +95,25 @@ def complete_solver(_context: click.Context, _parameter: click.Parameter, begun:
     return [name for name in ("auto", *names) if name.startswith(begun)]
 
 
+def sharing_options(command: Command) -> Command:
+    """Who shares the work."""
+    jobs = click.option(
+        "--jobs",
+        type=int,
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="Processes that share the work (cascade and verify).",
+    )
+    cluster = click.option(
+        "--cluster",
+        metavar="ADDRESS",
+        help="Share the work over a Dask cluster instead: tcp://HOST:PORT or tls://HOST:PORT, a scheduler's .json "
+        "file, or local:N for N workers started here.",
+    )
+    return jobs(cluster(command))
+
+
 def solving_options(command: Command) -> Command:
     """How stability is decided, by what, and for how long."""
     for option in reversed(
@@ -128,20 +147,7 @@ def solving_options(command: Command) -> Command:
                 help="Seconds that any one ReLU may take by itself; then it is left undecided; 0: no limit.  "
                 f"[default: {UNIT_SECONDS:g}, and about {OPEN_SECONDS:g} for all that stay open]",
             ),
-            click.option(
-                "--jobs",
-                type=int,
-                default=DEFAULTS.jobs,
-                show_default=True,
-                metavar="N",
-                help="Processes that share the work (cascade only).",
-            ),
-            click.option(
-                "--cluster",
-                metavar="ADDRESS",
-                help="Share the work over a Dask cluster instead: tcp://HOST:PORT or tls://HOST:PORT, a scheduler's "
-                ".json file, or local:N for N workers started here (cascade only).",
-            ),
+            sharing_options,
             click.option(
                 "--trust",
                 default=DEFAULTS.trust,

@@ -46,7 +46,7 @@ DEATHS = 4
 #: Seconds between two looks at who has joined or left.
 LOOK = 2.0
 #: Seconds that a task which was called off may go on before its worker is started anew.
-HANGS = 3.0
+HANGS = 20.0
 
 cloudpickle.register_pickle_by_value(join)
 
@@ -137,6 +137,7 @@ class DaskCluster:
         self._seen: set[str] = set()
         self._nannies: dict[str, bool] = {}
         self._looked = -math.inf
+        self._overran: dict[str, float] = {}
 
     def open(self) -> None:
         """Ask every worker what it has, and have those that come later asked."""
@@ -175,18 +176,23 @@ class DaskCluster:
         if time.monotonic() - self._looked < LOOK:
             return False
         before, last, seen = self.workers, self._last, set(self._seen)
+        self._restart()
         for said in self._look():
             self.note(said)
         for address in sorted(self.workers - before - seen):
             self.note(f"the worker {address} has joined")
         return bool(self.workers) and not (self.workers & last)
 
-    def restart(self, run: str) -> None:
-        """Start the workers anew that are still busy with a run which was called off."""
-        until, busy = time.monotonic() + HANGS, self._busy(run)
-        while busy and time.monotonic() < until:
-            time.sleep(0.1)
-            busy = self._busy(run)
+    def overran(self, run: str) -> None:
+        """A run was called off as it overran its time: should a worker still be at it after a while, it is stuck."""
+        self._overran[run] = time.monotonic()
+
+    def _restart(self) -> None:
+        """Start the workers anew that are stuck; what looks at its time has ended long before."""
+        old = [run for run, since in self._overran.items() if time.monotonic() - since > HANGS]
+        busy = [address for run in old for address in self._busy(run)]
+        for run in old:
+            del self._overran[run]
         watched = [address for address in busy if self._nannies.get(address)]
         for address in busy:
             does = "it is started anew" if address in watched else "end it by hand, as it has no nanny to do so"
@@ -258,7 +264,7 @@ class _Run:
             elif self._budget.remaining <= 0 and not key and self._late():
                 lost = [task for _, batch in self._out.values() for task in batch.tasks]
                 self.call_off()
-                self._cluster.restart(self._name)
+                self._cluster.overran(self._name)
                 yield from ((task, LOST) for task in lost)
                 return
             if self._cluster.look():

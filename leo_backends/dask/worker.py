@@ -32,7 +32,7 @@ def keep(make: Callable[..., Handler[Any, Any]], arguments: tuple[Any, ...]) -> 
 def do(setup: Setup, run: str, tasks: list[Any], seconds: float, target: float) -> list[Done]:
     """The first tasks of a batch; those not begun after ``target`` seconds, or ``seconds``, are left to others."""
     global _now
-    with _alone:
+    with _alone, ieee():  # once for all of them, as setting up BLAS takes longer than a small task
         _now = run
         try:
             return _do(setup, run, tasks, Budget(time.monotonic() + seconds, _called_off()), target)

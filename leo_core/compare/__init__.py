@@ -22,6 +22,7 @@ from leo_core.domain import Box
 from leo_core.errors import NetworkError
 from leo_core.execution.budget import Budget
 from leo_core.execution.events import Listener, silent
+from leo_core.execution.executor import Executor, Here
 from leo_core.milp.checked import CheckedSolver
 from leo_core.network import Network, Signature
 from leo_core.tails import named, through
@@ -158,10 +159,12 @@ def compare(
     budget: Budget | None = None,
     seed: int = 0,
     listener: Listener = silent,
+    executor: Executor | None = None,
 ) -> Comparison:
     """Bound max |first − second| on a box; where it is asked whether they are ``within`` limits, until that is decided.
 
-    ``solver`` solves the LPs of proofs. When the budget ends, or on Ctrl-C, what is proved by then stands.
+    ``solver`` solves the LPs of proofs, the workers of an ``executor`` share parts of the box. When the budget ends, or
+    on Ctrl-C, what is proved by then stands.
 
     Raises :class:`NetworkError` when inputs or outputs do not match, or what the models end in (softmax, say).
     """
@@ -171,7 +174,7 @@ def compare(
         if sizes[0] != sizes[1]:
             raise NetworkError(f"the networks cannot be compared: {what.replace('_', ' ')} {sizes[0]} and {sizes[1]}")
     _require_one_ending(first, second, box, seed)
-    pair = Pair(first, second, box, solver, seed, listener)
+    pair = Pair(first, second, box, solver, seed, listener, executor or Here())
     if first == second and (within is None or (within.provable >= 0).all()):
         holds = None if within is None else True
         evidence = identical(first)

@@ -16,7 +16,7 @@ from leo_core.compare.joint import DIFFERENCE, EXCESS, Arrangement, Side, exceed
 from leo_core.compare.seen import Seen
 from leo_core.domain import Box
 from leo_core.execution.budget import Budget
-from leo_core.execution.pool import Pool
+from leo_core.execution.executor import Executor
 from leo_core.milp.checked import CheckedSolver
 from leo_core.network import Network
 from leo_core.search.boxes import split_box
@@ -32,6 +32,11 @@ _NEAR = 1.01
 _TRIES, _NODES = 40, 20_000
 #: Seconds that the prover gets for one side before the others have had their turn; four times that in the next round.
 _TURN = 2.0
+
+
+def few_inputs(box: Box) -> bool:
+    """Whether so few inputs vary that a box can be split."""
+    return int(np.count_nonzero(box.lower < box.upper)) <= FEW_INPUTS
 
 
 @final
@@ -55,6 +60,7 @@ class Work:
     region: Region
     solver: CheckedSolver
     seed: int
+    executor: Executor
 
     @property
     def bounds(self) -> dict[Side, float]:
@@ -75,7 +81,7 @@ class Work:
     @property
     def few_inputs(self) -> bool:
         """Whether so few inputs vary that the box can be split."""
-        return int(np.count_nonzero(self.region.lower < self.region.upper)) <= FEW_INPUTS
+        return few_inputs(self.box)
 
 
 @final
@@ -134,7 +140,7 @@ def on_boxes(work: Work, asked: Mapping[Side, float], budget: Budget, seen: Seen
     claims = [(row, 1) for row in range(len(question.rows))]
     proved: list[Side] = []
     tree: Tree | None = None
-    for cut in split_box(question.network, EXCESS, claims, question.region, work.box, budget, Pool(1), start):
+    for cut in split_box(question.network, EXCESS, claims, question.region, work.box, budget, work.executor, start):
         proved += [question.rows[row] for row, _ in cut.proved]
         tree = cut.tree or tree  # it is the evidence for all so far
         start = cut.halvings

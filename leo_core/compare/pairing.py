@@ -16,8 +16,9 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.checker.bounds import limited
+from leo_core.checker.bounds import bounded, limited
 from leo_core.checker.difference import Difference, Roles
+from leo_core.checker.errors import Refused
 from leo_core.compare.joint import Shared
 from leo_core.domain import Box
 from leo_core.execution.budget import Budget
@@ -93,15 +94,43 @@ def paired(
                 exact = Difference(*nets, region, roles, exact=True, step=on_time)
                 bounds, found = np.minimum(bounds, exact.deviations()), exact
         if best is None or bounds.max(initial=0.0) < best.bound:
-            same = {
-                relu: (name, np.where(found.moved[relu] == 0, origin, -1))
-                for relu, (name, origin) in roles.kept.items()
-                if ((found.moved[relu] == 0) & (origin >= 0)).any()
-            }
-            best = Paired(old, new, bounds, same, roles)
+            best = Paired(old, new, bounds, _same(found), roles)
         if best.bound <= seen or budget.expired:
             break
     return Paired(first, second, np.full(first.output_size, np.inf), {}, Roles()) if best is None else best
+
+
+def alike(first: Network, second: Network, box: Box) -> Paired | None:
+    """Two networks of one architecture paired unit by unit in order, on quick bounds; None for others.
+
+    What is the same in both is so for certain, however large they are: a layer that was trained on, or rounded anew.
+    """
+    pairs = list(zip(first.relus, second.relus, strict=False))
+    if len(first.relus) != len(second.relus) or any((a.slope != b.slope).any() for a, b in pairs if a.size == b.size):
+        return None
+    if any(a.size != b.size for a, b in pairs):
+        return None
+    roles = Roles({new.name: (old.name, np.arange(old.size)) for old, new in pairs})
+    old, new = as_checked(first), as_checked(second)
+    region: dict[str, tuple[Array, Array]] = {"input": (box.lower[None], box.upper[None])}
+    for node in old.nodes:
+        if not node.relu:
+            region = bounded(old, node, region)
+    try:
+        found = Difference(old, new, region, roles)
+        return Paired(first, second, found.deviations(), _same(found), roles)
+    except Refused:  # other layers in between, or units of one layer in several
+        return None
+
+
+def _same(found: Difference) -> Shared:
+    """The units that are proved to compute the same."""
+    kept = {relu: (name, origin, found.moved[relu] == 0) for relu, (name, origin) in found.roles.kept.items()}
+    return {
+        relu: (name, np.where(same, origin, -1))
+        for relu, (name, origin, same) in kept.items()
+        if (same & (origin >= 0)).any()
+    }
 
 
 class _OutOfTimeError(Exception):

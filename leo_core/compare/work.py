@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from leo_core.checker.difference import Roles
 from leo_core.compare.joint import DIFFERENCE, Arrangement, Side, favoured_corners, joint_region
-from leo_core.compare.narrow import Proof, Settled, Work, narrowed, on_boxes, one_by_one
-from leo_core.compare.pairing import DUST, Paired, paired
+from leo_core.compare.narrow import Proof, Settled, Work, few_inputs, narrowed, on_boxes, one_by_one
+from leo_core.compare.pairing import DUST, Paired, alike, paired
 from leo_core.compare.seen import Seen
 from leo_core.domain import Box
 from leo_core.execution.budget import Budget
 from leo_core.execution.events import Listener, Note
+from leo_core.execution.executor import Executor
 from leo_core.milp.checked import CheckedSolver
 from leo_core.network import Network
 from leo_core.search.evidence import WHOLE
@@ -29,6 +30,8 @@ Array = NDArray[np.float64]
 _PAIRED = 0.01
 #: Shares of the time that is left: to look around, to bound both networks, for boxes before and after pairing, to pair.
 _LOOKING, _BOUNDING, _BOXES, _AGAIN, _PAIRING = 0.1, 0.3, 0.4, 0.5, 0.3
+#: The same where nothing is asked.
+_PAIRED_AT_MOST = 0.5
 #: What is asked is proved with so much to spare, relative to the limit: the checker rounds otherwise.
 _SPARE = 2.0**-30
 
@@ -44,6 +47,7 @@ class Pair:
     solver: CheckedSolver
     seed: int
     listener: Listener
+    executor: Executor
 
     def note(self, text: str) -> None:
         """Tell what is being done."""
@@ -78,7 +82,15 @@ def bounded(pair: Pair, budget: Budget, seen: Seen) -> Iterator[float]:
     seen.look_around(pair.seed, share_of(budget, _LOOKING))
     seen.climb_on(share_of(budget, _LOOKING))
     pair.note("pairing units that both networks have")
-    pairing = paired(pair.first, pair.second, pair.box, pair.solver, budget, pair.seed, seen=seen.largest)
+    pairing = alike(pair.first, pair.second, pair.box)
+    if pairing is None or pairing.bound > seen.largest:
+        if pairing is not None:
+            yield pairing.bound
+        guess = paired(
+            pair.first, pair.second, pair.box, pair.solver, share_of(budget, _PAIRED_AT_MOST), pair.seed,
+            seen=seen.largest,
+        )  # fmt: skip
+        pairing = guess if pairing is None or guess.bound <= pairing.bound else pairing
     yield (upper := pairing.bound)
     if upper <= seen.largest:
         return
@@ -102,6 +114,11 @@ def decided(pair: Pair, within: Within, budget: Budget, seen: Seen) -> Iterator[
     if seen.exceeded is not None:
         return
     asked = _Asked(within)
+    if not few_inputs(pair.box):
+        pairing = alike(pair.first, pair.second, pair.box)
+        if pairing is not None and (pairing.bounds <= within.provable).all():
+            yield Evidence(pairing.bound, True, pairing=pairing)
+            return
     pair.note("bounding both networks side by side")
     work = _work(pair, NOT_PAIRED, share_of(budget, _BOUNDING))
     yield asked.bounded(work)
@@ -141,7 +158,7 @@ def identical(network: Network) -> Evidence:
 
 def _work(pair: Pair, arrangement: Arrangement, budget: Budget) -> Work:
     joint = arrangement.joint(pair.first, pair.second)
-    return Work(joint, arrangement, joint_region(joint, pair.box, budget), pair.solver, pair.seed)
+    return Work(joint, arrangement, joint_region(joint, pair.box, budget), pair.solver, pair.seed, pair.executor)
 
 
 class _Asked:

@@ -12,6 +12,7 @@ RULES: Mapping[str, str] = MappingProxyType(
         "drop_unread": "Nothing reads them",
         "drop_inactive": "Always zero",
         "fold_constants": "Always the same value",
+        "fold_constant_channels": "Always the same value",
         "settle_output": "ReLUs on the output that do nothing",
         "merge_parallel": "Copies of one another",
         "merge_parallel_channels": "Copies of one another",
@@ -21,6 +22,9 @@ RULES: Mapping[str, str] = MappingProxyType(
         "refactor_block": "Always on, done by fewer",
         "pass_through": "Always on, done by fewer",
         "fold_linear": "Layers multiplied into one",
+        "fold_convolutions": "Layers multiplied into one",
+        "drop_identity": "Layers that do nothing",
+        "lift": "Done by an earlier layer",
         "straighten": "Nearly straight",
     }
 )

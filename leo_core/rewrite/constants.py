@@ -91,8 +91,9 @@ def fold_constants(view: View, name: str) -> Ladder | Refusal | None:
         return _into_bias(view, node, read)
     if not _takes(node):
         return _without_branches(view, node, read)
-    gone = read[0].gone & ~_needed(view, node, read[0])
-    return _into_convolution(view, node, replace(read[0], gone=gone)) if gone.any() else None
+    needed = read[0].gone & _needed(view, node, read[0])
+    gone = read[0].gone & ~needed
+    return _into_convolution(view, node, replace(read[0], gone=gone), needed) if gone.any() else None
 
 
 def _without_branches(view: View, node: Affine, read: list[_Read]) -> Ladder | Refusal | None:
@@ -183,13 +184,20 @@ def _into_bias(view: View, node: Affine, read: list[_Read]) -> Ladder | Refusal 
     )
 
 
-def _into_convolution(view: View, node: Affine, read: _Read) -> Ladder | Refusal | None:
-    """Of a convolution: into its bias where it has no pads; with more and more of the constant channels left."""
+def _into_convolution(view: View, node: Affine, read: _Read, needed: Mask) -> Ladder | Refusal | None:
+    """Of a convolution: into its bias where it has no pads; with more and more of the constant channels left.
+
+    Those that are ``needed`` elsewhere stay in any case, and the largest carries what it can.
+    """
     nothing = np.array([value == 0 for value in read.constants.values]) & (read.constants.off == 0)
     zeros, others = read.gone & nothing, np.flatnonzero(read.gone & ~nothing)
+    size = np.array([float(abs(value)) for value in read.constants.values])
+    there = needed & (size > 0)
+    stays = [int(np.argmax(np.where(there, size, 0.0)))] if there.any() else []
     ways: list[Mask | int] = []
     if len(others) and isinstance(read.linear, Conv):
-        ways += range(1 if _padded(read.linear) else 0, min(_CARRIERS, len(others) - 1) + 1)
+        first = 1 if _padded(read.linear) and not stays else 0
+        ways += range(first, min(_CARRIERS, len(others) - 1) + 1)
     if zeros.any():
         ways.append(zeros)
     if not ways:
@@ -201,7 +209,7 @@ def _into_convolution(view: View, node: Affine, read: _Read) -> Ladder | Refusal
         if not isinstance(way, int):
             cleared = replace(node, maps=(read.without(zeros),))
             return Rewrite(view.with_nodes(cleared), f"{int(zeros.sum())} channel(s) before it that are zero dropped")
-        return _carried(view, node, read, others, way)
+        return _carried(view, node, read, others, stays, way)
 
     return Ladder(len(ways), made, otherwise=Refusal(what, "rounding costs more than the tolerance leaves"))
 
@@ -210,13 +218,19 @@ def _padded(conv: Conv) -> bool:
     return any(size > 0 for size in (*conv.geometry.low, *conv.geometry.high))
 
 
-def _carried(view: View, node: Affine, read: _Read, others: NDArray[np.int64], count: int) -> Rewrite | None:
-    """All constant channels but ``count``, which carry what the others come to beyond a bias; None on overflow."""
+def _carried(
+    view: View, node: Affine, read: _Read, others: NDArray[np.int64], stays: list[int], count: int
+) -> Rewrite | None:
+    """All constant channels but ``count``, which carry what the others come to beyond a bias; None on overflow.
+
+    One that ``stays`` carries first of all, with what it came to itself.
+    """
     conv = read.linear
     assert isinstance(conv, Conv)
     values = read.constants.values
     order = np.argsort([-abs(float(values[channel])) for channel in others], kind="stable")
-    carriers = others[order[:count]]
+    carriers = np.array([*stays, *others[order[:count]]], np.int64)
+    others = np.concatenate([others, np.array(stays, np.int64)])
     old = conv.arrays()["kernel"]
     kernel = old.reshape(conv.out_channels, conv.in_channels, -1).copy()
     integers, shift = to_integers(kernel[:, others])
@@ -227,6 +241,7 @@ def _carried(view: View, node: Affine, read: _Read, others: NDArray[np.int64], c
     size = np.abs(kernel[:, others].astype(np.float64)).sum(axis=2) @ read.constants.off[others]
     off = round_up(size + product_error(size, kernel.size))
     kernel[:, read.gone] = 0
+    kernel[:, stays] = 0
     bias = node.bias
     if not _padded(conv):
         positions = node.size // conv.out_channels

@@ -50,9 +50,8 @@ def lift(view: View, name: str) -> Ladder | Refusal | None:
     pairs = pairs_of(layer, sign=-1)
     rows = rows[_cancels(layer, pairs, rows)]
     unstable = np.isin(rows, [row for after in nexts for row in after.unstable])
-    rows = rows[unstable | (layer.outgoing[np.ix_(rows, pairs.goes)] != 0).any(axis=1)]  # others gain nothing
-    if not len(rows):
-        return None
+    if not (unstable.any() or (layer.outgoing[np.ix_(rows, pairs.goes)] != 0).any()):
+        return None  # nothing is gained by lines that already are some
     try:
         lifted = Lifted.of(layer, nexts, pairs, rows)
     except OverflowError:
@@ -205,18 +204,18 @@ class Lifted:
         chosen = np.zeros(len(self.rows), dtype=bool)
         chosen[:count] = True
         folds = [after for after in self.nexts if np.isin(after.unstable, self.rows[:count]).all()]
-        in_folds = np.isin(self.rows, [row for after in folds for row in after.rows])
         bare = chosen & self.paired
-        chosen &= self.paired | in_folds
-        if not chosen.any():
-            return None
+        needed = chosen & (self.paired | np.isin(self.rows, [row for after in folds for row in after.unstable]))
+        # what is a line already may be rounded anew, too, where what folds would round more
+        every = needed | (chosen & np.isin(self.rows, [row for after in folds for row in after.rows]))
 
         def made(rung: int) -> Rewrite | None:
-            if rung:
-                return self.chosen(np.flatnonzero(bare)).made() if bare.any() else None
-            return _folded(self.chosen(np.flatnonzero(chosen)).made(), folds) if folds else None
+            if rung < 2:
+                taken = np.flatnonzero((needed, every)[rung])
+                return _folded(self.chosen(taken).made(), folds) if folds and len(taken) else None
+            return self.chosen(np.flatnonzero(bare)).made() if bare.any() else None
 
-        return Ladder(2, made)
+        return Ladder(3, made)
 
     def made(self) -> Rewrite:
         """All of them lifted: in the layer as new units, in the reader as what is passed on."""

@@ -48,9 +48,9 @@ HALVINGS = 30
 TRIAL = 65_536
 #: … within this many.
 LIMIT = 8_000_000
-#: A box whose bound is positive, but by less than this share of the unit's range, may hide a maximum of zero. A few are
-#: so by chance; so many of them are not.
-NEARLY_ZERO, TIES = 1e-9, 64
+#: A box whose bound is positive, but by less than this share of the unit's range, hides a maximum of zero if the unit
+#: comes as near to zero there.
+NEARLY_ZERO = 1e-9
 
 
 @final
@@ -196,7 +196,6 @@ class _Search:
         self._refuted: dict[Claim, Array] = {}
         self._told: set[Claim] = set()
         self._lost = np.zeros(len(claims), dtype=bool)
-        self._ties = np.zeros(len(claims), dtype=np.int64)
         self._work = np.zeros(len(claims))
 
     @property
@@ -250,10 +249,9 @@ class _Search:
         self._close(boxes, rows[closed], columns[closed])
         left = ~closed
         lean = lean + leaning(bound, region, rows, left)
-        self._look(bound.slope_at_input[left], region, rows[left], columns[left])
-        ties = left & (upper <= NEARLY_ZERO * self._reach[columns])
-        self._ties += np.bincount(columns[ties], minlength=len(self._ties))
-        self._alive &= self._ties < TIES
+        reached = self._look(bound.slope_at_input[left], region, rows[left], columns[left])
+        near = NEARLY_ZERO * self._reach[columns[left]]
+        self._alive[columns[left][(upper[left] <= near) & (reached >= -near)]] = False
         still = boxes.open.copy()
         still[rows[closed], columns[closed]] = False
         self._judge()
@@ -304,12 +302,13 @@ class _Search:
         for column in np.unique(columns):
             self._closed[column].append(boxes.node[rows[columns == column]])
 
-    def _look(self, slopes: Array, region: Region, rows: Indices, columns: Indices) -> None:
-        """Climb from the best of the corners at which the linear bounds are attained."""
+    def _look(self, slopes: Array, region: Region, rows: Indices, columns: Indices) -> Array:
+        """Climb from the best of the corners at which the linear bounds are attained; what the units are at these."""
         if len(rows) == 0:
-            return
+            return np.zeros(0)
         points = np.where(slopes > 0, region.upper[rows], region.lower[rows])
-        order = np.lexsort((-self._values(points, columns), columns))
+        reached = self._values(points, columns)
+        order = np.lexsort((-reached, columns))
         rank = np.arange(len(order)) - np.searchsorted(columns[order], columns[order])
         best = order[rank < (BROAD_STARTS if self.broad else STARTS)]
         which = columns[best]
@@ -326,6 +325,7 @@ class _Search:
             if not known and sign * sign_at(self._network, self._target, unit, climbed[row]) > 0:
                 self._refuted[unit, sign] = climbed[row]
                 self._alive[which[row]] = False
+        return reached
 
     def _values(self, points: Array, columns: Indices) -> Array:
         values = self._network.evaluate_nodes(points, only=self._names)[self._target]

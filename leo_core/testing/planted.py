@@ -57,6 +57,19 @@ def planted(seed: int) -> Planted:
     sown.convolve(int(rng.choice([2, 4])), 2, groups=groups, **where)
     for channel in plants.get("unread", ()):
         sown.change(_unread_of_its_group(channel, groups))
+    most = {name: _left(plants, between, groups, padded=padded) for name in writers}
+    if between == "residual":  # the branch has pads, and reads what the last convolution does not
+        others = {kind: channels for kind, channels in plants.items() if kind != "unread"}
+        most = {
+            writers[0]: _left(others, between, groups, padded=True),
+            writers[1]: _left(plants, between, groups, padded=padded or "constant" not in plants),
+        }
+    around = f"{between or 'nothing'} between, {groups} group(s), {where}"
+    return Planted(sown.network(), plants, around, most)
+
+
+def _left(plants: Mapping[str, tuple[int, ...]], between: str, groups: int, *, padded: bool) -> int:
+    """How many channels may be left, where a reader has pads or none."""
     gone = {channel for channels in plants.values() for channel in channels}
     stays = 0
     if padded and ("constant" in plants or (between == "depthwise" and "dead" in plants)):
@@ -65,8 +78,7 @@ def planted(seed: int) -> Planted:
         stays = 1 if between == "" else len(plants["dependent"])
     size = _WIDTH // groups
     each = [sum(channel not in gone for channel in range(g * size, (g + 1) * size)) for g in range(groups)]
-    around = f"{between or 'nothing'} between, {groups} group(s), {where}"
-    return Planted(sown.network(), plants, around, dict.fromkeys(writers, max(each) * groups + stays))
+    return max(each) * groups + stays
 
 
 _WIDTH = 10

@@ -25,7 +25,7 @@ _NOT_YET = {
     **dict.fromkeys(("IF", "WHILE", "CALL", "CALL_ONCE"), "it has a graph of its own, which is not read"),
     **dict.fromkeys(
         ("SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND"),
-        "it moves values between examples and places: not read; newer converters write a dilated convolution",
+        "it is not read; of a model with a fixed batch the converter makes a dilated convolution instead",
     ),
     "RESIZE_BILINEAR": "it interpolates, which is not read; RESIZE_NEAREST_NEIGHBOR is",
     "CONV_3D": "convolutions over two axes are read",

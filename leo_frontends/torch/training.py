@@ -7,7 +7,7 @@ end as dust around 1e-6, and a unit of dust is still a unit. :class:`ProximalL1`
 weights become exactly zero. :func:`instability` rewards stable units directly.
 
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    ProximalL1(optimizer, 1e-4)
+    ProximalL1(optimizer, 1e-4)           # convolutions: ProximalL1(optimizer, 1e-3, groups="channels", model=model)
     …                                     # the training loop as it is
     result = leo_core.compress(model, domain=(0, 1))
 """
@@ -36,6 +36,30 @@ def l1_penalty(model: nn.Module) -> Tensor:
     return torch.stack([weight.abs().sum() for weight in weights(model)]).sum()
 
 
+def channels(model: nn.Module) -> list[tuple[nn.Parameter, ...]]:
+    """What makes each layer's channels: the filters of a convolution, or the γ and β of a batch norm behind it.
+
+    A filter whose weights are all zero leaves a channel that is constant; where a norm follows, its γ and β decide,
+    and with both at zero the channel is dead: nothing constant is left for pads to see. Depthwise convolutions are
+    left alone: their channels are those of the layer before. Which norm follows which convolution is taken from the
+    order in which a model has its modules, by the number of channels.
+    """
+    found: list[tuple[nn.Parameter, ...]] = []
+    before: nn.Module | None = None
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv1d | nn.Conv2d):
+            before = layer
+            if layer.groups == 1:
+                found.append((layer.weight,))
+        elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) and before is not None and layer.affine:
+            if isinstance(before, nn.Conv1d | nn.Conv2d) and before.out_channels == layer.num_features:
+                if found and found[-1] == (before.weight,):
+                    found.pop()
+                found.append((layer.weight, layer.bias))
+            before = None
+    return found
+
+
 class ProximalL1:
     """Soft-thresholding after each step of an optimizer: w ← sign(w) · max(|w| − t, 0), the proximal step of λ Σ|w|.
 
@@ -43,6 +67,10 @@ class ProximalL1:
     penalty: lr · λ / (1 − momentum) for SGD, lr · λ / (√v + ε) for Adam and its kin, v their running mean of squared
     gradients (ProxGen: Yun, Lozano, Yang, "Adaptive Proximal Gradient Methods for Structured Neural Networks", NeurIPS
     2021), and lr · λ for others. Weights that no gradient ever reaches become zero at once.
+
+    With ``groups="channels"`` whole channels shrink: w ← w · max(1 − t √n / |w|, 0) for the n numbers w of a channel
+    (see :func:`channels`), the proximal step of the group lasso λ Σ √n |w| (Yuan, Lin, "Model selection and estimation
+    in regression with grouped variables", JRSS B 2006). t is the mean over a channel where it differs.
 
     It hangs on the optimizer itself, so schedulers and scalers need not know of it; ``remove()`` ends it.
     ``strength`` may be changed while training goes on.
@@ -55,18 +83,35 @@ class ProximalL1:
         λ, not negative.
     parameters:
         Which parameters shrink; by default all of the optimizer's with two or more axes, that is no biases.
+    groups:
+        ``"weights"``, each by itself, or ``"channels"``.
+    model:
+        Whose channels; with ``groups="channels"`` only.
     """
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer, strength: float, parameters: Iterable[nn.Parameter] | None = None
+        self,
+        optimizer: torch.optim.Optimizer,
+        strength: float,
+        parameters: Iterable[nn.Parameter] | None = None,
+        *,
+        groups: str = "weights",
+        model: nn.Module | None = None,
     ) -> None:
         if not strength >= 0:
             raise ValueError(f"the strength of an L1 penalty is not negative: {strength}")
+        if groups not in ("weights", "channels"):
+            raise ValueError(f"groups are 'weights' or 'channels', not {groups!r}")
+        if (groups == "channels") != (model is not None) or (model is not None and parameters is not None):
+            raise ValueError('groups="channels" is given with model=, and without parameters; model= with nothing else')
         self.strength = strength
         self._chosen = None if parameters is None else {id(parameter) for parameter in parameters}
+        self._channels = None if model is None else channels(model)
+        if self._channels is not None and not self._channels:
+            raise ValueError("the model has no convolution whose channels could shrink")
         self._optimizer = optimizer
         self._zeros: dict[int, Tensor] = {}
-        self._handle = optimizer.register_step_post_hook(self._shrink)
+        self._handle = optimizer.register_step_post_hook(self._shrink if model is None else self._shrink_channels)
 
     def settle(self) -> None:
         """Shrink no more, and let what is zero by now stay zero: the rest can grow back to where it fits best.
@@ -92,6 +137,29 @@ class ProximalL1:
                     continue
                 threshold = self.strength * _reach(group, optimizer.state[parameter])
                 parameter.copy_(parameter.sign() * (parameter.abs() - threshold).clamp_min(0))
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def _shrink_channels(self, optimizer: torch.optim.Optimizer, _arguments: Any, _keywords: Any) -> None:
+        groups = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
+        for made in self._channels or ():
+            if any(id(parameter) not in groups or parameter.grad is None for parameter in made):
+                continue
+            if any(id(parameter) in self._zeros for parameter in made):
+                for parameter in made:
+                    parameter.masked_fill_(self._zeros[id(parameter)], 0)
+                continue
+            count = len(made[0])
+            numbers = torch.cat([parameter.reshape(count, -1) for parameter in made], dim=1)
+            reaches = [_reach(groups[id(parameter)], optimizer.state[parameter]) for parameter in made]
+            reach = torch.cat(
+                [torch.as_tensor(r, dtype=p.dtype, device=p.device).expand_as(p).reshape(count, -1)
+                 for r, p in zip(reaches, made, strict=True)], dim=1,
+            ).mean(dim=1)  # fmt: skip
+            threshold = self.strength * reach * numbers.shape[1] ** 0.5
+            size = numbers.norm(dim=1)
+            left = (1 - threshold / size.clamp_min(torch.finfo(size.dtype).tiny)).clamp_min(0)
+            for parameter in made:
+                parameter.mul_(left.reshape(-1, *(1 for _ in parameter.shape[1:])))
 
 
 def _reach(group: dict[str, Any], state: dict[str, Any]) -> Tensor | float:

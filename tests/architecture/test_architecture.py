@@ -22,8 +22,10 @@ FLOORS = (
     {"flags", "terminal"},
     {"signals"},
     {"demo"},
+    {"programs"},
     {"api"},
     {"result"},
+    {"deciding"},
     {"files"},
     {"report", "certificate", "door"},
     {"compare"},
@@ -88,7 +90,7 @@ def test_imports_run_downwards_only(path):
             continue
         assert other != "testing", f"{here} imports {target}: the core does not see its test kits"
         if other == "plugins":
-            assert room in ("api", "cli", "files", "flags", "result"), (
+            assert room in ("api", "cli", "deciding", "files", "flags", "programs", "result"), (
                 f"{here} imports {target}: plugins are for api, files and cli"
             )
             continue

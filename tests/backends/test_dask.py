@@ -330,6 +330,15 @@ def test_the_campaign_script(cluster, tmp_path):
             assert leo_core.verify(tmp_path / name, tmp_path / "out" / name, (-1, 1)).upper < 1e-3
 
 
+def test_verify_shares_the_parts_of_its_box(cluster, came, monkeypatch):
+    monkeypatch.setattr("leo_core.search.boxes.BROAD", 4)
+    first, second = chain(2, 12, 12, 1, seed=1), chain(2, 12, 12, 1, seed=2)
+    alone = leo_core.verify(first, second, (-1, 1), time_limit=10)
+    found = leo_core.verify(first, second, (-1, 1), time_limit=10, cluster=cluster.address)
+    assert came, "nothing came from the cluster"
+    assert max(alone.lower, found.lower) <= min(alone.upper, found.upper)
+
+
 #: They hand claims to workers as they are, or boxes when they do so early.
 REAL = (
     "coav/reluBenchmark0.00491881370544s_UNSAT.nnet", "coav/reluBenchmark0.0658059120178s_UNSAT.nnet",
@@ -347,7 +356,7 @@ def test_five_real_networks_byte_for_byte(file, nets, index, cluster, came, tmp_
     model, domain = nets / file, nets / index[file]["domain"]
     files, states = [], []
     for k, options in enumerate(({}, {"jobs": 2}, {"cluster": cluster.address})):
-        result = leo_core.compress(model, domain, **options)
+        result = leo_core.compress(model, domain, unit_time_limit=0, **options)  # no clock decides
         files.append(result.export(tmp_path / f"{k}{model.suffix}").read_bytes())
         states.append([layer.state.tolist() for layer in result.stability.layers.values()])
     assert came, "nothing came from the cluster"

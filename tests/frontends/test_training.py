@@ -15,7 +15,7 @@ from leo_core.bounds.interval import bound_network  # noqa: E402
 from leo_core.domain import Box  # noqa: E402
 from leo_core.errors import UnsupportedModelError  # noqa: E402
 from leo_frontends.torch import read_live_model  # noqa: E402
-from leo_frontends.torch.training import ProximalL1, instability, l1_penalty, weights  # noqa: E402
+from leo_frontends.torch.training import ProximalL1, channels, instability, l1_penalty, weights  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -183,3 +183,65 @@ class TestKeras:
     def test_a_threshold_below_zero_is_refused(self):
         with pytest.raises(ValueError, match="not negative"):
             self.made(-1.0)
+
+
+def small_conv():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU(),
+        nn.Conv2d(6, 6, 3, padding=1, groups=6), nn.ReLU(),
+        nn.Conv2d(6, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2),
+    )  # fmt: skip
+
+
+def test_a_channel_is_a_filter_or_the_norm_behind_it():
+    made = small_conv()
+    found = channels(made)
+    assert [[id(part) for part in group] for group in found] == [
+        [id(made[1].weight), id(made[1].bias)],
+        [id(made[5].weight)],
+    ]
+
+
+def test_whole_channels_shrink_by_the_proximal_step_of_the_group_lasso():
+    made = small_conv()
+    made[1].weight.data[:] = torch.tensor([3.0, 0.01, 1, 1, 1, 1])
+    made[1].bias.data[:] = torch.tensor([4.0, 0.01, 0, 0, 0, 0])
+    optimizer = torch.optim.SGD(made.parameters(), lr=0.1)
+    proximal = ProximalL1(optimizer, 1.0, groups="channels", model=made)
+    for parameter in made.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    left = 1 - 0.1 * 2**0.5 / 5
+    assert made[1].weight[0].item() == pytest.approx(3 * left)
+    assert made[1].bias[0].item() == pytest.approx(4 * left)
+    assert made[1].weight[1].item() == made[1].bias[1].item() == 0
+    proximal.settle()
+    for parameter in made.parameters():
+        parameter.grad = -torch.ones_like(parameter)
+    optimizer.step()
+    assert made[1].weight[1].item() == 0
+    assert made[1].weight[0].item() == pytest.approx(3 * left + 0.1)
+
+
+def test_shrunk_channels_are_what_compressing_takes():
+    whole = small_conv()
+    made = nn.Sequential(*whole[:3], *whole[5:])
+    made[1].weight.data[2:4] = made[1].bias.data[2:4] = 0.01
+    optimizer = torch.optim.SGD(made.parameters(), lr=0.1)
+    ProximalL1(optimizer, 0.5, groups="channels", model=made)
+    for parameter in made.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    result = leo_core.compress(made.eval(), {"lower": np.zeros((1, 6, 6)), "upper": np.ones((1, 6, 6))})
+    assert result.network.widths[1] == 4
+
+
+def test_groups_are_named_and_channels_need_a_model():
+    optimizer = torch.optim.SGD(small_conv().parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="not 'rows'"):
+        ProximalL1(optimizer, 0.1, groups="rows")
+    with pytest.raises(ValueError, match="model="):
+        ProximalL1(optimizer, 0.1, groups="channels")
+    with pytest.raises(ValueError, match="no convolution"):
+        ProximalL1(optimizer, 0.1, groups="channels", model=model())

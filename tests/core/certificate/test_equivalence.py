@@ -17,7 +17,7 @@ from tampering import mutated
 from truth import extremes
 
 import leo_core
-from leo_core import Affine, Box, Network, Relu, checker, storage
+from leo_core import Affine, Box, Network, Relu, checker, deciding, storage
 from leo_core.checker.equivalence import proved_differences
 from leo_core.checker.networks import open_archive
 from leo_core.compare import side_by_side
@@ -136,7 +136,7 @@ def test_shared_units_are_taken_once(tmp_path):
 
     second, limits = pair_of("another order")
     within, budget = Within.of(limits, 2), Budget.of(60.0)
-    solver = leo_core.api._solver(leo_core.api._options({}), lambda event: None)
+    solver = deciding.solver_of(deciding.options_of({}), lambda event: None)
     pairing = paired(FIRST, second, BOX, solver, budget, 0, seen=0.0)
     assert pairing.shared
     arrangement = Arrangement(pairing.old is not FIRST, pairing.shared)

@@ -15,11 +15,12 @@ from strategies import boxes, networks, networks_and_boxes
 from truth import extremes, largest_difference
 
 import leo_core
-from leo_core import Box, Network, storage
+from leo_core import Box, Network, deciding, storage
 from leo_core.cli import main
 from leo_core.compare import side_by_side
-from leo_core.compare.joint import Arrangement
+from leo_core.compare.joint import Arrangement, joint_region
 from leo_core.errors import UsageError
+from leo_core.execution.budget import Budget
 from leo_core.linear import Dense
 from leo_core.network import INPUT, Affine, Relu
 from leo_core.testing.networks import chain
@@ -93,7 +94,7 @@ def test_exactly_at_the_limit():
 
 def test_what_reading_rounds_counts_against_both_answers():
     pair, box = (line(2.0), line(0.5)), Box.uniform(-1, 1, 1)
-    solver = leo_core.api._solver(leo_core.api._options({}), lambda event: None)
+    solver = deciding.solver_of(deciding.options_of({}), lambda event: None)
     for limit, slack in ((1.55, 0.1), (1.45, 0.1), (10.0, math.inf)):
         within = Within((Fraction(limit),), (False,), slack)
         assert leo_core.compare.compare(*pair, box, solver, within=within).within is None
@@ -215,10 +216,27 @@ def test_a_box_that_is_nearly_zero_by_chance_ends_no_proof(monkeypatch):
     """One box whose bound was just above zero gave up the claim: on near pairs, 9 of 10 sides were proved."""
     from leo_core.search import boxes as searched
 
-    first, second, box = chain(2, 5, 1, seed=1), chain(2, 5, 1, seed=2), Box.uniform(-1, 1, 2)
-    limit = 1.05 * float(largest_difference(first, second, box))
-    monkeypatch.setattr(searched, "NEARLY_ZERO", 1.0)  # every box is
+    first, second, box = chain(2, 6, 6, 1, seed=1), chain(2, 6, 6, 1, seed=2), Box.uniform(-1, 1, 2)
+    limit = 1.3 * float(largest_difference(first, second, box))
+    low, high = joint_region(joint := side_by_side(first, second), box, Budget()).intervals[joint.output]
+    reach = float(np.maximum(np.abs(low), np.abs(high)).max()) + limit
+    monkeypatch.setattr(searched, "NEARLY_ZERO", 0.2 * limit / reach)  # the difference is never so near to the limit
     monkeypatch.setattr(leo_core.compare.narrow, "Settler", None)  # boxes alone
     found = leo_core.verify(first, second, box, within=limit)
     assert found.within is True
-    assert any(len(proof.tree.where) > 3 for proof in found.evidence.proofs)
+    assert any(len(proof.tree.where) >= 3 for proof in found.evidence.proofs)
+
+
+def test_one_architecture_is_paired_in_order_at_once():
+    """Of large networks that share all but the last layer nothing else has to be known."""
+    first = chain(40, 30, 30, 2, seed=1)
+    second = first.with_nodes(*(
+        Affine(node.name, node.sources, node.maps, node.bias + np.float32(0.01))
+        for node in first.nodes if node.name == first.output))  # fmt: skip
+    box = Box.uniform(-1, 1, 40)
+    found = leo_core.compare.pairing.alike(first, second, box)
+    assert found.bound == pytest.approx(0.01, rel=1e-5)
+    assert all((origin >= 0).all() for _, origin in found.shared.values())
+    assert leo_core.compare.pairing.alike(first, chain(40, 30, 29, 2), box) is None
+    assert leo_core.compare.pairing.alike(first, chain(40, 30, 2), box) is None
+    assert leo_core.verify(first, second, box, within=0.011, time_limit=0).within is True

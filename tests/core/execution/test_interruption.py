@@ -118,7 +118,7 @@ def test_inside_rewriting_and_deciding(net, tmp_path, monkeypatch):
     [
         ("leo_core.api.read", ("inspect", "NET", *BOX)),
         ("leo_core.api.read", ("verify", "NET", "NET", *BOX)),
-        ("leo_core.api._box", ("compress", "NET", "OUT", *BOX)),
+        ("leo_core.api.box_of", ("compress", "NET", "OUT", *BOX)),
         ("leo_core.checker.verdicts", ("check", "CERT", "NET", "SMALLER")),
     ],
 )
@@ -135,7 +135,7 @@ def test_before_there_is_a_result_json_says_so(target, arguments, net, tmp_path,
 
 
 @pytest.mark.parametrize(
-    "target", ["leo_core.compare.paired", "leo_core.compare.joint_region", "leo_core.compare.narrowed"]
+    "target", ["leo_core.compare.work.paired", "leo_core.compare.work.joint_region", "leo_core.compare.work.narrowed"]
 )
 def test_verify_says_what_is_proved_by_then(target, net, tmp_path, monkeypatch):
     other = leo_core.convert(chain(3, 8, 8, 2, seed=5), tmp_path / "other.leo")

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from passes import dense, kept, proposes_only_what_is_proved, relu, true_view, view_of
 from strategies import FREE, GRID, boxes, networks_and_boxes
@@ -133,6 +133,21 @@ def test_a_split_network_comes_back(dtype, layers):
         assert max(abs(a - b) for a, b in zip(*values, strict=True)) <= Fraction(now.deviation)
 
 
+def test_a_layer_that_was_split_twice_comes_back():
+    rng = np.random.default_rng(2)
+    rows, bias, middle = rng.normal(size=(3, 2)), rng.normal(size=3) * 0.2, np.array([0.1, -0.2, 0.3])
+    first, _, merge, relu_behind = split(rows, bias, middle, [1, 2, 1], [0.5, 1, 3], passed=(2,))
+    count = first.size
+    again = split(first.dense(), first.bias, np.zeros(count), [2] * count, [1] * count)
+    names = {"s": "s", "t": "t", "z": "z1", "h": "h1", INPUT: INPUT}
+    nodes = (*(renamed(node, names) for node in again), replace(merge, sources=("h1",)), relu_behind,
+             dense("out", "h", [[1, 2, 3]], [0]))  # fmt: skip
+    network = Network(2, nodes, "out")
+    result = rewrite(network, decide(network, BOX, strategy="cascade", solver=HighsSolver()), tolerance=1e-9)
+    assert result.network.units <= 3
+    assert largest_difference(network, result.network, BOX) <= Fraction(result.deviation)
+
+
 def test_what_is_lifted_is_in_the_certificate(tmp_path):
     _, blown, box = wide(3, 5, np.float64, (0, 1), 0.4)
     result = api.compress(blown, box, tolerance=1e-9, evidence=True)
@@ -180,6 +195,14 @@ def test_a_row_that_reads_something_else_is_left():
     nodes = list(pair([[1, -1]]).nodes)
     nodes[2] = Affine("z", ("t", INPUT), (Dense([[1.0, -1.0]]), Dense([[0.5]])), np.array([0.25]))
     assert lift(true_view(Network(1, tuple(nodes), "out"), Box.uniform(-1, 1, 1)), "t") is None
+
+
+@settings(max_examples=25)
+@given(st.integers(1, 99), st.integers(1, 99), st.sampled_from([-0.3, 0.0, 0.3]), st.sampled_from([-1.0, 1.0]))
+def test_rounding_alone_is_paid_for_on_either_side(up, down, middle, sign):
+    nodes = split([[sign * 0.7]], [0.1], [middle], [up / 7], [down / 9], dtype=np.float32)
+    behind = (dense("y", "h", [[1], [0.5]], [2, 2]), relu("k", "y", 2), dense("out", "k", [[1, -1]], [0]))
+    proposes_only_what_is_proved(lift, Network(1, (*nodes, *behind), "out"), Box.uniform(-1, 1, 1))
 
 
 def test_what_would_round_too_much_is_refused():
