@@ -22,7 +22,7 @@ with np.load("docs/examples/digits/digits.npz") as data:
     images, labels = data["images"].astype("float32"), data["labels"].astype("int64")  # 450 scans, 64 pixels of 0 to 16
 
 keras.utils.set_random_seed(0)
-rate, strength = 0.1, 3e-3
+rate, strength = 0.2, 3e-3
 thin = SoftThreshold(rate * strength)
 model = keras.Sequential(
     [
@@ -34,7 +34,7 @@ model = keras.Sequential(
     ]
 )
 model.compile(keras.optimizers.SGD(rate), "sparse_categorical_crossentropy")
-model.fit(images[:350], labels[:350], batch_size=25, epochs=80, verbose=0)
+model.fit(images[:350], labels[:350], batch_size=50, epochs=80, verbose=0)
 
 result = leo_core.compress(model, domain=(0, 16))
 print(result.summary())
