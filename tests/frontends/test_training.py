@@ -296,14 +296,15 @@ def test_norms_of_a_keras_model_are_shrunk_to_zero_and_stay_there():
         ]
     )
     model.compile(keras.optimizers.SGD(0.05), "mse")
-    shrink = ShrinkNorms(1.5)
+    model.layers[1].gamma.assign(np.linspace(0.2, 2.0, 8))
+    shrink = ShrinkNorms(0.6)
     model.fit(x, y, batch_size=16, epochs=6, verbose=0, callbacks=[shrink])
 
     def numbers():
         return [keras.ops.convert_to_numpy(part) for part in (model.layers[1].gamma, model.layers[1].beta)]
 
     dead = (numbers()[0] == 0) & (numbers()[1] == 0)
-    assert dead.any()
+    assert 0 < dead.sum() < 8
     shrink.strength = 0.0
     model.fit(x, y, batch_size=16, epochs=2, verbose=0, callbacks=[shrink])
     assert all((part[dead] == 0).all() for part in numbers())
