@@ -27,8 +27,6 @@ _SIZES = (
     ("operations", "Multiplications for one input"),
     ("operators", "Operators that a runtime runs"),
     ("activation_bytes", "Bytes that values take at most"),
-    ("operators", "Operators"),
-    ("activation_bytes", "Bytes of activations, at most"),
 )
 #: How a verdict came about, in words.
 _HOW = {
