@@ -517,7 +517,8 @@ def biased(nodes: Sequence[Node], output: str, apart: Container[str]) -> tuple[t
             and first.name not in apart
             and node.name not in apart
         ):
-            made[first.name] = Affine(first.name, first.sources, first.maps, node.bias, first.origin)
+            shape = first.shape or node.shape
+            made[first.name] = Affine(first.name, first.sources, first.maps, node.bias, first.origin, shape)
             readers[first.name] = readers[node.name]
             renamed[node.name] = first.name
         else:

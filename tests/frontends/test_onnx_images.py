@@ -281,3 +281,21 @@ def test_a_kernel_or_a_bias_that_is_computed():
         weights = {"s": np.int64([-1]), "r": np.int64([2, 1, 1]), "W": numbers(2, 1, 1), "k": numbers(1, 1, 4)}
         with pytest.raises(UnsupportedModelError, match=said):
             read_live_model(model(nodes, weights, [1, 1, 2]))
+
+
+def test_a_bias_that_is_added_leaves_channels_channels():
+    """Conv without a bias and Add, Mul and Add: one node each, laid out as images."""
+    kernel = np.arange(18, dtype=np.float32).reshape(2, 1, 3, 3) / 10 - 0.8
+    constants = {"kernel": kernel, "shift": np.array([[[1.0]], [[-9.0]]], np.float32),
+                 "scale": np.array([[[2.0]], [[0.5]]], np.float32), "more": np.array([[[0.5]], [[0.25]]], np.float32)}  # fmt: skip
+    nodes = [
+        helper.make_node("Conv", ["x", "kernel"], ["a"]),
+        helper.make_node("Add", ["a", "shift"], ["b"]),
+        helper.make_node("Relu", ["b"], ["c"]),
+        helper.make_node("Mul", ["c", "scale"], ["d"]),
+        helper.make_node("Add", ["d", "more"], ["e"]),
+        helper.make_node("Relu", ["e"], ["y"]),
+    ]
+    network = read_live_model(model(nodes, constants, ["n", 1, 5, 5])).network
+    assert [node.shape for node in network.nodes if isinstance(node, Affine)][:2] == [(2, 3, 3), (2, 3, 3)]
+    assert network.widths == (25, 2, 18)
