@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -79,8 +80,8 @@ class Within:
 
     @property
     def numbers(self) -> list[float | None]:
-        """The limits to the nearest float."""
-        return [None if limit is None else float(limit) for limit in self.limits]
+        """The limits to the nearest float that is finite."""
+        return [None if limit is None else float(min(limit, Fraction(sys.float_info.max))) for limit in self.limits]
 
     def __str__(self) -> str:
         told = ["any" if number is None else f"{number:.6g}" for number in self.numbers]
