@@ -21,7 +21,7 @@ from leo_core import Affine, Box, Network, Relu, checker, deciding, storage
 from leo_core.checker import networks as archives
 from leo_core.checker.equivalence import proved_differences
 from leo_core.checker.networks import open_archive
-from leo_core.checker.trees import describe
+from leo_core.checker.trees import Tilt, describe
 from leo_core.compare import side_by_side
 from leo_core.errors import CertificateError, UsageError
 from leo_core.linear import Dense, Sparse
@@ -235,9 +235,9 @@ def test_limits_that_lie_are_refused(tmp_path, kind):
 
 
 def made_by_hand(folder, f, g, kept, proof=None):
-    """A certificate that both are equal on [−1, 1], by what became of the units of 'h'; and paths of both."""
+    """A certificate that both are nearly equal on [−1, 1], by what became of the units of 'h'; and paths of both."""
     paths, arrays = [folder / name for name in ("it.cert", "a.leo", "b.leo")], {}
-    content = {"kind": checker.EQUIVALENCE, "original": f.digest, "compressed": g.digest, "tail": "", "limits": [0.0],
+    content = {"kind": checker.EQUIVALENCE, "original": f.digest, "compressed": g.digest, "tail": "", "limits": [1e-9],
                "pairings": [{"swapped": False, "kept": {"h": ["h", archives.keep(kept, arrays)]}, "copies": {},
                              "lines": {}}], "proofs": [] if proof is None else [proof(arrays)]}  # fmt: skip
     arrays |= {"lower": -np.ones(f.input_size), "upper": np.ones(f.input_size)}
@@ -278,6 +278,22 @@ def test_numbers_of_units_do_not_overflow(tmp_path, kind):
     g = one_layer(Sparse.of(np.eye(1, 100)), np.eye(1))
     with pytest.raises(checker.Refused, match="1 is proved"):
         checker.check(*made_by_hand(tmp_path, f, g, np.array([3], kind)))
+
+
+@pytest.mark.parametrize("unit", [0, -1])
+def test_tilts_are_of_units_that_there_are(tmp_path, unit):
+    """A sparse map has no row −1, where arrays have their last: no weight would enter the unit."""
+    f, g = (one_layer(Sparse.of(np.eye(1)), np.array([[weight]])) for weight in (1.0, 0.0))
+
+    def proof(arrays):
+        parts = {"rows": np.array([[0, 1], [0, -1]]), "thresholds": np.full(2, 1e-9)}
+        tilt = Tilt(np.array([unit]), np.ones(1), np.zeros((1, 1)))
+        tree = replace(uncut([(0, 1), (1, 1)], {}), tilts={0: {"first/z": tilt}})
+        names = {name: archives.keep(array, arrays) for name, array in parts.items()}
+        return {**names, "swapped": False, "shared": {}, "tree": describe(tree, arrays)}
+
+    with pytest.raises(checker.Refused, match="1 is proved" if unit == 0 else "units that 'first/z' has not"):
+        checker.check(*made_by_hand(tmp_path, f, g, np.array([-1]), proof))
 
 
 def test_no_question_and_no_proof(tmp_path):
