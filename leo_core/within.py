@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any, final
 
@@ -94,7 +95,7 @@ def _limit(number: Any) -> Fraction | None:
         if value == math.inf:
             return None
         if value >= 0:
-            return Fraction(number) if isinstance(number, str | int | Fraction) and value else Fraction(value)
+            return Fraction(number) if isinstance(number, str | int | Decimal | Fraction) and value else Fraction(value)
     except (TypeError, ValueError, OverflowError):
         pass
     raise UsageError(f"within: {number!r} is no number from 0; give one for all outputs, or one for each") from None
