@@ -404,7 +404,8 @@ def _asked(domain: Any, first: Network, second: Network, within: Any, listener: 
             f"{domain} is about the models' outputs, behind the {first.signature.ending or second.signature.ending} "
             "that one ends in; LEO compares what enters it: give a domain about one network, and within"
         )
-    found = vnnlib2.read_pair(text, str(domain), first.input_size, [out.size for out in first.signature.outputs])
+    outputs = [[(output.name, output.size) for output in net.signature.outputs] for net in (first, second)]
+    found = vnnlib2.read_pair(text, str(domain), first.input_size, outputs)
     if found.same and first != second:
         raise UsageError(f"{domain} declares both networks equal, but the two given differ")
     return Box(found.lower, found.upper), found.within

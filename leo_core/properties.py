@@ -55,6 +55,10 @@ class Property:
         """
         text, where = read_vnnlib(path), str(path)
         expressions = parse(text, where)
+        for item, line in expressions:
+            for name in _leaves(item):
+                if "|" in name or (name.startswith("Y_") and not list(_numbered(name, "Y"))):
+                    raise DomainError(f"{where}, line {line}: '{name[:40]}' is no name that LEO reads, as in Y_0")
         inputs, outputs = (1 + max(_numbered([item for item, _ in expressions], letter), default=-1) for letter in "XY")
         if not inputs or not outputs:
             raise DomainError(f"{where}: a property speaks of inputs X_0, … and of outputs Y_0, …")
@@ -106,14 +110,21 @@ class Property:
         raise DomainError(f"{place}: {show(item)} is no constraint on outputs that LEO can move")
 
 
-def _numbered(item: Expression, letter: str) -> Iterator[int]:
-    """The numbers of all inputs (X) or outputs (Y) in an expression."""
+def _leaves(item: Expression) -> Iterator[str]:
+    """All words in an expression."""
     stack = [item]
     while stack:
         part = stack.pop()
         if isinstance(part, list):
             stack.extend(part)
-        elif match := re.fullmatch(rf"{letter}_(\d{{1,9}})", part):
+        else:
+            yield part
+
+
+def _numbered(item: Expression, letter: str) -> Iterator[int]:
+    """The numbers of all inputs (X) or outputs (Y) in an expression."""
+    for word in _leaves(item):
+        if match := re.fullmatch(rf"{letter}_(\d{{1,9}})", word, re.ASCII):
             yield int(match[1])
 
 

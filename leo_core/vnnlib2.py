@@ -29,11 +29,15 @@ Array = NDArray[np.float64]
 Item: TypeAlias = "tuple[int, str] | tuple[int, list[Item]]"
 #: (network, 'X' or 'Y', place among all its inputs or outputs) → coefficient.
 Linear: TypeAlias = "dict[tuple[int, str, int], Fraction]"
+#: (name, size) of each output of a model.
+Outputs: TypeAlias = "Sequence[tuple[str, int]]"
 
 _TOKEN = re.compile(r';[^\n]*|"[^"\n]*"|[()]|\[[^\[\]()]*\]|[^\s()\[\]";]+|\n|\s+|.')
 _VERSION = re.compile(r"^(?:\s|;[^\n]*(?:\n|$))*\(\s*(?:vnnlib-version|declare-network)\b")
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d{1,3})?\Z|[+-]?\.\d+([eE][+-]?\d{1,3})?\Z")
 _NAME = re.compile(r"[A-Za-z]\w*\Z", re.ASCII)
+#: Types whose values are numbers of any size; of whole ones a box has more points than are meant.
+_TYPE = re.compile(r"real\Z|b?float\d", re.ASCII | re.IGNORECASE)
 _TIMES = {"<=": 1, "<": 1, ">=": -1, ">": -1}
 #: Parentheses in parentheses, and characters of a number, at most.
 _DEEP, _LONG = 200, 400
@@ -42,16 +46,17 @@ _DEEP, _LONG = 200, 400
 @final
 @dataclass(frozen=True)
 class _Network:
-    """A declaration: tensors as (name, shape) by kind, and the network it says it is ``equal`` to, if any."""
+    """A declaration: tensors as (name, size, name in the model if given) by kind, and whether it says it is ``equal``
+    to another network."""
 
     name: str
     line: int
-    inputs: tuple[tuple[str, tuple[int, ...]], ...]
-    outputs: tuple[tuple[str, tuple[int, ...]], ...]
+    inputs: tuple[tuple[str, int, str], ...]
+    outputs: tuple[tuple[str, int, str], ...]
     equal: bool
 
     def size(self, kind: str) -> int:
-        return sum(math.prod(shape) for _, shape in (self.inputs if kind == "X" else self.outputs))
+        return sum(size for _, size, _ in (self.inputs if kind == "X" else self.outputs))
 
 
 @final
@@ -118,8 +123,8 @@ def read_input_boxes(text: str, where: str, size: int) -> tuple[list[tuple[Array
     return boxes, notes
 
 
-def read_pair(text: str, where: str, inputs: int, outputs: Sequence[int]) -> Pair:
-    """What a file asks of two networks with so many inputs and outputs of these sizes.
+def read_pair(text: str, where: str, inputs: int, outputs: Sequence[Outputs]) -> Pair:
+    """What a file asks of two networks with so many inputs, and these outputs.
 
     Raises :class:`DomainError`, naming the line, where that is anything but a box and |f − g| ≤ ε.
     """
@@ -128,7 +133,7 @@ def read_pair(text: str, where: str, inputs: int, outputs: Sequence[int]) -> Pai
         raise DomainError(f"{where}: {len(query.networks)} networks are declared; LEO compares two")
     for number in (0, 1):
         query.require_size(number, "X", inputs)
-        query.require_size(number, "Y", sum(outputs))
+        query.require_outputs(number, outputs[number])
     bounds: list[_Atom] = []
     tied: set[int] = set()
     apart: list[_Formula] = []
@@ -155,7 +160,7 @@ def read_pair(text: str, where: str, inputs: int, outputs: Sequence[int]) -> Pai
     if len(apart) != 1:
         line = next(_atoms(apart[1])).line if apart else query.networks[1].line
         raise DomainError(f"{where}, line {line}: {len(apart)} conditions on outputs hold at once; {_READ}")
-    return Pair(lower, upper, _limits(apart[0], where, sum(outputs)), query.networks[1].equal)
+    return Pair(lower, upper, _limits(apart[0], where, sum(size for _, size in outputs[0])), query.networks[1].equal)
 
 
 _READ = "LEO reads a box of the inputs, inputs tied by ==, and one 'or' of outputs that are apart by more than ε"
@@ -191,6 +196,18 @@ class _Query:
             raise self._error(network.line, f"'{network.name}' is declared with {network.size(kind)} {what}, the "
                                             f"network has {size}")  # fmt: skip
 
+    def require_outputs(self, number: int, outputs: Outputs) -> None:
+        """Raise where a declaration has other outputs than the network given, or, of several, in another order."""
+        self.require_size(number, "Y", sum(size for _, size in outputs))
+        network = self.networks[number]
+        if len(network.outputs) > 1 and any(
+            size != known or name not in ("", called)
+            for (_, size, name), (called, known) in zip(network.outputs, outputs, strict=False)
+        ):
+            told = ", ".join(f"'{name}' of {size}" for name, size in outputs)
+            raise self._error(network.line, f"'{network.name}' is declared with other outputs than the network gives, "
+                                            f"or in another order: these are {told}")  # fmt: skip
+
     def _error(self, line: int, text: str) -> DomainError:
         return DomainError(f"{self._where}, line {line}: {text}")
 
@@ -203,7 +220,7 @@ class _Query:
         name = parts[1][1] if len(parts) > 1 else ""
         if not isinstance(name, str) or not _NAME.match(name) or any(name == other.name for other in self.networks):
             raise self._error(line, "expected (declare-network NAME …), with a name of its own")
-        tensors: dict[str, list[tuple[str, tuple[int, ...]]]] = {"declare-input": [], "declare-output": []}
+        tensors: dict[str, list[tuple[str, int, str]]] = {"declare-input": [], "declare-output": []}
         equal = False
         for at, item in parts[2:]:
             words = [part if isinstance(part, str) else "" for _, part in item] if isinstance(item, list) else []
@@ -217,9 +234,11 @@ class _Query:
                 tensor = words[1]
                 if shape is None or not _NAME.match(tensor) or tensor in self._places:
                     raise self._error(at, f"expected ({words[0]} NAME TYPE [SHAPE]), with a name of its own")
-                begin = sum(math.prod(size) for _, size in known)
-                self._places[tensor] = len(self.networks), kind, begin, shape
-                known.append((tensor, shape))
+                if not _TYPE.match(words[2]):
+                    raise self._error(at, f"'{tensor}' is of type {words[2]}; LEO reads real and floats")
+                self._places[tensor] = len(self.networks), kind, sum(size for _, size, _ in known), shape
+                called = words[4].strip('"') if len(words) == 5 else ""
+                known.append((tensor, math.prod(shape), called))
             else:
                 raise self._error(at, f"({_told(item)}) in a network's declaration is not read")
         inputs, outputs = (tuple(found) for found in tensors.values())

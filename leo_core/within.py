@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any, final
 
@@ -79,8 +81,8 @@ class Within:
 
     @property
     def numbers(self) -> list[float | None]:
-        """The limits to the nearest float."""
-        return [None if limit is None else float(limit) for limit in self.limits]
+        """The limits to the nearest float that is finite."""
+        return [None if limit is None else float(min(limit, Fraction(sys.float_info.max))) for limit in self.limits]
 
     def __str__(self) -> str:
         told = ["any" if number is None else f"{number:.6g}" for number in self.numbers]
@@ -93,7 +95,7 @@ def _limit(number: Any) -> Fraction | None:
         if value == math.inf:
             return None
         if value >= 0:
-            return Fraction(number) if isinstance(number, str | int | Fraction) and value else Fraction(value)
+            return Fraction(number) if isinstance(number, str | int | Decimal | Fraction) and value else Fraction(value)
     except (TypeError, ValueError, OverflowError):
         pass
     raise UsageError(f"within: {number!r} is no number from 0; give one for all outputs, or one for each") from None

@@ -15,7 +15,7 @@ import numpy as np
 from .bounds import Region, bounded, limited
 from .difference import Difference, Roles
 from .errors import Refused
-from .maps import Entries, Map, Matrix
+from .maps import Entries, Map, Matrix, integers
 from .networks import Net, Node
 from .proofs import proved_bounds
 from .trees import tree_of
@@ -46,7 +46,7 @@ def proved_differences(
     for proof in content["proofs"]:
         swapped = bool(proof["swapped"])
         old, new = (g, f) if swapped else (f, g)
-        shared = {name: (of, arrays[origin]) for name, (of, origin) in proof["shared"].items()}
+        shared = {name: (of, integers(arrays[origin])) for name, (of, origin) in proof["shared"].items()}
         require_same(shared, same.get(swapped))
         rows, thresholds = arrays[proof["rows"]], arrays[proof["thresholds"]].astype(np.float64)
         net = joined(old, new, shared, rows, thresholds)
@@ -80,10 +80,16 @@ def require_within(found: Array, limits: Any) -> float:
 def roles_of(content: Mapping[str, Any], arrays: Mapping[str, Array]) -> Roles:
     """What a certificate says became of the units of one network in another."""
     return Roles(
-        {name: (of, arrays[origin]) for name, (of, origin) in content["kept"].items()},
+        {name: (of, integers(arrays[origin])) for name, (of, origin) in content["kept"].items()},
         {name: [(int(u), int(o), float(a)) for u, o, a in copies] for name, copies in content["copies"].items()},
-        {name: tuple(arrays[part] for part in parts) for name, parts in content["lines"].items()},
-        {name: [(of, arrays[origin]) for of, origin in parts] for name, parts in content.get("lifted", {}).items()},
+        {
+            name: (integers(arrays[units]), *(arrays[part].astype(np.float64) for part in (gain, offset)))
+            for name, (units, gain, offset) in content["lines"].items()
+        },
+        {
+            name: [(of, integers(arrays[origin])) for of, origin in parts]
+            for name, parts in content.get("lifted", {}).items()
+        },
     )
 
 

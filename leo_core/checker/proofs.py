@@ -66,6 +66,8 @@ def require_fitting(net: Net, target: str, tree: Tree) -> None:
         for name, (units, share, slope) in of_node.items():
             columns = sum(net.by_name[name].columns)
             whole.append((units, (len(units),)))
+            if (units < 0).any() or (units >= net.by_name[name].size).any():
+                raise Refused(f"a tilt of units that '{name}' has not")  # a sparse map has no row −1: it reads zeros
             real += [(share, (len(units),)), (slope, (len(units), columns))]
     for kinds, arrays in (("iu", whole), ("f", real)):
         if any(array.dtype.kind not in kinds or array.shape != shape for array, shape in arrays):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .maps import integers
 from .networks import keep
 
 Array = Any
@@ -77,7 +78,7 @@ def tree_of(described: Mapping[str, Any], arrays: Mapping[str, Array]) -> Tree:
     """The tree that :func:`describe` described; what does not fit together raises what it raises, here or later."""
     tilts: dict[int, dict[str, Tilt]] = {}
     for closing, node, units, share, slope in described["tilts"]:
-        tilt = Tilt(arrays[units], arrays[share].astype(np.float64), arrays[slope].astype(np.float64))
+        tilt = Tilt(integers(arrays[units]), arrays[share].astype(np.float64), arrays[slope].astype(np.float64))
         tilts.setdefault(closing, {})[node] = tilt
     claims, where, unit, closed, row = (
         arrays[described[what]] for what in ("claims", "where", "unit", "closed", "row")

@@ -224,7 +224,7 @@ class _Narrowing:
         last = self._network[self._network.output]
         if isinstance(last, Affine):
             return self.layer(known, last.name)
-        return _behind(last, known, self.layer(known, last.source)) if last.source in self.sides else known
+        return _behind(last, known, self.sides[last.source]) if last.source in self.sides else known
 
     def _fits(self, node: Affine) -> bool:
         fits = 2 * node.size * self._network.input_size <= _HELD
@@ -375,13 +375,12 @@ class _Peak:
             self._session = None
 
 
-def _behind(relu: Relu, known: LayerStability, before: LayerStability) -> LayerStability:
-    """What a ReLU makes of the values before it, beside what is known."""
-    assert before.least is not None
-    assert before.most is not None
-    lower = np.fmax(leak(before.lower, relu.slope, upwards=False), known.lower)
-    upper = np.fmin(leak(before.upper, relu.slope, upwards=True), known.upper)
-    least, most = leak(before.least, relu.slope, upwards=True), leak(before.most, relu.slope, upwards=False)
+def _behind(relu: Relu, known: LayerStability, before: _Sides) -> LayerStability:
+    """What a ReLU makes of the values before it, beside what is known of those behind it."""
+    (lower, upper), (least, most) = before.interval(), before.extremes()
+    lower = np.fmax(leak(lower, relu.slope, upwards=False), known.lower)
+    upper = np.fmin(leak(upper, relu.slope, upwards=True), known.upper)
+    least, most = leak(least, relu.slope, upwards=True), leak(most, relu.slope, upwards=False)
     state = by_sign(lower, upper, most > 0, least < 0)
     return replace(known, state=state, method=_found(state), lower=lower, upper=upper, least=least, most=most)
 

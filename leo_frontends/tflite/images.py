@@ -143,7 +143,9 @@ def _places(length: int, size: int, aligned: bool, halves: bool) -> Array:
     )
     offset = np.float32(0.5 if halves else 0.0)
     places = (np.arange(size, dtype=np.float32) + offset) * scale
-    at = np.trunc(places + np.float32(0.5)) if aligned else np.floor(places)
+    at = np.floor(places)
+    if aligned:  # a half goes up; what is a little less does not, where adding a half would round it
+        at += places - at >= np.float32(0.5)
     found: Array = np.clip(at.astype(np.int64), 0, length - 1)
     return found
 

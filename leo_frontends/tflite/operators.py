@@ -272,6 +272,9 @@ def _strided(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
     for axis, (begin, end, stride) in enumerate(zip(begins, ends, strides, strict=True)):
         length = elements(tensor).shape[axis]
         if op.options["shrinkAxisMask"] >> axis & 1:
+            if stride != 1:
+                raise Refused(f"it takes one of an axis by steps of {stride}")
+            begin = 0 if op.options["beginMask"] >> axis & 1 else begin
             at = begin + length if begin < 0 else begin
             if not 0 <= at < length:
                 raise Refused(f"it takes {begin} of {length}")

@@ -164,6 +164,9 @@ def test_a_softmax_behind_the_outputs_counts():
         ("(not (= Y_0 1.0))", "no constraint on outputs that LEO can move"),
         ("(<= Y_0 X_0)", "not a box constraint|ties inputs to outputs"),
         ("(<= Y_0)", "no constraint on outputs"),
+        # other ways to write Y_0, which would stay as they are
+        ("(and (<= |Y_0| 1.0) (<= Y_1 1.0))", r"'\|Y_0\|' is no name that LEO reads"),
+        ("(and (<= Y_0000000000 1.0) (<= Y_1 1.0))", "'Y_0000000000' is no name that LEO reads"),
     ],
 )
 def test_what_cannot_be_moved_is_refused_by_line(constraint, message, tmp_path):

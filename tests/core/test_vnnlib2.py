@@ -40,10 +40,11 @@ OUTPUTS = """(assert (or
 ))
 """
 PAIR = DECLARED + INPUTS + OUTPUTS
+ONE = ([("y", 2)],) * 2
 
 
 def test_two_networks():
-    found = read_pair(PAIR, "p", 2, [2])
+    found = read_pair(PAIR, "p", 2, ONE)
     assert found.lower.tolist() == [0.6, -0.5]
     assert found.upper.tolist() == [0.679857769, 0.5]
     assert found.within.limits == (Fraction(1, 20), Fraction(1, 10))
@@ -67,7 +68,7 @@ def test_two_networks():
     ],
 )  # fmt: skip
 def test_ways_to_say_that_outputs_are_apart(outputs, limits, strict):
-    within = read_pair(f"{DECLARED}{INPUTS}(assert {outputs})", "p", 2, [2]).within
+    within = read_pair(f"{DECLARED}{INPUTS}(assert {outputs})", "p", 2, ONE).within
     assert within.limits == limits
     assert within.strict[0] is strict
 
@@ -103,6 +104,7 @@ def test_ways_to_say_that_outputs_are_apart(outputs, limits, strict):
         (lambda t: t.replace("(isomorphic-to f)", '(declare-hidden H float32 [3] "h")'), "line 8.*not read"),
         (lambda t: t.replace("X_g float32 [1, 2]", "X_f float32 [1, 2]"), "line 9.*name of its own"),
         (lambda t: t.replace("X_g float32 [1, 2]", "X_g float32 [1, 3]"), "line 7.*3 inputs, the network has 2"),
+        (lambda t: t.replace("X_f float32", "X_f int8"), "line 4: 'X_f' is of type int8"),
         (lambda t: t.replace("<2.0>", "<3.0>"), "line 2.*it reads <2.0>"),
         (lambda t: t.replace("(assert (or", "(assume (or"), "line 16.*no command"),
         (lambda t: t + ")", "line 20: a '\\)' too many"),
@@ -117,13 +119,42 @@ def test_all_else_is_refused_by_line(change, said):
     text = change(PAIR)
     assert text != PAIR
     with pytest.raises(DomainError, match=said):
-        read_pair(text, "p.vnnlib", 2, [2])
+        read_pair(text, "p.vnnlib", 2, ONE)
+
+
+@pytest.mark.parametrize("names", ["ab", "ba", ""])
+def test_several_outputs_are_those_of_the_models_in_order(names):
+    """What a file says of the output 'b' is not said of the one that the models give first."""
+    text = PAIR
+    for network in "fg":
+        outputs = "".join(
+            f"(declare-output Y{k}_{network} float32 [1]{f' {name!r}' if names else ''})".replace("'", '"')
+            for k, name in enumerate(names or "  ")
+        )
+        text = text.replace(f"(declare-output Y_{network} float32 [1, 2])", outputs)
+        text = text.replace(f"Y_{network}[0,0]", f"Y0_{network}[0]").replace(f"Y_{network}[0,1]", f"Y1_{network}[0]")
+    outputs = [("a", 1), ("b", 1)]
+    if names == "ba":
+        with pytest.raises(DomainError, match=r"line 3.*in another order: these are 'a' of 1, 'b' of 1"):
+            read_pair(text, "p.vnnlib", 2, [outputs, outputs])
+    else:
+        within = read_pair(text, "p.vnnlib", 2, [outputs, outputs]).within
+        assert within.limits == (Fraction(1, 20), Fraction(1, 10))
+    with pytest.raises(DomainError, match=r"line 3.*of 2"):
+        read_pair(text, "p.vnnlib", 2, ONE)
+
+
+def test_limits_beyond_the_floats():
+    within = read_pair(PAIR.replace("0.05", "1e400"), "p", 2, ONE).within
+    assert within.limits[0] == 10**400
+    assert within.numbers[0] == max(within.provable)
+    assert str(within) == "1.79769e+308, 0.1 by output"
 
 
 @given(st.text(alphabet='()[]<>=+-*;"XYfg_01.,e \nandorsertcl', max_size=80), st.integers(0, len(PAIR)))
 def test_damaged_files_are_read_or_refused(noise, at):
     try:
-        found = read_pair(PAIR[:at] + noise + PAIR[at:], "p", 2, [2])
+        found = read_pair(PAIR[:at] + noise + PAIR[at:], "p", 2, ONE)
     except DomainError:
         return
     assert (found.lower <= 0.6 + 1).all()
@@ -220,4 +251,4 @@ def _terms(expression):
 
 
 def test_what_json_says(tmp_path):
-    assert json.loads(json.dumps(read_pair(PAIR, "p", 2, [2]).within.numbers)) == [0.05, 0.1]
+    assert json.loads(json.dumps(read_pair(PAIR, "p", 2, ONE).within.numbers)) == [0.05, 0.1]

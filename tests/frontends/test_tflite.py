@@ -154,6 +154,24 @@ def run(path: Path, points: np.ndarray) -> np.ndarray:
     return ran.get_tensor(ran.get_output_details()[0]["index"])
 
 
+def test_places_are_those_that_the_interpreter_takes(tmp_path):
+    """An axis dropped whose begin is masked: its first; and halves of float32 that are a little less than one half."""
+    cut = Graph(5)
+    cut.op("STRIDED_SLICE", cut.ints(0, 3), cut.ints(1, 4), cut.ints(1, 1), shape=(), beginMask=2, shrinkAxisMask=2)
+    cut.builder._tensors[cut.at].shape = np.array([1], np.int32)
+    wider = Graph(2, 1, 1)
+    wider.op("RESIZE_NEAREST_NEIGHBOR", wider.ints(42, 1), shape=(42, 1, 1), version=3, alignCorners=True,
+             halfPixelCenters=True)  # fmt: skip
+    for graph, size in ((cut, 5), (wider, 2)):
+        imported = read(graph.data(free=False), tmp_path)
+        x = np.arange(1.0, size + 1)
+        ran = run(tmp_path / "model.tflite", x).ravel()
+        assert imported.network.evaluate(x[None])[0].tolist() == ran.tolist()
+    back = Graph(5)
+    back.op("STRIDED_SLICE", back.ints(0, 3), back.ints(1, 4), back.ints(1, -1), shrinkAxisMask=2)
+    assert "by steps of -1" in refused(back.data(free=False), tmp_path)
+
+
 def test_constants_lie_where_small_devices_expect_them(tmp_path):
     data = conv_net().data()
     model = schema.Model.GetRootAs(data, 0)

@@ -18,13 +18,16 @@ from truth import extremes
 
 import leo_core
 from leo_core import Affine, Box, Network, Relu, checker, deciding, storage
+from leo_core.checker import networks as archives
 from leo_core.checker.equivalence import proved_differences
 from leo_core.checker.networks import open_archive
+from leo_core.checker.trees import Tilt, describe
 from leo_core.compare import side_by_side
 from leo_core.errors import CertificateError, UsageError
-from leo_core.linear import Dense
+from leo_core.linear import Dense, Sparse
 from leo_core.network import INPUT
-from leo_core.storage import as_checked
+from leo_core.search.evidence import uncut
+from leo_core.storage import as_checked, write_archive
 from leo_core.testing.networks import chain
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # overflow is meant
@@ -132,6 +135,7 @@ def test_shared_units_are_taken_once(tmp_path):
     from leo_core.compare.seen import Seen
     from leo_core.compare.work import Evidence, joint_region
     from leo_core.execution.budget import Budget
+    from leo_core.execution.executor import Here
     from leo_core.within import Within
 
     second, limits = pair_of("another order")
@@ -141,7 +145,7 @@ def test_shared_units_are_taken_once(tmp_path):
     assert pairing.shared
     arrangement = Arrangement(pairing.old is not FIRST, pairing.shared)
     joint = arrangement.joint(FIRST, second)
-    work = Work(joint, arrangement, joint_region(joint, BOX, budget), solver, 0)
+    work = Work(joint, arrangement, joint_region(joint, BOX, budget), solver, 0, Here())
     asked = {(unit, sign): float(within.provable[unit]) for unit in (0, 1) for sign in (1.0, -1.0)}
     seen = Seen(FIRST, second, BOX, lambda event: None, within)
     found = one_by_one(work, asked, budget, seen)
@@ -228,6 +232,68 @@ def test_limits_that_lie_are_refused(tmp_path, kind):
     mutated(paths[0], lie)
     with pytest.raises(checker.Refused, match="is claimed"):
         checker.check(*paths)
+
+
+def made_by_hand(folder, f, g, kept, proof=None):
+    """A certificate that both are nearly equal on [−1, 1], by what became of the units of 'h'; and paths of both."""
+    paths, arrays = [folder / name for name in ("it.cert", "a.leo", "b.leo")], {}
+    content = {"kind": checker.EQUIVALENCE, "original": f.digest, "compressed": g.digest, "tail": "", "limits": [1e-9],
+               "pairings": [{"swapped": False, "kept": {"h": ["h", archives.keep(kept, arrays)]}, "copies": {},
+                             "lines": {}}], "proofs": [] if proof is None else [proof(arrays)]}  # fmt: skip
+    arrays |= {"lower": -np.ones(f.input_size), "upper": np.ones(f.input_size)}
+    header = {"format": "leo certificate", "version": 1, "sha256": archives.checksum(content, arrays)}
+    write_archive(paths[0], {**header, "content": content}, arrays)
+    for network, path in zip((f, g), paths[1:], strict=True):
+        storage.save(network, path)
+    return paths
+
+
+def one_layer(first, last):
+    return Network(first.columns, (Affine("z", (INPUT,), (first,), np.zeros(first.rows)),
+                                   Relu("h", "z", np.zeros(first.rows)),
+                                   Affine("out", ("h",), (Dense(last),), np.zeros(1))), "out")  # fmt: skip
+
+
+@pytest.mark.parametrize("kept", [-1, 0])
+def test_a_shared_unit_is_one_or_none(tmp_path, kept):
+    """A number of a unit that is NaN is neither: the unit would be left out, and 0 in its place."""
+    f, g = (one_layer(Dense(np.eye(1)), np.array([[weight]])) for weight in (0.0, 1.0))
+
+    def proof(arrays):
+        parts = {"shared": np.array([np.nan]), "rows": np.array([[0, 1], [0, -1]]), "thresholds": np.zeros(2)}
+        names = {name: archives.keep(array, arrays) for name, array in parts.items()}
+        tree = describe(uncut([(0, 1), (1, 1)], {}), arrays)
+        return {**names, "swapped": False, "shared": {"h": ["h", names["shared"]]}, "tree": tree}
+
+    with pytest.raises(checker.Refused, match="whole numbers"):
+        checker.check(*made_by_hand(tmp_path, f, g, np.array([kept]), proof))
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.int64])
+def test_numbers_of_units_do_not_overflow(tmp_path, kind):
+    """Row 3 of 100 columns begins at entry 300, which is 44 in eight bits: another row's."""
+    rows = np.zeros((4, 100))
+    rows[0, 50] = 1.0
+    f = one_layer(Sparse.of(rows), np.eye(4)[3:])
+    g = one_layer(Sparse.of(np.eye(1, 100)), np.eye(1))
+    with pytest.raises(checker.Refused, match="1 is proved"):
+        checker.check(*made_by_hand(tmp_path, f, g, np.array([3], kind)))
+
+
+@pytest.mark.parametrize("unit", [0, -1])
+def test_tilts_are_of_units_that_there_are(tmp_path, unit):
+    """A sparse map has no row −1, where arrays have their last: no weight would enter the unit."""
+    f, g = (one_layer(Sparse.of(np.eye(1)), np.array([[weight]])) for weight in (1.0, 0.0))
+
+    def proof(arrays):
+        parts = {"rows": np.array([[0, 1], [0, -1]]), "thresholds": np.full(2, 1e-9)}
+        tilt = Tilt(np.array([unit]), np.ones(1), np.zeros((1, 1)))
+        tree = replace(uncut([(0, 1), (1, 1)], {}), tilts={0: {"first/z": tilt}})
+        names = {name: archives.keep(array, arrays) for name, array in parts.items()}
+        return {**names, "swapped": False, "shared": {}, "tree": describe(tree, arrays)}
+
+    with pytest.raises(checker.Refused, match="1 is proved" if unit == 0 else "units that 'first/z' has not"):
+        checker.check(*made_by_hand(tmp_path, f, g, np.array([-1]), proof))
 
 
 def test_no_question_and_no_proof(tmp_path):

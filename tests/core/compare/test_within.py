@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from decimal import Decimal
 from fractions import Fraction
 
 import numpy as np
@@ -132,6 +133,11 @@ def test_what_is_no_question(given):
 @pytest.mark.parametrize("text", ["1e-99999999", "1e99999999"])
 def test_numbers_of_any_size_are_read_at_once(text):
     assert Within.of([text, 1], 2).limits[1] == 1
+
+
+def test_a_decimal_is_taken_exactly():
+    """The nearest float is above a tenth: within that, networks may be further apart than was asked."""
+    assert Within.of(Decimal("0.1"), 1) == Within.of("0.1", 1) == Within((Fraction(1, 10),), (False,))
 
 
 def test_both_orders_of_an_arrangement():

@@ -14,13 +14,15 @@ from truth import contained
 
 import leo_core
 from leo_backends.highs import HighsSolver
-from leo_core import Box, State
+from leo_core import Affine, Box, Network, Relu, State
 from leo_core.bounds.interval import bound_network
 from leo_core.cli import main
 from leo_core.errors import UsageError
 from leo_core.execution.budget import Budget
 from leo_core.execution.events import Progress, silent
+from leo_core.linear import Dense
 from leo_core.milp.encode import encode
+from leo_core.network import INPUT
 from leo_core.stability import decide
 from leo_core.stability.narrow import narrow
 from leo_core.testing.networks import chain, convolutional
@@ -91,6 +93,16 @@ def test_a_relu_on_the_output_and_channels():
     assert found.gap <= 0.01
     found = leo_core.analyze(convolutional(), (-1, 1), tight=0.5, time_limit=2).bounds
     assert all((values.lower <= values.upper).all() for values in found.layers.values())
+
+
+def test_an_output_behind_a_leaky_relu():
+    """Bounds of what enters the ReLU and of what leaves it are not mixed: below zero, one is ten times the other."""
+    relu = Relu("h", "z", np.full(1, 0.1))
+    network = Network(1, (Affine("z", (INPUT,), (Dense(np.ones((1, 1))),), np.zeros(1)), relu), "h")
+    box = Box.uniform(-1, 1, 1)
+    found = leo_core.analyze(network, box, solver="scipy", tight=1e-3).bounds
+    contained(found, network, box)
+    assert found.gap <= 1e-3
 
 
 def test_what_was_undecided_may_be_settled():
