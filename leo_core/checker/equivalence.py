@@ -15,7 +15,7 @@ import numpy as np
 from .bounds import Region, bounded, limited
 from .difference import Difference, Roles
 from .errors import Refused
-from .maps import Entries, Map, Matrix
+from .maps import Entries, Map, Matrix, integers
 from .networks import Net, Node
 from .proofs import proved_bounds
 from .trees import tree_of
@@ -79,11 +79,18 @@ def require_within(found: Array, limits: Any) -> float:
 
 def roles_of(content: Mapping[str, Any], arrays: Mapping[str, Array]) -> Roles:
     """What a certificate says became of the units of one network in another."""
+    # as int64, whatever they are stored in: places of entries are worked out with them
     return Roles(
-        {name: (of, arrays[origin]) for name, (of, origin) in content["kept"].items()},
+        {name: (of, integers(arrays[origin])) for name, (of, origin) in content["kept"].items()},
         {name: [(int(u), int(o), float(a)) for u, o, a in copies] for name, copies in content["copies"].items()},
-        {name: tuple(arrays[part] for part in parts) for name, parts in content["lines"].items()},
-        {name: [(of, arrays[origin]) for of, origin in parts] for name, parts in content.get("lifted", {}).items()},
+        {
+            name: (integers(arrays[units]), arrays[gain].astype(np.float64), arrays[offset].astype(np.float64))
+            for name, (units, gain, offset) in content["lines"].items()
+        },
+        {
+            name: [(of, integers(arrays[origin])) for of, origin in parts]
+            for name, parts in content.get("lifted", {}).items()
+        },
     )
 
 

@@ -333,5 +333,5 @@ def numbers(array: Array, dimensions: tuple[int, ...]) -> Array:
 def integers(array: Array) -> Array:
     """A list of whole numbers, as int64."""
     if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise Refused("a linear map with no whole numbers where they belong")
+        raise Refused("no list of whole numbers where one belongs")
     return array.astype(np.int64)

@@ -14,6 +14,7 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
+from leo_core.arithmetic import to_integers
 from leo_core.linear import Conv, LinearMap, Select
 from leo_core.network import INPUT, Affine, Network, Relu
 from leo_core.rewrite.view import View
@@ -111,7 +112,7 @@ def _writes(node: object) -> bool:
     if not isinstance(node, Affine) or not node.shape or node.own is not None or len(node.maps) > 1:
         return False
     conv = node.maps[0]
-    return isinstance(conv, Conv) and not _depthwise(conv)
+    return isinstance(conv, Conv) and not _depthwise(conv) and conv.out_channels == node.groups
 
 
 def _depthwise(conv: Conv) -> bool:
@@ -223,8 +224,9 @@ def _by_entries(linear: LinearMap, index: Indices) -> Apart | None:
     if (pattern != pattern[:, :1]).any():
         return None
     weights = weights.reshape(channels, -1)
-    sums = np.zeros((channels, behind.shape[1]))
-    np.add.at(sums.T, pattern[0, 0], weights.T)
+    exact, _ = to_integers(weights)  # sums of floats may be the same though those of the weights are not
+    sums = np.zeros((channels, behind.shape[1]), dtype=object)
+    np.add.at(sums.T, pattern[0, 0], exact.T)
     return Apart(behind, weights, pattern[0, 0], padded=bool((sums != sums[:, :1]).any()))
 
 
