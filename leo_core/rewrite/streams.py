@@ -224,10 +224,15 @@ def _by_entries(linear: LinearMap, index: Indices) -> Apart | None:
     if (pattern != pattern[:, :1]).any():
         return None
     weights = weights.reshape(channels, -1)
-    exact, _ = to_integers(weights)  # sums of floats may be the same though those of the weights are not
-    sums = np.zeros((channels, behind.shape[1]), dtype=object)
-    np.add.at(sums.T, pattern[0, 0], exact.T)
-    return Apart(behind, weights, pattern[0, 0], padded=bool((sums != sums[:, :1]).any()))
+    return Apart(behind, weights, pattern[0, 0], padded=_uneven(weights, pattern[0, 0], behind.shape[1]))
+
+
+def _uneven(weights: Array, rows: Indices, count: int) -> bool:
+    """Whether the weights of some of a channel's values add up to something else than those of others."""
+    exact, _ = to_integers(np.unique(weights, axis=0))  # sums of floats may be the same where those of numbers are not
+    sums = np.zeros((len(exact), count), dtype=object)
+    np.add.at(sums.T, rows, exact.T)
+    return bool((sums != sums[:, :1]).any())
 
 
 def whole_channels(index: Indices) -> Indices | None:
