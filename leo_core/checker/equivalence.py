@@ -79,6 +79,7 @@ def require_within(found: Array, limits: Any) -> float:
 
 def roles_of(content: Mapping[str, Any], arrays: Mapping[str, Array]) -> Roles:
     """What a certificate says became of the units of one network in another."""
+    # as int64, whatever they are stored in: places of entries are worked out with them
     return Roles(
         {name: (of, integers(arrays[origin])) for name, (of, origin) in content["kept"].items()},
         {name: [(int(u), int(o), float(a)) for u, o, a in copies] for name, copies in content["copies"].items()},

@@ -31,11 +31,15 @@ Indices = NDArray[np.int64]
 @final
 @dataclass(frozen=True)
 class Carrier:
-    """A channel of one value on the whole box; ``new`` where it is one only once the rewrite is made."""
+    """A channel of one value on the whole box; ``new`` where it is one only once the rewrite is made.
+
+    Its value may be another by ``off``.
+    """
 
     channel: int
     value: Fraction
     new: bool = False
+    off: float = 0.0
 
 
 @final
@@ -154,11 +158,14 @@ def absorbed(view: View, source: str, reading: Reading, of: Relations, carrier: 
             if carrier is not None and (weight := nearest_float(shift / carrier.value)):
                 expressed[row, reads == carrier.channel] = weight
                 shift -= Fraction(weight) * carrier.value
+                if carrier.off:
+                    off[row] = round_up(off[row] + float_up(abs(Fraction(weight)) * Fraction(carrier.off)))
             off[row] = round_up(off[row] + float_up(abs(shift))) if shift else off[row]
     lower, upper = channel_range(view, source, reading.index[reads])
     if carrier is not None:
         at = reads == carrier.channel
-        lower[at], upper[at] = float_down(carrier.value), float_up(carrier.value)
+        spread = Fraction(carrier.off)
+        lower[at], upper[at] = float_down(carrier.value - spread), float_up(carrier.value + spread)
     nothing = np.zeros(len(outgoing))
     old = Form(outgoing, expressed, np.zeros(len(old_units)), nothing)
     new = Form(_as(reading, old.rounded(reading.dtype)), np.eye(len(reads)), np.zeros(len(reads)), nothing)

@@ -118,8 +118,8 @@ def fold_constant_channels(view: View, name: str) -> Ladder | Refusal | None:
         found = {}
         for source, (_, shift, off) in values.items():
             found[source] = Relations(some, np.zeros((len(some), stream.channels)), shift[some], off[some])
-        kept = {source: None if carriers[rung] is None else Carrier(carrier, shift[carrier])
-                for source, (_, shift, _) in values.items()}  # fmt: skip
+        kept = {source: None if carriers[rung] is None else Carrier(carrier, shift[carrier], off=float(off[carrier]))
+                for source, (_, shift, off) in values.items()}  # fmt: skip
         return _taken_over(view, stream, found, kept, f"{len(some)} constant channel(s) folded into all that read them")
 
     refusal = Refusal(f"{len(goes)} constant channel(s) not folded", "rounding costs more than the tolerance leaves")

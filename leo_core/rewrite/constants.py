@@ -22,7 +22,7 @@ from leo_core.arithmetic import ExactVector, add_exact, float_up, nearest_float,
 from leo_core.bounds.change import Change
 from leo_core.bounds.interval import rounded_off
 from leo_core.linear import Conv, ConvTranspose, LinearMap
-from leo_core.network import INPUT, Affine, Own, Relu
+from leo_core.network import INPUT, Affine, Network, Own, Relu
 from leo_core.rewrite.step import Ladder, Refusal, Rewrite, only
 from leo_core.rewrite.view import View
 from leo_core.stability.verdict import State
@@ -89,7 +89,7 @@ def fold_constants(view: View, name: str) -> Ladder | Refusal | None:
         return None
     if not node.shape:
         return _into_bias(view, node, read)
-    if not _takes(node):
+    if not _takes(view.network, node):
         return _without_branches(view, node, read)
     needed = read[0].gone & _needed(view, node, read[0])
     gone = read[0].gone & ~needed
@@ -107,15 +107,18 @@ def _without_branches(view: View, node: Affine, read: list[_Read]) -> Ladder | R
     return _into_bias(view, node, dead)
 
 
-def _takes(node: Affine) -> bool:
+def _takes(network: Network, node: Affine) -> bool:
     """Whether a node can take constants in: not a sum, a concatenation, a layer that keeps channels apart.
 
-    What reads those takes theirs.
+    What reads those takes theirs. One whose channels are not those of what it reads takes none.
     """
     if node.own is not None or not node.shape:
         return node.own is None
-    first = node.maps[0]
-    return len(node.maps) == 1 and isinstance(first, Conv | ConvTranspose) and first.geometry.groups == 1
+    first, (source, *_) = node.maps[0], node.sources
+    if len(node.maps) > 1 or not isinstance(first, Conv | ConvTranspose) or first.geometry.groups > 1:
+        return False
+    reads = first.in_channels if isinstance(first, Conv) else first.conv.out_channels
+    return source != INPUT and reads == (network.layout(source) or (network.size(source),))[0]
 
 
 def _needed(view: View, node: Affine, read: _Read) -> Mask:
@@ -125,7 +128,7 @@ def _needed(view: View, node: Affine, read: _Read) -> Mask:
         other = network[name]
         if isinstance(other, Relu):
             return np.ones_like(needed)
-        if other is not node and not _takes(other):
+        if other is not node and not _takes(network, other):
             for source, linear in other.reads:
                 if source == read.source:
                     needed |= _used(linear, len(needed))

@@ -96,7 +96,10 @@ class _Pair:
         assert isinstance(first, Affine)
         path = [first.name, *([relu.name] if relu is not None else [])]
         read_by = [*path[1:], name]
-        if _plain(first) is None or any(network.readers[a] != (b,) for a, b in zip(path, read_by, strict=True)):
+        conv = _plain(first)
+        if conv is None or conv.out_channels != first.groups:
+            return None
+        if any(network.readers[a] != (b,) for a, b in zip(path, read_by, strict=True)):
             return None
         defect = np.zeros(first.groups)
         if relu is not None:
@@ -117,6 +120,8 @@ def _plain(node: Affine) -> Conv | None:
 
 def _foldable(first: Conv, second: Conv) -> bool:
     """Whether one of them has one tap, so that both are one convolution."""
+    if (first.out_channels, first.geometry.output) != (second.in_channels, second.geometry.input):
+        return False  # laid out anew between them
     if second.kernel[0, 0].size == 1 and not is_padded(second):
         return True
     return first.kernel[0, 0].size == 1 and not is_padded(first) and set(first.geometry.strides) == {1}

@@ -20,7 +20,7 @@ from typing import final
 import numpy as np
 
 from leo_core.arithmetic import TINY, UNIT_ROUNDOFF, Array, minus_multiple, product_error, round_up
-from leo_core.bounds.change import Change, Values
+from leo_core.bounds.change import Change, Values, carry
 from leo_core.network import Affine, Relu
 from leo_core.rewrite.block import block_of
 from leo_core.rewrite.facts import Indices, Lineage, Mask, Units
@@ -371,11 +371,18 @@ def _folded(lifted: Rewrite, folds: list[Next]) -> Rewrite | None:
     """The same, with what is a line now folded into what reads it; None where nothing is."""
     view, changes, count = lifted.view, dict(lifted.changes), 0
     for after in folds:
-        found = fold_linear(view, after.relu.name)
+        if after.reader.name in changes:
+            continue  # a change of a node that is gone would be forgotten
+        known = view.facts.moved(carry(view.network, view.facts.bounds, changes))  # what is active may not quite be so
+        found = fold_linear(View(view.network, known), after.relu.name)
         made = found.make(0) if isinstance(found, Ladder) else None
         if not isinstance(made, Rewrite):
             continue
-        view, count = made.view, count + 1
+        units = {
+            name: view.facts.units[name] if known.units.get(name) is of_node else of_node
+            for name, of_node in made.view.facts.units.items()
+        }
+        view, count = View(made.view.network, replace(made.view.facts, units=units)), count + 1
         for reader, found_there in made.changes.items():
             more = replace(found_there, within=None)  # it is about a network that is none of the view's
             changes[reader] = changes[reader].plus(more) if reader in changes else more

@@ -184,7 +184,7 @@ def _apart(view: View, source: str, index: Indices, part: Apart, of: Relations, 
     for row, j in enumerate(of.goes):
         mine = part.weights[j]
         terms = np.abs(mine) * of.off[row] if of.off[row] else np.zeros(len(mine))
-        for i in np.flatnonzero(of.factors[row] != 0):
+        for i in np.flatnonzero((of.factors[row] != 0) | (factors[row] != 0)):
             c, behind = float(of.factors[row, i]), float(factors[row, i])
             if c == behind and np.array_equal(mine, part.weights[i]):
                 continue

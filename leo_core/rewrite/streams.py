@@ -14,6 +14,7 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
+from leo_core.arithmetic import to_integers
 from leo_core.linear import Conv, LinearMap, Select
 from leo_core.network import INPUT, Affine, Network, Relu
 from leo_core.rewrite.view import View
@@ -111,7 +112,7 @@ def _writes(node: object) -> bool:
     if not isinstance(node, Affine) or not node.shape or node.own is not None or len(node.maps) > 1:
         return False
     conv = node.maps[0]
-    return isinstance(conv, Conv) and not _depthwise(conv)
+    return isinstance(conv, Conv) and not _depthwise(conv) and conv.out_channels == node.groups
 
 
 def _depthwise(conv: Conv) -> bool:
@@ -223,9 +224,15 @@ def _by_entries(linear: LinearMap, index: Indices) -> Apart | None:
     if (pattern != pattern[:, :1]).any():
         return None
     weights = weights.reshape(channels, -1)
-    sums = np.zeros((channels, behind.shape[1]))
-    np.add.at(sums.T, pattern[0, 0], weights.T)
-    return Apart(behind, weights, pattern[0, 0], padded=bool((sums != sums[:, :1]).any()))
+    return Apart(behind, weights, pattern[0, 0], padded=_uneven(weights, pattern[0, 0], behind.shape[1]))
+
+
+def _uneven(weights: Array, rows: Indices, count: int) -> bool:
+    """Whether the weights of some of a channel's values add up to something else than those of others."""
+    exact, _ = to_integers(np.unique(weights, axis=0))  # sums of floats may be the same where those of numbers are not
+    sums = np.zeros((len(exact), count), dtype=object)
+    np.add.at(sums.T, rows, exact.T)
+    return bool((sums != sums[:, :1]).any())
 
 
 def whole_channels(index: Indices) -> Indices | None:

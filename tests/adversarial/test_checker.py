@@ -13,10 +13,11 @@ from truth import extremes, largest_difference
 from leo_core import api, checker, storage
 from leo_core.checker import bounds, proofs, trees
 from leo_core.checker.difference import Difference, Roles
+from leo_core.checker.equivalence import roles_of
 from leo_core.checker.errors import Refused
 from leo_core.checker.networks import checksum, open_archive, read_network
 from leo_core.domain import Box
-from leo_core.linear import Dense
+from leo_core.linear import Dense, Sparse
 from leo_core.network import INPUT, Affine, Network, Relu
 from leo_core.storage import as_checked
 
@@ -429,3 +430,22 @@ def test_a_changed_certificate_is_refused_or_true(tmp_path, seed):
                 assert state != checker.UNSTABLE or low < 0 < high
     assert first.trusted == 0
     assert 5 < accepted < 60
+
+
+def test_small_whole_numbers_do_not_overflow_where_places_of_entries_are_worked_out():
+    """2 · 128 is 0 in a byte: the third row of the one network would be laid beside the first of the other."""
+    rows = np.eye(3, 128)
+    original, compressed = (
+        Network(
+            128,
+            (Affine("z", (INPUT,), (Sparse.of(matrix),), np.zeros(3)), relu("h", "z", 3),
+             dense("out", "h", [[0, 0, 1]], [0])),
+            "out",
+        )
+        for matrix in (rows * [[1], [1], [0]], rows[[0, 1, 0]])
+    )  # fmt: skip
+    content = {"kept": {"h": ("h", "origin")}, "copies": {}, "lines": {}}
+    roles = roles_of(content, {"origin": np.arange(3, dtype=np.uint8)})
+    assert deviation(original, compressed, Box.uniform(0, 1, 128), roles) >= 1
+    with pytest.raises(Refused, match="whole numbers"):
+        roles_of(content, {"origin": np.arange(3.0)})

@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from passes import proposes_only_what_is_proved
 from truth import largest_difference
 
 from leo_backends.highs import HighsSolver
@@ -13,6 +14,7 @@ from leo_core.domain import Box
 from leo_core.linear import Dense, Select
 from leo_core.network import INPUT, Affine, Network, Relu
 from leo_core.rewrite import rewrite
+from leo_core.rewrite.lift import lift
 from leo_core.stability import decide
 
 DENORMAL = 5e-324
@@ -97,3 +99,23 @@ def test_a_wide_network_stays_wide_when_its_wide_layer_folds():
     found = check(network, Box.uniform(-1, 1, 1), 1e-3).network
     assert found.units == 0
     assert found.dtype == network.dtype == np.float64
+
+
+def test_a_layer_that_a_lifted_one_changes_does_not_fold_with_it():
+    """``a3`` reads what is lifted out of ``a2``: were it folded at once, what lifting changes there would be lost."""
+
+    def single(name, sources, matrices, bias):
+        maps = tuple(Dense(np.array(matrix, np.float32)) for matrix in matrices)
+        return Affine(name, sources, maps, np.array(bias, np.float32))
+
+    third = np.float32(1 / 3)
+    nodes = (
+        single("a1", (INPUT,), [[[-0.7], [0.48973188], [-0.48973188]]], [-0.5, 0.35031268, -0.35031268]),
+        relu("r1", "a1", 3),
+        single("a2", ("r1",), [[[-0.2098851, -third, third], [-0.34980848, -0.3, 0.3]]], [0.111, 0.185]),
+        relu("r2", "a2", 2),
+        single("a3", ("r2", "r1"), [[[0, -1.1], [0.33, 0.36666667]], [[0.3, 0.3, third], [0.5, 0, 2]]], [1, 1]),
+        relu("r3", "a3", 2),
+        single("out", ("r3",), [[[1.1, 0.36666667], [0, 0]]], [0, 0]),
+    )
+    assert proposes_only_what_is_proved(lift, Network(1, nodes, "out"), Box.uniform(-0.5, 2, 1))

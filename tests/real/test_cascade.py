@@ -132,7 +132,7 @@ def test_workers_find_the_same(nets, by_domain):
 
 @pytest.mark.slow
 def test_acas_xu_on_its_whole_input_box(nets):
-    found = leo_core.analyze(nets / f"{ACAS}.nnet", nets / f"{ACAS}.domain.json", jobs=2, time_limit=600)
+    found = leo_core.analyze(nets / f"{ACAS}.nnet", nets / f"{ACAS}.domain.json", jobs=2, unit_time_limit=0)
     assert [found.count(state) for state in (State.ACTIVE, State.INACTIVE, State.UNDECIDED)] == [0, 9, 0]
 
 

@@ -21,7 +21,7 @@ def test_a_kernel_of_one_tap_folds_into_what_is_before_it(seed, where, stride, l
     if lively:
         sown.change(active())
     found = compressed(sown.convolve(2, 1, strides=stride).network(), LOOSE)
-    assert len(channels(found.network)) == 1
+    assert len(channels(found.network)) <= 1  # none where all units are inactive
 
 
 @settings(max_examples=3, deadline=None)
