@@ -286,8 +286,9 @@ def test_a_kernel_or_a_bias_that_is_computed():
 def test_a_bias_that_is_added_leaves_channels_channels():
     """Conv without a bias and Add, Mul and Add: one node each, laid out as images."""
     kernel = np.arange(18, dtype=np.float32).reshape(2, 1, 3, 3) / 10 - 0.8
-    constants = {"kernel": kernel, "shift": np.array([[[1.0]], [[-9.0]]], np.float32),
-                 "scale": np.array([[[2.0]], [[0.5]]], np.float32), "more": np.array([[[0.5]], [[0.25]]], np.float32)}  # fmt: skip
+    ends = {"shift": (1.0, -9.0), "scale": (2.0, 0.5), "more": (0.5, 0.25)}
+    constants = {name: np.array(pair, np.float32).reshape(2, 1, 1) for name, pair in ends.items()}
+    constants["kernel"] = kernel
     nodes = [
         helper.make_node("Conv", ["x", "kernel"], ["a"]),
         helper.make_node("Add", ["a", "shift"], ["b"]),
