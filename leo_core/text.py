@@ -26,7 +26,7 @@ def table(*headings: tuple[str, str]) -> Table:
     from rich import box
     from rich.table import Table
 
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for heading, side in headings:
         made.add_column(heading, justify=side, overflow="fold")  # type: ignore[arg-type]
     return made

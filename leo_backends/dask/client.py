@@ -284,7 +284,9 @@ class _Run:
     def _feed(self, make: Callable[..., Handler[Any, Any]], arguments: tuple[Any, ...]) -> None:
         room = AHEAD * max(1, len(self._cluster.workers))
         while len(self._out) < room and not self._budget.expired:
-            batch = self._apart.pop() if self._apart else self._drawn()
+            if any(batch.deaths for _, batch in self._out.values()):
+                return  # what may have cost a worker is out alone
+            batch = self._chosen()
             if not batch.tasks:
                 return
             if self._setup is None:
@@ -299,6 +301,14 @@ class _Run:
                         priority=100,
                     )
             self._send(batch)
+
+    def _chosen(self) -> _Batch:
+        """What goes out next: what may have cost a worker once nothing else is out, so that nothing else is blamed."""
+        for at, batch in enumerate(self._apart):
+            if not batch.deaths:
+                return self._apart.pop(at)
+        batch = self._drawn()
+        return self._apart.pop() if self._apart and not batch.tasks and not self._out else batch
 
     def _drawn(self) -> _Batch:
         """As many tasks as take about a second, by what those before took; the first go one by one."""
@@ -343,7 +353,7 @@ class _Run:
     def _after_a_death(self, batch: _Batch) -> Results:
         """Try again what may have cost a worker, taken apart; a task that did so alone, and often, is lost."""
         if len(batch.tasks) > 1:
-            self._apart += [_Batch([task]) for task in batch.tasks]
+            self._apart += [_Batch([task], 1) for task in batch.tasks]
         elif batch.deaths + 1 < DEATHS:
             self._apart.append(_Batch(batch.tasks, batch.deaths + 1))
         else:
@@ -380,7 +390,8 @@ class _Run:
             if self._setup.status == "error":  # it was not the batch
                 self._setup = None
             else:
-                batch = _Batch(batch.tasks, DEATHS)  # Dask has tried it again and again
+                # Dask has tried it again and again; but what waits at a worker that dies is blamed, too
+                batch = _Batch(batch.tasks, DEATHS if batch.deaths else 0)
             yield from self._after_a_death(batch)
         elif future.status == "lost":
             self._apart.append(batch)
