@@ -5,6 +5,8 @@ Numbers are compared to 1e-6: a solver works in floats. No verdict of LEO's rest
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import multiprocessing
 import os
 import threading
@@ -341,7 +343,9 @@ def _raising(_point: Array) -> LazyRow | None:
 
 
 def _resident() -> int:
-    """Bytes of memory this process holds; 0 where there is no /proc to ask."""
+    """Bytes of memory this process holds, what it has freed given back before; 0 where there is no /proc to ask."""
+    with contextlib.suppress(OSError, AttributeError):  # where the C library is not glibc
+        ctypes.CDLL(None).malloc_trim(0)
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
