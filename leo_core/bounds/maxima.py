@@ -49,7 +49,12 @@ class Maxima:
 
 
 def maxima(network: Network, node: Affine) -> Maxima | None:
-    """The maxima, or minima, that a node holds; found once for each node of a network."""
+    """The maxima, or minima, that a node holds; found once for each node of a network.
+
+    None for a node that is asked about in the place of one of the network's, and has its name.
+    """
+    if node.name not in network or network[node.name] is not node:
+        return None
     key = ("maxima", node.name)
     if key not in network.memo:
         network.memo[key] = _found(network, node)

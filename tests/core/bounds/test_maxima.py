@@ -136,3 +136,14 @@ def test_a_tree_of_maxima_is_no_wider_than_its_leaves():
     region = bound_network(network, Box(np.full(8, -1.0), np.full(8, 2.0)))
     low, high = bound_affine(network, network.affine(at), region)
     assert (low.item(), high.item()) == (region.intervals["z"][0].max(), region.intervals["z"][1].max())
+
+
+def test_another_node_of_the_same_name_is_not_taken_for_it():
+    """Passes ask for bounds of other forms over what a node reads."""
+    network = lowered(np.array([[1.0], [-1.0]]), np.zeros(2), [(0, 1)], 1)
+    region = bound_network(network, Box(np.array([-1.0]), np.array([1.0])))
+    assert maxima(network, network.affine("y")) is not None
+    other = Affine("y", ("z", "r"), (Dense(np.array([[0.0, 0.0]])), Dense(np.array([[-1.0]]))), np.zeros(1))
+    low, high = bound_affine(network, other, region)
+    assert low.item() <= -2.0  # at x = 1: −relu(2)
+    assert high.item() >= 0.0
