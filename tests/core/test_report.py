@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import importlib.util
 import itertools
 import json
 import re
@@ -244,8 +245,9 @@ def test_the_schema_describes_what_is_printed(results, tmp_path):
         check(content)
     net = leo_core.convert(chain(3, 8, 8, 2, seed=2), tmp_path / "net.leo")
     np.save(tmp_path / "x.npy", np.zeros((2, 3)))
+    flags = ["--latency"] if importlib.util.find_spec("onnxruntime") else []
     printed = leo("compress", net, tmp_path / "o.leo", "--domain", "0,1", "-q", "--json", "--inputs",
-                  tmp_path / "x.npy", "--certificate", tmp_path / "c.cert").stdout  # fmt: skip
+                  tmp_path / "x.npy", "--certificate", tmp_path / "c.cert", *flags).stdout  # fmt: skip
     whole = json.loads(printed)
     check(whole)
     check(json.loads(leo("inspect", net, "--domain", "0,1", "-q", "--json").stdout))
