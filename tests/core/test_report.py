@@ -24,9 +24,10 @@ from leo_core.network import Affine, Network, Origin, Relu
 from leo_core.report import words
 from leo_core.report.drawing import network_drawing, ranges_drawing, stacked, waterfall
 from leo_core.report.html import page, read_result
+from leo_core.report.json import details_json
 from leo_core.rewrite import pipeline
 from leo_core.rewrite.unread import drop_unread
-from leo_core.testing.networks import chain, constant, convolutional, residual, skip, two_heads
+from leo_core.testing.networks import chain, constant, convolutional, residual, shaped, skip, two_heads
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "docs" / "reference" / "result.schema.json"
@@ -313,6 +314,11 @@ def test_drawings():
         assert bar.top + bar.height <= 96
     assert drawn.bars[0].top > 48
     assert ranges_drawing({"lower": [], "upper": [], "state": []}).bars == ()
+
+
+def test_the_input_is_as_wide_as_it_is_read():
+    widths = {make: details_json(make())["nodes"][0]["channels"] for make in (shaped, convolutional)}
+    assert widths == {shaped: 12, convolutional: 2}, "a dense layer reads an image's values, a convolution its channels"
 
 
 def palettes():
