@@ -46,7 +46,7 @@ $(VENV)/.python:
 	@touch $@
 
 $(VENV)/.light: $(VENV)/.python pyproject.toml constraints.txt
-	$(PIP) $(BUILD) --editable ".[highs,onnx,report]"
+	PYTHONWARNINGS=ignore $(PIP) $(BUILD) --editable ".[highs,onnx,report]"  # setuptools warns of every editable install
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.light

@@ -555,6 +555,6 @@ def plugins(as_json: bool) -> None:
     for heading in ("kind", "name", "state", "what"):
         table.add_column(heading, overflow="fold")
     for status in found:
-        what = status.summary if status.state == "available" else f"{status.summary}\n{status.detail}".strip()
-        table.add_row(status.kind, status.name, status.state, what)
+        table.add_row(status.kind, status.name, status.state, status.summary)
     Console(highlight=False, markup=False).print(table)
+    say(*(f"\n{status.detail}" for status in found if status.detail))

@@ -91,9 +91,9 @@ class MissingExtraError(LeoError):
         self.package = package
         self.extra = extra
         self.install = install_line(extra)
-        message = f"{what} needs the package '{package}', which is not installed. Install it with:  {self.install}"
+        message = f"{what} needs the package '{package}', which is not installed. Install it with:\n    {self.install}"
         if alternative:
-            message += f"  ({alternative})"
+            message += f"\n({alternative})"
         super().__init__(message)
 
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 #: Columns of text where no terminal says otherwise, and at most.
 WIDTH = 100
+#: What a line begins with that is not broken.
+_COMMAND = "    "
 #: A narrower terminal is not believed.
 _NARROWEST = 20
 
@@ -53,7 +55,10 @@ def as_text(*parts: RenderableType, width: int | None = None) -> str:
 
 
 def wrapped(text: str, width: int) -> str:
-    """Each line of a text broken at the ends of words, never within one: a path stays what can be copied."""
+    """Each line of a text broken at the ends of words, never within one: a path stays what can be copied.
+
+    So does a line that is indented by four spaces, which is a command.
+    """
     return "\n".join(
         textwrap.fill(
             line,
@@ -63,7 +68,7 @@ def wrapped(text: str, width: int) -> str:
             break_on_hyphens=False,
             replace_whitespace=False,
         )
-        if len(line) > width
+        if len(line) > width and not line.startswith(_COMMAND)
         else line
         for line in text.splitlines()
     )

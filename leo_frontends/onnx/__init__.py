@@ -49,7 +49,7 @@ def runtime() -> str:
         import onnxruntime
     except ImportError:
         raise PluginError(
-            "latency is measured in ONNX Runtime, which is not installed. Install it with:  pip install onnxruntime"
+            "latency is measured in ONNX Runtime, which is not installed. Install it with:\n    pip install onnxruntime"
         ) from None
     return f"ONNX Runtime {onnxruntime.__version__}"
 

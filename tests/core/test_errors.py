@@ -22,7 +22,7 @@ def test_in_a_checkout_it_is_the_checkout(monkeypatch, tmp_path):
 def test_of_an_installed_package_it_is_the_package(monkeypatch, tmp_path):
     monkeypatch.setattr(errors, "__file__", str(tmp_path / "leo_core" / "errors.py"))
     assert install_line("keras,torch") == 'pip install "leo-compress[keras,torch]"'
-    with pytest.raises(MissingExtraError, match=r'Install it with:  pip install "leo-compress\[highs\]"'):
+    with pytest.raises(MissingExtraError, match=r'Install it with:\n    pip install "leo-compress\[highs\]"'):
         raise MissingExtraError("the solver 'highs'", "highspy", "highs")
 
 

@@ -20,7 +20,7 @@ from click.testing import CliRunner
 import leo_core
 from leo_core import options
 from leo_core.cli import main
-from leo_core.errors import UsageError
+from leo_core.errors import MissingExtraError, UsageError, install_line
 from leo_core.execution.events import Note, Progress
 from leo_core.report.live import live
 from leo_core.report.table import running_error_line
@@ -90,6 +90,9 @@ def test_wrapping():
     assert wrapped(text, 10).split("\n") == ["one two", "  three", "  /a/very/long/path/that/is/never-broken"]
     assert wrapped("  - a bb ccc dddd", 9).split("\n") == ["  - a bb", "    ccc", "    dddd"]
     assert wrapped("short\n\nlines", 80) == "short\n\nlines"
+    told = str(MissingExtraError("ONNX files", "onnx", "onnx"))
+    command = f"    {install_line('onnx')}"
+    assert command in wrapped(told, 20).split("\n"), "what is to be copied is never broken"
 
 
 def test_quiet_is_quiet_and_verbose_says_more(net, tmp_path):
