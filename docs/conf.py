@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from typing import Any
 
@@ -22,7 +23,7 @@ highlight_language = "none"
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
-autodoc_preserve_defaults = True
+python_maximum_signature_line_length = 100
 napoleon_google_docstring = False
 napoleon_use_ivar = True
 python_use_unqualified_type_names = True
@@ -58,5 +59,29 @@ def _prose_first(lines: list[str]) -> list[str]:
     return [*before, *"\n\n".join([*prose, *entries]).split("\n"), ""]
 
 
+class Named:
+    """A default shown by its name; as Python shows functions, with an address, no signature could be parsed."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def name_defaults(_app: Any, thing: Any, _bound: bool) -> None:
+    """Functions that are defaults of a function, by their names."""
+    if not inspect.isfunction(thing):
+        return
+    signature = inspect.signature(thing)
+    parameters = [
+        one.replace(default=Named(one.default.__name__)) if inspect.isfunction(one.default) else one
+        for one in signature.parameters.values()
+    ]
+    if parameters != [*signature.parameters.values()]:
+        thing.__signature__ = signature.replace(parameters=parameters)
+
+
 def setup(app: Any) -> None:
+    app.connect("autodoc-before-process-signature", name_defaults)
     app.connect("autodoc-process-docstring", as_markup, priority=400)  # before napoleon's
