@@ -36,7 +36,7 @@ from leo_core.execution.events import Listener, Note, silent
 from leo_core.files import Source, as_read, output_frontend, read, write
 from leo_core.milp.panel import Ledger, Panel
 from leo_core.network import Network, Rounding
-from leo_core.options import VERIFY_SECONDS, Chosen
+from leo_core.options import VERIFY_SECONDS, Chosen, spelled_out
 from leo_core.paths import replacing, require_apart
 from leo_core.plugins import Imported, registry
 from leo_core.report.live import shown
@@ -57,6 +57,7 @@ _DECIDING = 0.85
 _DECIDING_FIRST = 0.3
 
 
+@spelled_out()
 @shown
 @ieee()
 def analyze(
@@ -70,13 +71,13 @@ def analyze(
         A path, a live model of an installed framework, or a :class:`Network`.
     domain:
         Whatever :meth:`Box.of` takes, on the model's own input: a Box, ``(lower, upper)``, ``"LO,HI"``,
-        or the path of a ``.json`` or ``.vnnlib`` file.
+        or the path of a ``.json`` or ``.vnnlib`` file, or of a ``.npy`` or ``.npz`` file of examples.
     listener:
         Called with :mod:`leo_core.execution.events` while work goes on.
     progress:
         Whether to show on stderr where the work stands.
     options:
-        Fields of :class:`Options`.
+        Fields of :class:`Options`, which says what each of them means.
     """
     settings = options_of(options)
     heard = Heard(listener)
@@ -92,6 +93,7 @@ def analyze(
         return narrow(replace(work, limits=Limits(budget, each)), stability, settings.tight, heard)
 
 
+@spelled_out("solver", "tight", "checkpoint")
 @shown
 @ieee()
 def cross_check(
@@ -146,6 +148,7 @@ def cross_check(
     )
 
 
+@spelled_out("tight")
 @shown
 @ieee()
 def compress(

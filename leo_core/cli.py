@@ -477,6 +477,31 @@ def convert(source: str, target: str, quiet: bool) -> None:
 
 
 @main.command()
+@click.argument("data", metavar="DATA", shell_complete=complete_file)
+@click.argument("target", metavar="OUT.json", shell_complete=complete_file)
+@click.option(
+    "--margin",
+    type=float,
+    default=0.0,
+    show_default=True,
+    metavar="SHARE",
+    help="Widen each range by this share of it, below and above.",
+)
+@quiet_option
+def box(data: str, target: str, margin: float, quiet: bool) -> None:
+    """Write the box around the examples in DATA (.npy or .npz, examples × inputs) to OUT.json, for --domain."""
+    from leo_core.domain import Box
+    from leo_core.inputs import read_inputs
+
+    require_apart({"DATA": data}, {"OUT.json": target})
+    around = Box.from_data(read_inputs(data), margin)
+    around.save(target)
+    if not quiet:
+        say(*(f"note: {text}" for text in around.notes), err=True)
+        say(f"{around.size} ranges, within {around.lower.min():g} and {around.upper.max():g}, written to {target}")
+
+
+@main.command()
 @click.argument("result", metavar="RESULT.json", shell_complete=complete_file)
 @click.argument("target", metavar="OUT.html", shell_complete=complete_file)
 @quiet_option

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
-from typing import Any, Literal, TypedDict, final
+from typing import Any, Literal, TypedDict, TypeVar, final
 
 from leo_core.errors import UsageError
 
@@ -14,6 +16,8 @@ STRATEGIES = ("cascade", "isa", "paper")
 TRUST = ("proved", "solver")
 PASSES = ("all", "leo", "min-width")
 OBJECTIVES = ("connections", "units", "parameters")
+Function = TypeVar("Function", bound=Callable[..., Any])
+
 #: How long 'verify' works unless told otherwise.
 VERIFY_SECONDS = 30.0
 #: How long one unit may take, and all that stay undecided together, unless told otherwise.
@@ -128,6 +132,26 @@ class Options:
             raise UsageError(f"the seed must be a whole number from 0, not {self.seed!r}")
         if not isinstance(self.solver, str):
             raise UsageError(f"a solver is given by its name, not {self.solver!r}; 'auto' takes the first installed")
+
+
+def spelled_out(*refused: str) -> Callable[[Function], Function]:
+    """A function's ``**options`` named one by one in its signature: all fields of :class:`Options` but the ``refused``.
+
+    That is what :func:`help`, notebooks and the reference show; type checkers read ``Unpack[Chosen]`` itself.
+    """
+
+    def decorate(function: Function) -> Function:
+        signature = inspect.signature(function)
+        plain = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+        for name, field in Options.__dataclass_fields__.items():
+            if name not in refused:
+                kind = inspect.Parameter.KEYWORD_ONLY
+                hint = Chosen.__annotations__[name].__forward_arg__  # as written, like those of the other parameters
+                plain.append(inspect.Parameter(name, kind, default=field.default, annotation=hint))
+        function.__signature__ = signature.replace(parameters=plain)  # type: ignore[attr-defined]
+        return function
+
+    return decorate
 
 
 def _tolerance(value: Any) -> str | float:
