@@ -56,6 +56,8 @@ class Comparison:
         The question, where one was: then the work stops once it is decided, and the ends are as far as it had come.
     within:
         Its answer; None where it is open, and where nothing was asked.
+    exceeded:
+        An output that the witness shows, over the rationals, to differ by more than its limit; None where none does.
     evidence:
         What a certificate of the answer rests on; None where there is nothing to show.
     certified:
@@ -71,6 +73,7 @@ class Comparison:
     interrupted: bool = False
     asked: Within | None = None
     within: bool | None = None
+    exceeded: int | None = None
     evidence: Evidence | None = None
     certified: bool = False
 
@@ -86,10 +89,10 @@ class Comparison:
 
     @property
     def largest(self) -> int | None:
-        """The output that differs most at the witness, or most beyond its limit; None where no difference was seen."""
+        """The output that differs most at the witness, or by more than its limit; None where no difference was seen."""
+        if self.exceeded is not None:
+            return self.exceeded
         apart = np.abs(self.first - self.second)
-        if self.asked is not None and self.within is False:
-            apart = np.nan_to_num(apart, nan=np.inf) - self.asked.provable
         return int(apart.argmax()) if self.lower > 0 and len(apart) else None
 
     @property
@@ -182,8 +185,9 @@ def compare(pair: Pair, within: Within | None = None, budget: Budget | None = No
     holds = False if seen.exceeded is not None else True if evidence.complete else None
     left, right = (values_at(network, seen.witness) for network in (first, second))
     return Comparison(
-        seen.largest, upper, seen.witness, left, right, first.signature, interrupted, within, holds, evidence
-    )
+        seen.largest, upper, seen.witness, left, right, first.signature, interrupted, within, holds, seen.exceeded,
+        evidence,
+    )  # fmt: skip
 
 
 def _require_one_ending(first: Network, second: Network, box: Box, seed: int) -> None:
