@@ -27,11 +27,11 @@ from leo_core.certificate.evidence import gather
 from leo_core.certificate.write import Account
 from leo_core.checker import Report
 from leo_core.checker.environment import ieee
-from leo_core.compare import Comparison, compare
-from leo_core.deciding import Heard, box_of, decided, executor_of, options_of, solver_of
+from leo_core.compare import Comparison, Pair, compare
+from leo_core.deciding import Heard, box_of, executor_of, options_of, solver_of, work_of
 from leo_core.domain import Box, is_vnnlib, read_vnnlib
 from leo_core.errors import CertificateError, OutputError, UsageError
-from leo_core.execution.budget import Budget
+from leo_core.execution.budget import Budget, Limits
 from leo_core.execution.events import Listener, Note, silent
 from leo_core.files import Source, as_read, output_frontend, read, write
 from leo_core.milp.panel import Ledger, Panel
@@ -44,7 +44,7 @@ from leo_core.result import CompressionResult
 from leo_core.rewrite import rewrite
 from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.view import View
-from leo_core.stability import StabilityMap
+from leo_core.stability import StabilityMap, decide
 from leo_core.stability.cross_check import CrossCheck, cross_checked
 from leo_core.stability.narrow import narrow
 from leo_core.within import Within
@@ -84,21 +84,12 @@ def analyze(
     box = box_of(domain, imported.network, heard)
     budget, limit = Budget.of(settings.time_limit), settings.time_limit
     deciding = budget if limit is None or settings.tight is None else budget.at_most(_DECIDING_FIRST * limit)
-    stability = decided(imported.network, box, settings, deciding, heard)
-    if settings.tight is None or stability.interrupted:
-        return stability
-    solver = registry.solver(settings.solver)
-    with closing(executor_of(settings, solver, heard)) as executor:
-        return narrow(
-            stability,
-            settings.tight,
-            solver,
-            budget,
-            heard,
-            unit_seconds=math.inf if settings.unit_time_limit is None else settings.unit_time_limit,
-            executor=executor,
-            seed=settings.seed,
-        )
+    with work_of(imported.network, box, settings, deciding, heard) as work:
+        stability = decide(work, heard)
+        if settings.tight is None or stability.interrupted:
+            return stability
+        each = math.inf if settings.unit_time_limit is None else settings.unit_limits[0]
+        return narrow(replace(work, limits=Limits(budget, each)), stability, settings.tight, heard)
 
 
 @shown
@@ -143,7 +134,8 @@ def cross_check(
         limit = settings.time_limit
         left = budget if limit is None or maps else budget.at_most(2 / 3 * limit)
         left = Budget.of(0.0) if maps and maps[0].interrupted else left
-        maps.append(decided(imported.network, box, settings, left, heard, Panel(asked, ledger)))
+        with work_of(imported.network, box, settings, left, heard, Panel(asked, ledger)) as work:
+            maps.append(decide(work, heard))
     found = cross_checked(*maps)
     return replace(
         found,
@@ -173,7 +165,8 @@ def compress(
     original = imported.network
     box = box_of(domain, original, heard)
     deciding = budget if settings.time_limit is None else budget.at_most(_DECIDING * settings.time_limit)
-    stability = decided(original, box, settings, deciding, heard)
+    with work_of(original, box, settings, deciding, heard) as work:
+        stability = decide(work, heard)
     evidence = None
     if settings.evidence:
         evidence, again = _kept_on(
@@ -307,21 +300,12 @@ def verify(
         apart, interrupted = _sum_up(apart, off), interrupted or again
     checked = solver_of(settings, heard)
     with closing(executor_of(settings, checked.solver, heard)) as executor:
-        found = compare(
-            left.network,
-            right.network,
-            box,
-            checked,
-            within=None if within is None else replace(within, slack=apart),
-            budget=Budget.of(0.0) if interrupted else budget,
-            seed=settings.seed,
-            listener=heard,
-            executor=executor,
-        )
+        pair = Pair(left.network, right.network, box, checked, settings.seed, heard, executor)
+        asked = None if within is None else replace(within, slack=apart)
+        found = compare(pair, asked, Budget.of(0.0) if interrupted else budget)
     found = replace(found, interrupted=found.interrupted or interrupted)
     if certificate is not None and found.within:
-        pair = left.network, right.network
-        found = replace(found, certified=_certify(pair, box, found, certificate, heard))
+        found = replace(found, certified=_certify((left.network, right.network), box, found, certificate, heard))
     if apart == 0.0:
         return found
     lower = max(0.0, float(round_down(found.lower - apart)))
