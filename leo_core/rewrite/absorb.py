@@ -80,6 +80,14 @@ class Reading:
         """What its weights are stored in."""
         return maps.weight_dtype(self.node, self.node.maps[0])
 
+    def stored(self, weights: Array) -> Array:
+        """Weights as they will be stored. Raises OverflowError where one does not fit."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            stored = weights.astype(self.dtype).astype(np.float64)
+        if not np.isfinite(stored).all():
+            raise OverflowError(f"a new weight of {self.node.name} would overflow")
+        return stored
+
     @property
     def whole(self) -> bool:
         """Whether each row sees all channels, not those of its group alone."""
@@ -171,13 +179,13 @@ def absorbed(view: View, source: str, reading: Reading, of: Relations, carrier: 
         lower[at], upper[at] = float_down(carrier.value - spread), float_up(carrier.value + spread)
     nothing = np.zeros(len(outgoing))
     old = Form(outgoing, expressed, np.zeros(len(old_units)), nothing)
-    new = Form(_as(reading, old.rounded(reading.dtype)), np.eye(len(reads)), np.zeros(len(reads)), nothing)
+    new = Form(reading.stored(old.rounded(reading.dtype)), np.eye(len(reads)), np.zeros(len(reads)), nothing)
     made = change(old, new, lower, upper).most
     if made.any() and (carrier is not None or not reading.padded):
         left = best_constants(old, new, lower, upper, np.float64)
         if reading.padded and carrier is not None:
             added = np.where(reads == carrier.channel, left[:, None] / float(carrier.value), 0.0)
-            nearer = replace(new, outgoing=_as(reading, new.outgoing + added))
+            nearer = replace(new, outgoing=reading.stored(new.outgoing + added))
         else:
             nearer = new.with_constants(left)
         better = change(old, nearer, lower, upper).most < made
@@ -201,15 +209,6 @@ def absorbed(view: View, source: str, reading: Reading, of: Relations, carrier: 
     weights[:, goes] = 0
     weights[:, reads] = new.outgoing.reshape(rows, taps, -1).swapaxes(1, 2)
     return reading.with_weights(weights, bias), reading.units(error)
-
-
-def _as(reading: Reading, weights: Array) -> Array:
-    """Weights as they will be stored. Raises OverflowError where one does not fit."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        stored = weights.astype(reading.dtype).astype(np.float64)
-    if not np.isfinite(stored).all():
-        raise OverflowError(f"a new weight of {reading.node.name} would overflow")
-    return stored
 
 
 def _shifted(reading: Reading, of: Relations, more: Array) -> tuple[Array, Array]:

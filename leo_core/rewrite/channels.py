@@ -37,11 +37,11 @@ Mask = NDArray[np.bool_]
 
 def merge_parallel_channels(view: View, name: str) -> Ladder | Refusal | None:
     """Merge as many channels of the stream that the convolution ``name`` leads into multiples as are near enough."""
-    stream = _stream(view, name)
+    stream = stream_at(view, name)
     if stream is None:
         return None
     rows, full = _rows(view, stream)
-    varies = _varying(view, stream)
+    varies = varying(view, stream)
     with np.errstate(over="ignore", invalid="ignore"):
         length = np.sqrt((rows * rows).sum(axis=1))
     usable = varies & np.isfinite(length) & (length > 1e-150)
@@ -72,10 +72,10 @@ def merge_dependent_channels(view: View, name: str) -> Ladder | Refusal | None:
 
     Those that the same nodes hold: of all such kinds, the one of which there are most.
     """
-    stream = _stream(view, name)
+    stream = stream_at(view, name)
     if stream is None:
         return None
-    usable = linear_channels(view, stream) & _varying(view, stream)
+    usable = linear_channels(view, stream) & varying(view, stream)
     most = np.bincount(stream.kinds, weights=usable).argmax()
     active = np.flatnonzero(usable & (stream.kinds == most))
     if len(active) < 2:
@@ -104,7 +104,7 @@ def fold_constant_channels(view: View, name: str) -> Ladder | Refusal | None:
 
     What only one node reads, and not in groups, is :mod:`~leo_core.rewrite.constants`'.
     """
-    stream = _stream(view, name)
+    stream = stream_at(view, name)
     if stream is None or (len(stream.readers) == 1 and grouped(stream.readers[0][0]) is None):
         return None
     values = {source: _values(view, source, stream.places[source]) for _, source in stream.readers}
@@ -157,14 +157,15 @@ def _values(view: View, source: str, places: Places) -> tuple[Mask, Fractions, A
     return known, values, off
 
 
-def _stream(view: View, name: str) -> Stream | None:
+def stream_at(view: View, name: str) -> Stream | None:
+    """The stream that the convolution ``name`` leads; worked out once for a view."""
     node = view.network[name]
     if not isinstance(node, Affine) or not node.shape:
         return None
     return view.once(("stream", name), lambda: stream_of(view, name))
 
 
-def _varying(view: View, stream: Stream) -> Mask:
+def varying(view: View, stream: Stream) -> Mask:
     """The channels that are constant nowhere."""
     varies = np.ones(stream.channels, dtype=bool)
     for name, places in stream.places.items():
@@ -244,7 +245,7 @@ def _merged(view: View, stream: Stream, goes: Indices, factors: Array, carry: bo
     if carry:
         carriers = dict.fromkeys(sources, Carrier(int(goes[0]), Fraction(1), new=True))
     elif carry is False:
-        carriers = {source: _carrier(view, source, stream.places[source]) for source in sources}
+        carriers = {source: carrier_at(view, source, stream.places[source]) for source in sources}
     made = _taken_over(view, stream, found, carriers, what)
     if made is None:
         return None
@@ -276,8 +277,8 @@ def _taken_over(
     return Rewrite(view.with_nodes(*changed), what, changes)
 
 
-def _carrier(view: View, source: str, places: Places) -> Carrier | None:
-    """The largest of the constant channels at a node."""
+def carrier_at(view: View, source: str, places: Places) -> Carrier | None:
+    """The largest of the constant channels at a node; None where there is none but 0."""
     known, values, off = _values(view, source, places)
     usable = np.flatnonzero(known & (off == 0) & (values != 0))
     if not len(usable):
@@ -317,9 +318,14 @@ def _told(view: View, stream: Stream, found: Mapping[str, Relations]) -> Lineage
             if len(others) != 1 or not places.held[j]:
                 continue
             goes, stays = places.index[j], places.index[others[0]]
-            bent = (units.state[goes] == State.UNSTABLE) & (units.origin[goes] >= 0) & (units.origin[stays] >= 0)
-            goes, stays = units.origin[goes[bent]], units.origin[stays[bent]]
-            factor = np.full(len(goes), factors[others[0]])
-            if len(goes):
-                lineage = lineage.with_copies(relu.name, goes, stays, factor)
+            lineage = told_copies(lineage, relu.name, units, goes, stays, factors[others[0]])
     return lineage
+
+
+def told_copies(lineage: Lineage, relu: str, units: Units, goes: Indices, stays: Indices, factor: float) -> Lineage:
+    """The same, now that units that change state, at some places, were taken for one multiple of others."""
+    bent = (units.state[goes] == State.UNSTABLE) & (units.origin[goes] >= 0) & (units.origin[stays] >= 0)
+    if not bent.any():
+        return lineage
+    goes, stays = units.origin[goes[bent]], units.origin[stays[bent]]
+    return lineage.with_copies(relu, goes, stays, np.full(len(goes), factor))
