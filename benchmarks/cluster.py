@@ -80,6 +80,7 @@ def main() -> None:
         }
     cost = 1e-3 * figures["overhead"]["one by one"]
     asked = [(case, count, cost) for count in arguments.workers for case in cases]
+    os.environ.pop("MALLOC_TRIM_THRESHOLD_", None)  # left by Dask for its workers, see leo_backends/dask/worker.py
     with ProcessPoolExecutor(arguments.jobs, get_context("spawn"), warm) as pool:
         runs = dict(zip(((case.name, count) for case, count, _ in asked), pool.map(simulated, asked), strict=True))
     for case in cases:
