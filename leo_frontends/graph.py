@@ -250,7 +250,14 @@ class Graph:
         """Add a ReLU with one slope per element; an affine identity comes first where one is needed."""
         axes = self.stored(value)
         slope = slope.reshape(value.index.shape).transpose(axes).ravel()
-        return turned_back(self._relu(origin, turned(value, axes), slope), axes)
+        return turned_back(self._relu(self._laid(origin, value, axes), turned(value, axes), slope), axes)
+
+    def _laid(self, origin: Origin, value: Value, axes: Sequence[int]) -> Origin:
+        """With the shape of one example of a tensor whose axes, so turned, are those of its node."""
+        shape = value.index.shape
+        if len(shape) < 3 or shape[0] != self.batch or axes[0] != 0:
+            return origin
+        return replace(origin, shape=shape[1:], axes=tuple(int(axis) - 1 for axis in np.argsort(axes)[1:]))
 
     def _relu(self, origin: Origin, value: Value, slope: Array) -> Value:
         split = self.split(value, value.index.reshape(-1, 1))
