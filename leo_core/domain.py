@@ -7,6 +7,7 @@ import json
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import product
 from pathlib import Path
 from typing import Any, final
@@ -14,6 +15,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from leo_core.arithmetic import float_down, float_up
 from leo_core.checker.environment import own_thread
 from leo_core.errors import DomainError, FormatError
 from leo_core.inputs import read_inputs
@@ -133,7 +135,9 @@ class Box:
         The guarantee then holds on that box only: an input outside it, however common, is not covered. An input that is
         the same in all examples stays fixed, whatever the margin, and a note says so.
         """
-        array = np.asarray(data, dtype=np.float64)
+        array = np.asarray(data)
+        if array.dtype.kind not in "fiub":
+            raise DomainError(f"data must hold numbers, float or integer, not {array.dtype} values")
         if array.ndim < 2 or len(array) == 0:
             raise DomainError(f"data must hold examples × inputs, not be of shape {array.shape}")
         if not (np.isfinite(margin) and margin >= 0):
@@ -142,7 +146,7 @@ class Box:
         bad = np.flatnonzero(~np.isfinite(flat).all(axis=0))
         if len(bad):
             raise DomainError(f"input {bad[0]}: the data holds a value that is not finite")
-        low, high = flat.min(axis=0), flat.max(axis=0)
+        low, high = _ends(flat)
         widen = margin * (high - low)
         notes = [f"the domain is the box around {len(flat)} examples; the guarantee holds on that box only"]
         if fixed := int(np.count_nonzero(low == high)):
@@ -230,6 +234,17 @@ def input_shape(spec: Any) -> tuple[int, ...] | None:
 
 def _sides(count: int) -> Iterator[tuple[bool, ...]]:
     return product((False, True), repeat=count)
+
+
+def _ends(data: NDArray[Any]) -> tuple[Array, Array]:
+    """(least, largest) of each column; where that is no float64 (of 64-bit integers, of long doubles), the next one."""
+    low, high = data.min(axis=0), data.max(axis=0)
+    if data.dtype.itemsize <= (8 if data.dtype.kind == "f" else 4):
+        return low.astype(np.float64), high.astype(np.float64)
+    return (
+        np.array([float_down(Fraction(*value.as_integer_ratio())) for value in low.tolist()]),
+        np.array([float_up(Fraction(*value.as_integer_ratio())) for value in high.tolist()]),
+    )
 
 
 def _from_text(text: str, size: int) -> Box:

@@ -63,10 +63,11 @@ class Writer(ABC):
             minus, other = reads if layers.negated(reads[0][1]) is not None else reads[::-1]
             less, reads = True, [other, (minus[0], layers.negated(minus[1]) or minus[1])]
         bias: Array | None = node.bias
-        terms = []
+        terms: list[Laid] = []
         for source, linear in reads:
-            term, bias = self._term(node, self.tensor[source], linear, bias, wanted)
-            terms.append(term)
+            taken_off = less and bool(terms)  # a bias that went into it would be taken off, too
+            term, left = self._term(node, self.tensor[source], linear, None if taken_off else bias, wanted)
+            terms, bias = [*terms, term], bias if taken_off else left
         layout = wanted or terms[0].layout
         order = next((term.order for term in terms if term.layout == layout), channels_last(layout))
         terms = [self.laid(term, layout, order) for term in terms]

@@ -21,7 +21,7 @@ from leo_core.network import Affine
 from leo_core.rewrite import maps
 from leo_core.rewrite.form import Form, best_constants, change
 from leo_core.rewrite.relations import Relations
-from leo_core.rewrite.streams import channel_range, is_padded, whole_channels
+from leo_core.rewrite.streams import Places, channel_range, is_padded
 from leo_core.rewrite.view import View
 
 Array = NDArray[np.float64]
@@ -48,33 +48,45 @@ class Reading:
     """A node's weights for the channels of what it reads: (rows, channels, taps).
 
     A row of a convolution is a channel, of anything else a unit; a tap is a position of the kernel, or of the image.
+    Channels that are not there to be read have weights of 0.
     """
 
     node: Affine
-    index: Indices
+    places: Places
     weights: Array
     padded: bool
 
     @staticmethod
-    def of(node: Affine, index: Indices) -> Reading | None:
-        """Of a node with one map, from channels that lie at ``index``; None where it is of another kind."""
+    def of(node: Affine, places: Places) -> Reading | None:
+        """Of a node with one map, from channels that lie at ``places``; None where it is of another kind."""
         if len(node.maps) > 1 or node.own is not None:
             return None
         linear = node.maps[0]
         if not isinstance(linear, Conv | ConvTranspose):
             if linear.rows * linear.columns > LARGEST_DENSE:
                 return None
-            return Reading(node, index, linear.dense().astype(np.float64)[:, index], padded=False)
-        where = whole_channels(index)
-        if where is None or index.shape[1] != linear.columns // _reads(linear):
+            weights = places.of(linear.dense().astype(np.float64).T, absent=0.0)
+            return Reading(node, places, np.moveaxis(weights, -1, 0), padded=False)
+        positions = places.index.shape[1]
+        if places.whole is None or positions != linear.columns // _reads(linear):
             return None
-        kernel = _by_channel(linear)[:, where]
-        return Reading(node, index, kernel.reshape(*kernel.shape[:2], -1), _sees_less(linear))
+        own = _by_channel(linear)[:, places.whole]
+        kernel = np.zeros((len(own), len(places.held), int(np.prod(own.shape[2:]))))
+        kernel[:, places.held] = own.reshape(*own.shape[:2], -1)
+        return Reading(node, places, kernel, _sees_less(linear))
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """What its weights are stored in."""
         return maps.weight_dtype(self.node, self.node.maps[0])
+
+    def stored(self, weights: Array) -> Array:
+        """Weights as they will be stored. Raises OverflowError where one does not fit."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            stored = weights.astype(self.dtype).astype(np.float64)
+        if not np.isfinite(stored).all():
+            raise OverflowError(f"a new weight of {self.node.name} would overflow")
+        return stored
 
     @property
     def whole(self) -> bool:
@@ -84,25 +96,24 @@ class Reading:
 
     def can(self, of: Relations) -> NDArray[np.bool_]:
         """Which of some relations are among channels that it can read instead: those of one group."""
-        linear = self.node.maps[0]
-        if self.whole or not isinstance(linear, Conv | ConvTranspose):
+        linear, held = self.node.maps[0], self.places.held
+        if self.whole or self.places.whole is None or not isinstance(linear, Conv | ConvTranspose):
             return np.ones(len(of.goes), dtype=bool)
-        where = whole_channels(self.index)
-        assert where is not None
-        group = where // (_reads(linear) // linear.geometry.groups)
+        group = np.full(len(held), -1)
+        group[held] = self.places.whole // (_reads(linear) // linear.geometry.groups)
         return np.asarray(((of.factors == 0) | (group[of.goes][:, None] == group)).all(axis=1))
 
     def with_weights(self, weights: Array, bias: Array) -> Affine:
         """The node with others, as they were given in the stored type."""
-        linear = self.node.maps[0]
-        bias = bias.astype(self.node.bias.dtype)
+        linear, held = self.node.maps[0], self.places.held
+        assert not weights[:, ~held].any()
+        weights, bias = weights[:, held], bias.astype(self.node.bias.dtype)
         if not isinstance(linear, Conv | ConvTranspose):
             matrix = linear.dense().astype(np.float64)
-            matrix[:, self.index] = weights
+            matrix[:, self.places.index[held]] = weights
             return replace(self.node, maps=(maps.stored(matrix, self.dtype, linear),), bias=bias)
         kernel = _by_channel(linear)
-        where = whole_channels(self.index)
-        kernel[:, where] = weights.reshape(len(kernel), len(self.index), *kernel.shape[2:])
+        kernel[:, self.places.whole] = weights.reshape(*weights.shape[:2], *kernel.shape[2:])
         return replace(self.node, maps=(_of_channels(linear, kernel),), bias=bias)
 
     def units(self, of_rows: Array) -> Array:
@@ -161,20 +172,20 @@ def absorbed(view: View, source: str, reading: Reading, of: Relations, carrier: 
                 if carrier.off:
                     off[row] = round_up(off[row] + float_up(abs(Fraction(weight)) * Fraction(carrier.off)))
             off[row] = round_up(off[row] + float_up(abs(shift))) if shift else off[row]
-    lower, upper = channel_range(view, source, reading.index[reads])
+    lower, upper = (ends[reads] for ends in channel_range(view, source, reading.places))
     if carrier is not None:
         at = reads == carrier.channel
         spread = Fraction(carrier.off)
         lower[at], upper[at] = float_down(carrier.value - spread), float_up(carrier.value + spread)
     nothing = np.zeros(len(outgoing))
     old = Form(outgoing, expressed, np.zeros(len(old_units)), nothing)
-    new = Form(_as(reading, old.rounded(reading.dtype)), np.eye(len(reads)), np.zeros(len(reads)), nothing)
+    new = Form(reading.stored(old.rounded(reading.dtype)), np.eye(len(reads)), np.zeros(len(reads)), nothing)
     made = change(old, new, lower, upper).most
     if made.any() and (carrier is not None or not reading.padded):
         left = best_constants(old, new, lower, upper, np.float64)
         if reading.padded and carrier is not None:
             added = np.where(reads == carrier.channel, left[:, None] / float(carrier.value), 0.0)
-            nearer = replace(new, outgoing=_as(reading, new.outgoing + added))
+            nearer = replace(new, outgoing=reading.stored(new.outgoing + added))
         else:
             nearer = new.with_constants(left)
         better = change(old, nearer, lower, upper).most < made
@@ -198,15 +209,6 @@ def absorbed(view: View, source: str, reading: Reading, of: Relations, carrier: 
     weights[:, goes] = 0
     weights[:, reads] = new.outgoing.reshape(rows, taps, -1).swapaxes(1, 2)
     return reading.with_weights(weights, bias), reading.units(error)
-
-
-def _as(reading: Reading, weights: Array) -> Array:
-    """Weights as they will be stored. Raises OverflowError where one does not fit."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        stored = weights.astype(reading.dtype).astype(np.float64)
-    if not np.isfinite(stored).all():
-        raise OverflowError(f"a new weight of {reading.node.name} would overflow")
-    return stored
 
 
 def _shifted(reading: Reading, of: Relations, more: Array) -> tuple[Array, Array]:

@@ -23,9 +23,9 @@ from leo_core.rewrite.constants import constants_of
 from leo_core.rewrite.facts import Lineage, Units
 from leo_core.rewrite.merge import Pivoted
 from leo_core.rewrite.parallel import multiple_of, near_multiples
-from leo_core.rewrite.relations import Fractions, Relations, channel_bias, followed, patch_of, written
+from leo_core.rewrite.relations import Fractions, Relations, channel_bias, filters, followed, written
 from leo_core.rewrite.step import Ladder, Refusal, Rewrite
-from leo_core.rewrite.streams import Stream, linear_channels, stream_of
+from leo_core.rewrite.streams import Places, Stream, linear_channels, stream_of
 from leo_core.rewrite.unread import grouped
 from leo_core.rewrite.view import View
 from leo_core.stability.verdict import State
@@ -37,15 +37,15 @@ Mask = NDArray[np.bool_]
 
 def merge_parallel_channels(view: View, name: str) -> Ladder | Refusal | None:
     """Merge as many channels of the stream that the convolution ``name`` leads into multiples as are near enough."""
-    stream = _stream(view, name)
+    stream = stream_at(view, name)
     if stream is None:
         return None
     rows, full = _rows(view, stream)
-    varies = _varying(view, stream)
+    varies = varying(view, stream)
     with np.errstate(over="ignore", invalid="ignore"):
         length = np.sqrt((rows * rows).sum(axis=1))
     usable = varies & np.isfinite(length) & (length > 1e-150)
-    found = near_multiples(rows, length, usable, np.zeros(len(rows)), sign=1)
+    found = near_multiples(rows, length, usable, stream.kinds.astype(np.float64), sign=1)
     if not found:
         return None
     goes, stays = np.array(list(found), np.int64), np.array(list(found.values()), np.int64)
@@ -68,11 +68,16 @@ def merge_parallel_channels(view: View, name: str) -> Ladder | Refusal | None:
 
 
 def merge_dependent_channels(view: View, name: str) -> Ladder | Refusal | None:
-    """Express the active channels of the stream that the convolution ``name`` leads by as few as are enough."""
-    stream = _stream(view, name)
+    """Express active channels of the stream that the convolution ``name`` leads by as few as are enough.
+
+    Those that the same nodes hold: of all such kinds, the one of which there are most.
+    """
+    stream = stream_at(view, name)
     if stream is None:
         return None
-    active = np.flatnonzero(linear_channels(view, stream) & _varying(view, stream))
+    usable = linear_channels(view, stream) & varying(view, stream)
+    most = np.bincount(stream.kinds, weights=usable).argmax()
+    active = np.flatnonzero(usable & (stream.kinds == most))
     if len(active) < 2:
         return None
     rows, _ = _rows(view, stream)
@@ -99,74 +104,90 @@ def fold_constant_channels(view: View, name: str) -> Ladder | Refusal | None:
 
     What only one node reads, and not in groups, is :mod:`~leo_core.rewrite.constants`'.
     """
-    stream = _stream(view, name)
+    stream = stream_at(view, name)
     if stream is None or (len(stream.readers) == 1 and grouped(stream.readers[0][0]) is None):
         return None
-    values = {source: _values(view, source, stream.index[source]) for _, source in stream.readers}
+    values = {source: _values(view, source, stream.places[source]) for _, source in stream.readers}
     same = np.all([known for known, _, _ in values.values()], axis=0)
-    readings = [(Reading.of(reader, stream.index[source]), source) for reader, source in stream.readers]
+    readings = [(Reading.of(reader, stream.places[source]), source) for reader, source in stream.readers]
     if any(reading is None for reading, _ in readings) or not same.any():
         return None
     read = np.any([reading.weights.any(axis=(0, 2)) for reading, _ in readings if reading is not None], axis=0)
     goes = np.flatnonzero(same & read)
-    least = [min(abs(shift[channel]) for _, shift, _ in values.values()) for channel in goes]
-    carrier = int(goes[np.argmax(np.array(least, dtype=float))]) if len(goes) else -1
-    carriers = (None, carrier) if len(goes) > 1 and max(least) > 0 else (None,) if len(goes) else ()
+    kept = _carriers({source: shift[goes] for source, (_, shift, _) in values.items()})
+    carried = len(goes) > 1 and all(row is not None for row in kept.values())
+    ways = (False, True) if carried else (False,) if len(goes) else ()
 
     def made(rung: int) -> Rewrite | None:
-        some = goes[goes != carriers[rung]]
-        found = {}
+        found, carriers = {}, {}
         for source, (_, shift, off) in values.items():
+            stays = kept[source] if ways[rung] else None
+            some = goes if stays is None else np.delete(goes, stays)
             found[source] = Relations(some, np.zeros((len(some), stream.channels)), shift[some], off[some])
-        kept = {source: None if carriers[rung] is None else Carrier(carrier, shift[carrier], off=float(off[carrier]))
-                for source, (_, shift, off) in values.items()}  # fmt: skip
-        return _taken_over(view, stream, found, kept, f"{len(some)} constant channel(s) folded into all that read them")
+            channel = None if stays is None else int(goes[stays])
+            carriers[source] = None if channel is None else Carrier(channel, shift[channel], off=float(off[channel]))
+        count = min(len(of.goes) for of in found.values())
+        return _taken_over(view, stream, found, carriers, f"{count} constant channel(s) folded into all that read them")
 
     refusal = Refusal(f"{len(goes)} constant channel(s) not folded", "rounding costs more than the tolerance leaves")
-    return Ladder(len(carriers), made, otherwise=refusal) if carriers else None
+    return Ladder(len(ways), made, otherwise=refusal) if ways else None
 
 
-def _values(view: View, source: str, index: Indices) -> tuple[Mask, Fractions, Array]:
+def _carriers(values: Mapping[str, Fractions]) -> dict[str, int | None]:
+    """By node, which of some constants carries the others: one that does so at many nodes, and is large; 0 cannot."""
+    size = np.abs(np.array(list(values.values())))
+
+    def worth(at: int) -> tuple[int, Fraction]:
+        there = [value for value in size[:, at] if value]
+        return len(there), min(there, default=Fraction(0))
+
+    order = sorted(range(size.shape[1]), key=worth, reverse=True)
+    return {source: next((at for at in order if shift[at]), None) for source, shift in values.items()}
+
+
+def _values(view: View, source: str, places: Places) -> tuple[Mask, Fractions, Array]:
     """(which channels at a node are constant, their values, by how much they may be others)."""
     constants = constants_of(view)[source]
-    values, off = np.zeros(len(index), dtype=object), np.zeros(len(index))
-    known = constants.units(constants.known)[index].all(axis=1)
-    of_units = constants.units(constants.values)[index]
+    values, off = np.zeros(len(places.held), dtype=object), np.zeros(len(places.held))
+    known = places.of(constants.units(constants.known), absent=True).all(axis=1)
+    of_units = places.of(constants.units(constants.values), absent=Fraction(0))
     known &= np.array([all(value == row[0] for value in row) for row in of_units], dtype=bool)
     values[:] = [row[0] if there else Fraction(0) for row, there in zip(of_units, known, strict=True)]
-    off[:] = constants.units(constants.off)[index].max(axis=1)
+    off[:] = places.of(constants.units(constants.off), absent=0.0).max(axis=1)
     return known, values, off
 
 
-def _stream(view: View, name: str) -> Stream | None:
+def stream_at(view: View, name: str) -> Stream | None:
+    """The stream that the convolution ``name`` leads; worked out once for a view."""
     node = view.network[name]
     if not isinstance(node, Affine) or not node.shape:
         return None
     return view.once(("stream", name), lambda: stream_of(view, name))
 
 
-def _varying(view: View, stream: Stream) -> Mask:
+def varying(view: View, stream: Stream) -> Mask:
     """The channels that are constant nowhere."""
     varies = np.ones(stream.channels, dtype=bool)
-    for name, index in stream.index.items():
+    for name, places in stream.places.items():
         constants = constants_of(view)[name]
-        varies &= ~constants.units(constants.known)[index].any(axis=1)
+        varies &= ~places.of(constants.units(constants.known), absent=False).any(axis=1)
     return varies
 
 
 def _scaled(view: View, stream: Stream, writer: Affine) -> tuple[Array, Array]:
     """(scale, shift) of each channel by the norms right behind a writer."""
-    scale, shift, name = np.ones(stream.channels), channel_bias(writer), writer.name
+    name = writer.name
+    scale, shift = np.ones(stream.channels), channel_bias(writer, stream.places[name])
     while True:
         readers = view.network.readers[name]
         if len(readers) != 1 or readers[0] not in stream.kept:
             return scale, shift
         name = readers[0]
-        parts = stream.kept[name]
+        parts = list(stream.kept[name].values())
         if len(parts) > 1 or parts[0].weights.shape[1] != 1 or parts[0].padded:
             return scale, shift
         factor = parts[0].weights[:, 0]
-        scale, shift = scale * factor, shift * factor + channel_bias(view.network.affine(name), stream.index[name])
+        scale, shift = scale * factor, shift * factor + channel_bias(view.network.affine(name), stream.places[name])
 
 
 def _rows(view: View, stream: Stream) -> tuple[Array, Array]:
@@ -177,7 +198,7 @@ def _rows(view: View, stream: Stream) -> tuple[Array, Array]:
     slopes, values, weights, biases = [], [], [], []
     with np.errstate(over="ignore", invalid="ignore"):
         for writer in stream.writers:
-            kernel, lower, upper = patch_of(view, writer)
+            kernel, lower, upper = filters(view, stream, writer)
             scale, shift = _scaled(view, stream, writer)
             kernel = kernel * scale[:, None]
             centre, radius = lower + 0.5 * (upper - lower), 0.5 * (upper - lower)
@@ -195,7 +216,7 @@ def _begun(view: View, stream: Stream, goes: Indices, factors: Array) -> dict[st
         scale, _ = _scaled(view, stream, writer)
         with np.errstate(divide="ignore", invalid="ignore"):
             before = np.where(factors != 0, factors * (scale / scale[goes][:, None]), 0.0)
-        found[writer.name] = written(view, writer, goes, np.where(np.isfinite(before), before, 0.0))
+        found[writer.name] = written(view, stream, writer, goes, np.where(np.isfinite(before), before, 0.0))
     return found
 
 
@@ -206,7 +227,7 @@ def _possible(view: View, stream: Stream, goes: Indices, factors: Array) -> tupl
     found = followed(view, stream, _begun(view, stream, goes, factors))
     can = np.ones(len(goes), dtype=bool)
     for reader, source in stream.readers:
-        reading = Reading.of(reader, stream.index[source])
+        reading = Reading.of(reader, stream.places[source])
         can &= np.isfinite(found[source].off) & (reading.can(found[source]) if reading is not None else False)
     return goes[can], factors[can]
 
@@ -224,7 +245,7 @@ def _merged(view: View, stream: Stream, goes: Indices, factors: Array, carry: bo
     if carry:
         carriers = dict.fromkeys(sources, Carrier(int(goes[0]), Fraction(1), new=True))
     elif carry is False:
-        carriers = {source: _carrier(view, source, stream.index[source]) for source in sources}
+        carriers = {source: carrier_at(view, source, stream.places[source]) for source in sources}
     made = _taken_over(view, stream, found, carriers, what)
     if made is None:
         return None
@@ -243,7 +264,7 @@ def _taken_over(
     changed: list[Node] = []
     changes: dict[str, Change] = {}
     for reader, source in stream.readers:
-        reading = Reading.of(reader, stream.index[source])
+        reading = Reading.of(reader, stream.places[source])
         if reading is None:
             return None
         try:
@@ -256,17 +277,14 @@ def _taken_over(
     return Rewrite(view.with_nodes(*changed), what, changes)
 
 
-def _carrier(view: View, source: str, index: Indices) -> Carrier | None:
-    """The largest of the constant channels at a node."""
-    constants = constants_of(view)[source]
-    known = constants.units(constants.known & (constants.off == 0))[index].all(axis=1)
-    if not known.any():
+def carrier_at(view: View, source: str, places: Places) -> Carrier | None:
+    """The largest of the constant channels at a node; None where there is none but 0."""
+    known, values, off = _values(view, source, places)
+    usable = np.flatnonzero(known & (off == 0) & (values != 0))
+    if not len(usable):
         return None
-    values = constants.exact(constants.known & (constants.off == 0))
-    of_channel = [Fraction(int(values.numerators[unit]), values.denominator) for unit in index[:, 0]]
-    best = max(np.flatnonzero(known).tolist(), key=lambda channel: abs(of_channel[channel]))
-    same = len({int(n) for n in values.numerators[index[best]]}) == 1
-    return Carrier(best, of_channel[best]) if same and of_channel[best] else None
+    best = max(usable.tolist(), key=lambda channel: abs(values[channel]))
+    return Carrier(best, values[best])
 
 
 def _can_carry(view: View, stream: Stream) -> bool:
@@ -294,15 +312,20 @@ def _told(view: View, stream: Stream, found: Mapping[str, Relations]) -> Lineage
     """The lineage, once units that change state were taken for multiples of others."""
     lineage = view.facts.lineage
     for relu in stream.relus(view.network):
-        of, index, units = found[relu.source], stream.index[relu.name], view.facts.units[relu.source]
+        of, places, units = found[relu.source], stream.places[relu.name], view.facts.units[relu.source]
         for j, factors in zip(of.goes, of.factors, strict=True):
             others = np.flatnonzero(factors)
-            if len(others) != 1:
+            if len(others) != 1 or not places.held[j]:
                 continue
-            goes, stays = index[j], index[others[0]]
-            bent = (units.state[goes] == State.UNSTABLE) & (units.origin[goes] >= 0) & (units.origin[stays] >= 0)
-            goes, stays = units.origin[goes[bent]], units.origin[stays[bent]]
-            factor = np.full(len(goes), factors[others[0]])
-            if len(goes):
-                lineage = lineage.with_copies(relu.name, goes, stays, factor)
+            goes, stays = places.index[j], places.index[others[0]]
+            lineage = told_copies(lineage, relu.name, units, goes, stays, factors[others[0]])
     return lineage
+
+
+def told_copies(lineage: Lineage, relu: str, units: Units, goes: Indices, stays: Indices, factor: float) -> Lineage:
+    """The same, now that units that change state, at some places, were taken for one multiple of others."""
+    bent = (units.state[goes] == State.UNSTABLE) & (units.origin[goes] >= 0) & (units.origin[stays] >= 0)
+    if not bent.any():
+        return lineage
+    goes, stays = units.origin[goes[bent]], units.origin[stays[bent]]
+    return lineage.with_copies(relu, goes, stays, np.full(len(goes), factor))

@@ -22,7 +22,7 @@ from leo_core.rewrite.step import Ladder, Refusal
 from leo_core.rewrite.view import View
 
 #: What is left of an outgoing weight of two units that cancel is rounding up to this share of theirs.
-_ROUNDING = 2.0**-20
+ROUNDING = 2.0**-20
 
 
 def merge_opposite(view: View, name: str) -> Ladder | Refusal | None:
@@ -67,7 +67,7 @@ def _emptied(layer: ReluLayer, turned: ReluLayer, made: Change, taken: Pairs) ->
         size.T, np.searchsorted(stays, taken.stays), (np.abs(taken.factor) * np.abs(layer.outgoing[:, taken.goes])).T
     )
     left = np.abs(turned.outgoing[:, stays])
-    empty = (left <= _ROUNDING * size).all(axis=0) & (size > 0).any(axis=0)
+    empty = (left <= ROUNDING * size).all(axis=0) & (size > 0).any(axis=0)
     goes, left = stays[empty], left[:, empty]
     if left.any():
         with np.errstate(invalid="ignore"):

@@ -32,9 +32,11 @@ from leo_core.rewrite.inactive import drop_inactive
 from leo_core.rewrite.lift import lift
 from leo_core.rewrite.merge import merge_dependent
 from leo_core.rewrite.opposite import merge_opposite
+from leo_core.rewrite.opposite_channels import merge_opposite_channels
 from leo_core.rewrite.output_relu import settle_output
 from leo_core.rewrite.parallel import merge_parallel
 from leo_core.rewrite.refactor import pass_through, refactor_block
+from leo_core.rewrite.refactor_channels import refactor_channels
 from leo_core.rewrite.size import OBJECTIVES, Size
 from leo_core.rewrite.step import Ladder, Pass, Refusal, Step
 from leo_core.rewrite.straighten import straighten
@@ -49,6 +51,8 @@ _CHANNELS: tuple[Pass, ...] = (
     fold_constant_channels,
     merge_parallel_channels,
     merge_dependent_channels,
+    merge_opposite_channels,
+    refactor_channels,
     fold_convolutions,
 )
 _ON_IMAGES: tuple[Pass, ...] = (drop_inactive, fold_constants, drop_identity, *_CHANNELS)

@@ -119,13 +119,17 @@ class Mixing:
 
 def _with_rows(layer: ReluLayer, block: Block, old: Form, weights: Array, new: Array) -> tuple[View, Change]:
     """The block realised by new units with the given incoming and outgoing weights. Raises OverflowError."""
-    # A power of two between a row and its outgoing weights rounds nothing: make them equally large.
+    weights, new = balanced(weights, new)
+    rows, signs = _active_rows(layer, weights)
+    return realised(layer, block, old, np.zeros(0, np.int64), rows, new * signs)
+
+
+def balanced(weights: Array, new: Array) -> tuple[Array, Array]:
+    """Rows and their outgoing weights, equally large: a power of two between them rounds nothing."""
     sizes = np.abs(new).max(axis=0, initial=0.0), np.abs(weights).max(axis=1, initial=0.0)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         power = np.nan_to_num(np.round(0.5 * (np.log2(sizes[0]) - np.log2(sizes[1]))), posinf=0.0, neginf=0.0)
-        weights, new = np.ldexp(weights, power.astype(int)[:, None]), np.ldexp(new, -power.astype(int))
-    rows, signs = _active_rows(layer, weights)
-    return realised(layer, block, old, np.zeros(0, np.int64), rows, new * signs)
+        return np.ldexp(weights, power.astype(int)[:, None]), np.ldexp(new, -power.astype(int))
 
 
 def _active_rows(layer: ReluLayer, weights: Array) -> tuple[Rows, Array]:
@@ -134,7 +138,7 @@ def _active_rows(layer: ReluLayer, weights: Array) -> tuple[Rows, Array]:
     low, high = _range(layer, stored)
     signs = np.where(np.maximum(high, 0.0) < np.maximum(-low, 0.0), -1.0, 1.0)
     low, high = np.where(signs < 0, -high, low), np.where(signs < 0, -low, high)
-    lift = _short_up(np.maximum(-low, 0.0), layer.node.bias.dtype)
+    lift = short_up(np.maximum(-low, 0.0), layer.node.bias.dtype)
     lowest = np.maximum(0.0, np.nextafter(low + lift, -np.inf))
     units = Units.new(lowest, np.nextafter(high + lift, np.inf))
     return Rows(signs[:, None] * stored, lift, units), signs
@@ -153,7 +157,7 @@ def _range(layer: ReluLayer, weights: Array) -> tuple[Array, Array]:
     return low, high
 
 
-def _short_up(values: Array, dtype: Any) -> Array:
+def short_up(values: Array, dtype: Any) -> Array:
     """A number of the dtype not below each value, of six significant bits: products with it need few more."""
     mantissa, exponent = np.frexp(values)
     with np.errstate(over="ignore"):

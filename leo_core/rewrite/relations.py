@@ -19,7 +19,7 @@ from leo_core.arithmetic import float_up, product_error, round_up
 from leo_core.linear import Conv
 from leo_core.network import Affine, Relu
 from leo_core.rewrite.form import Form, change
-from leo_core.rewrite.streams import Apart, Stream, channel_range, is_padded
+from leo_core.rewrite.streams import Apart, Places, Stream, all_places, channel_range, is_padded
 from leo_core.rewrite.view import View
 from leo_core.stability.verdict import State
 
@@ -34,7 +34,9 @@ _SHORT = 1e-11
 @final
 @dataclass(frozen=True, eq=False)
 class Relations:
-    """|v_j − Σ c_ji v_i − d_j| ≤ off_j at each position, for some channels j by others i, at one node.
+    """|v_j − Σ c_ji v_i − d_j| ≤ off_j at each position, for some channels j by others i of their kind, at one node.
+
+    Where it holds none of them, nothing is said: they count as 0, and so do d and off.
 
     Attributes
     ----------
@@ -80,23 +82,33 @@ def patch_of(view: View, node: Affine) -> tuple[Array, Array, Array]:
     weights = np.zeros((conv.out_channels, groups, reads * taps))
     of = np.arange(conv.out_channels) // (conv.out_channels // groups)
     weights[np.arange(conv.out_channels), of] = conv.kernel.reshape(conv.out_channels, -1)
-    columns = np.arange(conv.columns).reshape(conv.in_channels, -1)
-    lower, upper = channel_range(view, node.sources[0], columns)
+    lower, upper = channel_range(view, node.sources[0], all_places(conv.in_channels, conv.columns))
     if is_padded(conv):
         lower, upper = np.minimum(lower, 0.0), np.maximum(upper, 0.0)
     return weights.reshape(conv.out_channels, -1), np.repeat(lower, taps), np.repeat(upper, taps)
 
 
-def written(view: View, node: Affine, goes: Indices, factors: Array) -> Relations:
+def filters(view: View, stream: Stream, writer: Affine) -> tuple[Array, Array, Array]:
+    """The same of a writer of a stream, by the channels of the stream; 0 for those that it does not write."""
+    own, lower, upper = patch_of(view, writer)
+    places = stream.places[writer.name]
+    assert places.whole is not None
+    weights = np.zeros((stream.channels, own.shape[1]))
+    weights[places.held] = own[places.whole]
+    return weights, lower, upper
+
+
+def written(view: View, stream: Stream, node: Affine, goes: Indices, factors: Array) -> Relations:
     """Where channels of a convolution are written: its kernels tell how near they are."""
-    weights, lower, upper = patch_of(view, node)
+    weights, lower, upper = filters(view, stream, node)
     used = np.flatnonzero((factors != 0).any(axis=0))
     nothing = np.zeros(len(goes))
     old = Form(np.eye(len(goes)), weights[goes], nothing, nothing)
     new = Form(factors[:, used], weights[used], np.zeros(len(used)), nothing)
     off = change(old, new, lower, upper).most if len(goes) else nothing
-    bias = channel_bias(node)
-    return Relations(goes, factors, _shift(bias, goes, factors), np.where(_uneven(bias, goes, factors), np.inf, off))
+    bias = channel_bias(node, stream.places[node.name])
+    off = np.where(_uneven(bias, goes, factors), np.inf, off)
+    return Relations(goes, factors, _shift(bias, goes, factors), off)
 
 
 def _uneven(bias: Array, goes: Indices, factors: Array) -> NDArray[np.bool_]:
@@ -105,9 +117,9 @@ def _uneven(bias: Array, goes: Indices, factors: Array) -> NDArray[np.bool_]:
     return np.asarray(none[goes] | ((factors != 0) & none).any(axis=1))
 
 
-def channel_bias(node: Affine, index: Indices | None = None) -> Array:
+def channel_bias(node: Affine, places: Places | None = None) -> Array:
     """The bias of each channel: NaN where not all positions have the same."""
-    rows = node.bias.astype(np.float64)[np.arange(node.size).reshape(node.groups, -1) if index is None else index]
+    rows = (places or all_places(node.groups, node.size)).of(node.bias.astype(np.float64), absent=0.0)
     return np.where((rows == rows[:, :1]).all(axis=1), rows[:, 0], np.nan)
 
 
@@ -127,7 +139,7 @@ def followed(view: View, stream: Stream, begun: Mapping[str, Relations]) -> dict
     """By node of a stream, what becomes of relations among the channels that its writers write."""
     found = dict(begun)
     for node in view.network.nodes:
-        if node.name in found or node.name not in stream.index:
+        if node.name in found or node.name not in stream.places:
             continue
         if isinstance(node, Relu):
             found[node.name] = _rectified(view, stream, node, found[node.source])
@@ -138,16 +150,20 @@ def followed(view: View, stream: Stream, begun: Mapping[str, Relations]) -> dict
 
 def _kept(view: View, stream: Stream, node: Affine, found: Mapping[str, Relations]) -> Relations:
     """Behind an affine node that keeps channels apart: a norm, a depthwise layer, a pooling, a sum."""
-    sources = [source for source in node.sources if source in stream.index]
-    parts = stream.kept[node.name]
-    goes = found[sources[0]].goes
-    factors = _behind(parts[0], found[sources[0]])
+    parts, places = stream.kept[node.name], stream.places[node.name]
+    goes = found[next(iter(parts))].goes
+    factors, settled = np.zeros((len(goes), stream.channels)), ~places.held[goes]
+    for source, part in parts.items():  # the first to hold a channel says by what factors it is expressed
+        here = stream.places[source].held[goes] & ~settled
+        if here.any():
+            factors[here] = _behind(part, found[source].taken(here))
+        settled |= here
     off = np.zeros(len(goes))
-    bias = channel_bias(node, stream.index[node.name])
+    bias = channel_bias(node, places)
     shift = _shift(bias, goes, factors)
-    for source, part in zip(sources, parts, strict=True):
+    for source, part in parts.items():
         of = found[source]
-        off = round_up(off + _apart(view, source, stream.index[source], part, of, factors))
+        off = round_up(off + _apart(view, source, stream.places[source], part, of, factors))
         for row, j in enumerate(goes):
             if of.shift[row] and part.padded:
                 size = np.abs(part.weights[j]) * float_up(abs(of.shift[row]))
@@ -157,9 +173,11 @@ def _kept(view: View, stream: Stream, node: Affine, found: Mapping[str, Relation
                 first = part.weights[j][part.rows == 0]
                 shift[row] += of.shift[row] * sum((Fraction(float(w)) for w in first), Fraction(0))
     if node.own is not None:
-        off = round_up(off + _rounded(view, stream, node, sources, factors, goes))
+        off = round_up(off + _rounded(view, stream, node, factors, goes))
     lost = np.isnan(off) | _uneven(bias, goes, factors)
-    return Relations(goes, factors, shift, np.where(lost, np.inf, off))
+    nothing = ~places.held[goes]
+    shift[nothing] = Fraction(0)
+    return Relations(goes, factors, shift, np.where(nothing, 0.0, np.where(lost, np.inf, off)))
 
 
 def _behind(part: Apart, of: Relations) -> Array:
@@ -176,9 +194,9 @@ def _behind(part: Apart, of: Relations) -> Array:
     return np.where(np.isfinite(factors), shorten(factors), 0.0)
 
 
-def _apart(view: View, source: str, index: Indices, part: Apart, of: Relations, factors: Array) -> Array:
+def _apart(view: View, source: str, places: Places, part: Apart, of: Relations, factors: Array) -> Array:
     """How far K_j ∗ v_j is from Σ c'_ji K_i ∗ v_i (and what the shift comes to)."""
-    lower, upper = channel_range(view, source, index)
+    lower, upper = channel_range(view, source, places)
     reach = np.maximum(np.abs(lower), np.abs(upper))
     total = np.zeros(len(of.goes))
     for row, j in enumerate(of.goes):
@@ -203,16 +221,17 @@ def _difference(c: float, mine: Array, behind: float, others: Array) -> Array:
     return np.array([float_up(abs(first * Fraction(m) - second * Fraction(o))) for m, o in pairs])
 
 
-def _rounded(view: View, stream: Stream, node: Affine, sources: list[str], factors: Array, goes: Indices) -> Array:
+def _rounded(view: View, stream: Stream, node: Affine, factors: Array, goes: Indices) -> Array:
     """What the rounding of a layer's own numbers comes to: each channel may be another than is stored."""
     assert node.own is not None
     rounding = node.own.rounding
-    (source,), (part,) = sources, stream.kept[node.name]
-    lower, upper = channel_range(view, source, stream.index[source])
+    ((source, part),) = stream.kept[node.name].items()
+    lower, upper = channel_range(view, source, stream.places[source])
     reach = np.maximum(np.abs(lower), np.abs(upper))
     size = part.most(np.abs(part.weights)) * reach
     loose = round_up(np.max(rounding.weights) * size * (1 + 2.0**-20))
-    bias = np.broadcast_to(rounding.bias, (node.size,))[stream.index[node.name]].max(axis=1)
+    bias = np.broadcast_to(rounding.bias, (node.size,))
+    bias = stream.places[node.name].of(bias, absent=0.0).max(axis=1)
     each = round_up(loose + bias)
     flow = each[goes] + np.abs(factors) @ each
     return np.asarray(round_up(flow + product_error(flow, len(each))))
@@ -220,10 +239,10 @@ def _rounded(view: View, stream: Stream, node: Affine, sources: list[str], facto
 
 def _rectified(view: View, stream: Stream, relu: Relu, of: Relations) -> Relations:
     """Behind a ReLU."""
-    units, index = view.facts.units[relu.source], stream.index[relu.name]
-    active = (units.state[index] == State.ACTIVE).all(axis=1)
-    defect = units.defect(relu.slope)[index].max(axis=1)
-    slopes = relu.slope[index]
+    units, places = view.facts.units[relu.source], stream.places[relu.name]
+    active: NDArray[np.bool_] = np.asarray(places.of(units.state == State.ACTIVE, absent=True).all(axis=1))
+    defect = places.of(units.defect(relu.slope), absent=0.0).max(axis=1)
+    slopes = places.of(relu.slope, absent=0.0)
     off, shift = of.off.copy(), of.shift.copy()
     for row, (j, factors) in enumerate(zip(of.goes, of.factors, strict=True)):
         others = np.flatnonzero(factors)

@@ -1,15 +1,17 @@
 """Streams: channels that several nodes share, from the convolutions that write them to what mixes them.
 
 A convolution makes channels; ReLUs, norms, depthwise layers, poolings and sums keep them apart, and so does what lays
-them out anew: channel k of one is made of channel k of the other alone. Sums tie the channels of all that they add up.
+them out anew: each channel of the one is made of one channel of the other alone. Sums tie the channels of all that they
+add up; some may be dropped on the way, or written by one of them alone.
 What is true of channels where they are written is followed from there, node by node, to the readers, which mix them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import final
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,22 +29,50 @@ Mask = NDArray[np.bool_]
 
 @final
 @dataclass(frozen=True, eq=False)
+class Places:
+    """Where the channels of a stream lie in a node: not all nodes need hold all of them.
+
+    Attributes
+    ----------
+    held:
+        (channels,): those that it holds.
+    index:
+        (channels, values of each): where they lie, all positions in the same order; −1 for those that it does not hold.
+    """
+
+    held: Mask
+    index: Indices
+
+    def of(self, units: NDArray[Any], absent: Any) -> NDArray[Any]:
+        """(channels, values of each): what is given for the units of the node, ``absent`` for what it does not hold."""
+        found = np.asarray(units[self.index])
+        found[~self.held] = absent
+        return found
+
+    @cached_property
+    def whole(self) -> Indices | None:
+        """Which channels of the layout those held are, all positions in order; None where they are not whole ones."""
+        return whole_channels(self.index[self.held])
+
+
+@final
+@dataclass(frozen=True, eq=False)
 class Apart:
     """A map that keeps channels apart: which weights make each channel of the one of the other.
 
     Attributes
     ----------
-    index:
-        (channels, values of each): where the channels lie behind it.
+    places:
+        Where the channels lie behind it.
     weights:
-        (channels, weights), in the same places for each channel.
+        (channels, weights), in the same places for each channel; 0 for those that it drops.
     rows:
         (weights,): the value of the channel that each weight is for.
     padded:
         Whether some values see fewer weights than others, so that a constant before it is none behind it.
     """
 
-    index: Indices
+    places: Places
     weights: Array
     rows: Indices
     padded: bool
@@ -55,6 +85,12 @@ class Apart:
         np.add.at(sums.T, self.rows, terms.T)
         return np.asarray(sums.max(axis=-1, initial=0.0))
 
+    def renumbered(self, places: Places, label: Indices, channels: int) -> Apart:
+        """The same of a stream that has so many channels, of which those before it are ``label``."""
+        weights = np.zeros((channels, self.weights.shape[1]))
+        weights[label] = self.weights
+        return replace(self, places=places, weights=weights)
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -65,26 +101,32 @@ class Stream:
     ----------
     writers:
         The convolutions, in order.
-    index:
-        By node, (channels, values of each): where the channels lie.
+    places:
+        By node, where the channels lie.
     kept:
-        By affine node but the writers, for each source how it keeps them apart.
+        By affine node but the writers, for each source that holds channels how it keeps them apart.
     readers:
         (node, what it reads): what mixes the channels.
     """
 
     writers: tuple[Affine, ...]
-    index: Mapping[str, Indices]
-    kept: Mapping[str, tuple[Apart, ...]]
+    places: Mapping[str, Places]
+    kept: Mapping[str, Mapping[str, Apart]]
     readers: tuple[tuple[Affine, str], ...]
 
     @property
     def channels(self) -> int:
-        return self.writers[0].groups
+        return len(self.places[self.writers[0].name].held)
+
+    @cached_property
+    def kinds(self) -> Indices:
+        """(channels,): those that the same nodes hold are of one kind."""
+        held = np.stack([places.held for places in self.places.values()], axis=1)
+        return np.asarray(np.unique(held, axis=0, return_inverse=True)[1].ravel())
 
     def relus(self, network: Network) -> list[Relu]:
         """The ReLUs in it, in order."""
-        return [node for node in network.relus if node.name in self.index]
+        return [node for node in network.relus if node.name in self.places]
 
 
 def stream_of(view: View, name: str) -> Stream | None:
@@ -99,7 +141,7 @@ def stream_of(view: View, name: str) -> Stream | None:
         found = _followed(network, writers)
         if not isinstance(found, set):
             break
-        if found <= writers or any(network.affine(other).groups != node.groups for other in found):
+        if found <= writers:
             return None
         writers |= found
     if found is None or found.writers[0].name != name:
@@ -122,39 +164,115 @@ def _depthwise(conv: Conv) -> bool:
 def _followed(network: Network, names: set[str]) -> Stream | set[str] | None:
     """The stream of some writers; or all its writers, where there are more; None where it is none."""
     writers = tuple(node for node in network.nodes if node.name in names and isinstance(node, Affine))
-    index = {node.name: np.arange(node.size).reshape(node.groups, -1) for node in writers}
-    kept: dict[str, tuple[Apart, ...]] = {}
+    ties = _Ties({node.name: np.arange(node.size).reshape(node.groups, -1) for node in writers})
     readers: list[tuple[Affine, str]] = []
     for node in network.nodes:
         if isinstance(node, Relu):
-            if node.source in index:
-                index[node.name] = index[node.source]
+            if node.source in ties.index:
+                ties.hand_on(node.name, node.source)
             continue
-        inside = [(source, linear) for source, linear in node.reads if source in index]
+        inside = [(source, linear) for source, linear in node.reads if source in ties.index]
         if not inside or node.name in names:
-            if inside:
-                readers += [(node, source) for source, _ in inside]
-            continue
-        parts = [keeps_apart(linear, index[source]) for source, linear in inside]
-        apart = [part for part in parts if part is not None]
-        if len(apart) < len(parts):
             readers += [(node, source) for source, _ in inside]
             continue
-        others = [(source, linear) for source, linear in node.reads if source not in index]
+        parts = {source: keeps_apart(linear, ties.index[source]) for source, linear in inside}
+        apart = {source: part for source, part in parts.items() if part is not None}
+        if len(apart) < len(inside):
+            readers += [(node, source) for source, _ in inside]
+            continue
         here = np.zeros(node.size, dtype=bool)
-        here[apart[0].index] = True
-        beside = [source for source, linear in others if linear.used_columns(here).any()]
+        for part in apart.values():
+            here[part.places.index[part.places.held]] = True
+        beside = [
+            source for source, linear in node.reads if source not in ties.index and linear.used_columns(here).any()
+        ]
         if beside:
             more = [_writers_of(network, source) for source in beside]
             if any(found is None for found in more):
                 return None
             return names.union(*(found for found in more if found is not None))
-        if any(not np.array_equal(part.index, apart[0].index) for part in apart):
+        if not ties.tie(node.name, apart):
             return None
-        index[node.name], kept[node.name] = apart[0].index, tuple(apart)
-    if network.output in index or not readers:
-        return None
-    return Stream(writers, index, kept, tuple(readers))
+    return None if network.output in ties.index or not readers else ties.stream(writers, tuple(readers))
+
+
+class _Ties:
+    """Which channels of which nodes are one: the channels of a stream are numbered once all of them are known.
+
+    Attributes
+    ----------
+    index:
+        By node, (its channels, values of each).
+    """
+
+    def __init__(self, index: dict[str, Indices]) -> None:
+        self.index = index
+        self._kept: dict[str, Mapping[str, Apart]] = {}
+        self._start: dict[str, int] = {}
+        self._count = 0
+        self._edges: list[Indices] = []
+        for name in index:
+            self._number(name)
+
+    def hand_on(self, name: str, source: str) -> None:
+        """A node has the channels of another."""
+        self.index[name] = self.index[source]
+        self._number(name)
+        self._join(source, np.arange(len(self.index[source])), name, np.arange(len(self.index[name])))
+
+    def tie(self, name: str, parts: Mapping[str, Apart]) -> bool:
+        """A node has the channels that are kept apart of others; False where they overlap otherwise than whole."""
+        held = {source: part.places.index[part.places.held] for source, part in parts.items()}
+        if len({index.shape[1] for index in held.values()}) > 1:
+            return False
+        index, of = np.unique(np.concatenate(list(held.values())), axis=0, return_inverse=True)
+        if len(np.unique(index)) < index.size:
+            return False
+        self.index[name], self._kept[name] = index, parts
+        self._number(name)
+        ends = np.cumsum([len(part) for part in held.values()])[:-1]
+        for (source, part), here in zip(parts.items(), np.split(of.ravel(), ends), strict=True):
+            self._join(source, np.flatnonzero(part.places.held), name, here)
+        return True
+
+    def stream(self, writers: tuple[Affine, ...], readers: tuple[tuple[Affine, str], ...]) -> Stream | None:
+        """The stream; None where a node holds a channel of it twice."""
+        label = self._labels()
+        channels = int(label.max()) + 1
+        of = {name: label[start : start + len(self.index[name])] for name, start in self._start.items()}
+        if any(len(np.unique(labels)) < len(labels) for labels in of.values()):
+            return None
+        places = {name: _spread(index, of[name], channels) for name, index in self.index.items()}
+        kept = {
+            name: {source: part.renumbered(places[name], of[source], channels) for source, part in parts.items()}
+            for name, parts in self._kept.items()
+        }
+        return Stream(writers, places, kept, readers)
+
+    def _number(self, name: str) -> None:
+        self._start[name] = self._count
+        self._count += len(self.index[name])
+
+    def _join(self, source: str, before: Indices, name: str, behind: Indices) -> None:
+        self._edges.append(np.stack([self._start[source] + before, self._start[name] + behind]))
+
+    def _labels(self) -> Indices:
+        """By channel of a node, the channel of the stream that it is, in the order in which they come."""
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
+        ends = np.concatenate([np.zeros((2, 0), np.int64), *self._edges], axis=1)
+        graph = coo_array((np.ones(ends.shape[1]), tuple(ends)), shape=(self._count, self._count))
+        label = connected_components(graph, directed=False)[1]
+        _, first, of = np.unique(label, return_index=True, return_inverse=True)
+        return np.asarray(np.argsort(np.argsort(first))[of.ravel()], np.int64)
+
+
+def _spread(index: Indices, label: Indices, channels: int) -> Places:
+    """The places of a node's own channels, each of which is one of so many."""
+    held, places = np.zeros(channels, dtype=bool), np.full((channels, index.shape[1]), -1, np.int64)
+    held[label], places[label] = True, index
+    return Places(held, places)
 
 
 def _writers_of(network: Network, name: str) -> set[str] | None:
@@ -181,8 +299,9 @@ def _writers_of(network: Network, name: str) -> set[str] | None:
 def keeps_apart(linear: LinearMap, index: Indices) -> Apart | None:
     """How a map keeps channels apart that lie at ``index`` in what it reads; None where it mixes them."""
     channels, positions = index.shape
+    everything = np.ones(channels, dtype=bool)
     if isinstance(linear, Select) and linear.is_identity:
-        return Apart(index, np.ones((channels, 1)), np.zeros(1, np.int64), padded=False)
+        return Apart(Places(everything, index), np.ones((channels, 1)), np.zeros(1, np.int64), padded=False)
     if isinstance(linear, Conv):
         where = whole_channels(index)
         if where is None or not _depthwise(linear) or linear.columns != linear.in_channels * positions:
@@ -190,7 +309,8 @@ def keeps_apart(linear: LinearMap, index: Indices) -> Apart | None:
         weights = linear.kernel[where].reshape(channels, -1).astype(np.float64)
         behind = linear.rows // linear.out_channels
         places = where[:, None] * behind + np.arange(behind)
-        return Apart(places, weights, np.zeros(weights.shape[1], np.int64), padded=is_padded(linear))
+        rows = np.zeros(weights.shape[1], np.int64)
+        return Apart(Places(everything, places), weights, rows, padded=is_padded(linear))
     if linear.is_full:
         return None
     return _by_entries(linear, index)
@@ -215,16 +335,21 @@ def _by_entries(linear: LinearMap, index: Indices) -> Apart | None:
     made = np.flatnonzero(of_row >= 0)
     made = made[np.argsort(of_row[made], kind="stable")]
     each = np.bincount(of_row[made], minlength=channels), np.bincount(of_row[rows], minlength=channels)
-    if any((count != count[0]).any() or not count[0] for count in each):
+    held = each[0] > 0
+    if not held.any() or any((count[held] != count[held][0]).any() for count in each):
         return None
-    behind = made.reshape(channels, -1)
+    count = int(held.sum())
+    behind = made.reshape(count, -1)
     rank = np.zeros(linear.rows, np.int64)
     rank[behind] = np.arange(behind.shape[1])
-    pattern = np.stack([rank[rows], place[columns]]).reshape(2, channels, -1)
+    pattern = np.stack([rank[rows], place[columns]]).reshape(2, count, -1)
     if (pattern != pattern[:, :1]).any():
         return None
-    weights = weights.reshape(channels, -1)
-    return Apart(behind, weights, pattern[0, 0], padded=_uneven(weights, pattern[0, 0], behind.shape[1]))
+    weights = weights.reshape(count, -1)
+    padded = _uneven(weights, pattern[0, 0], behind.shape[1])
+    spread = np.zeros((channels, weights.shape[1]))
+    spread[held] = weights
+    return Apart(_spread(behind, np.flatnonzero(held), channels), spread, pattern[0, 0], padded=padded)
 
 
 def _uneven(weights: Array, rows: Indices, count: int) -> bool:
@@ -252,11 +377,16 @@ def linear_channels(view: View, stream: Stream) -> Mask:
     linear = np.ones(stream.channels, dtype=bool)
     for relu in stream.relus(view.network):
         active = view.facts.units[relu.source].state == State.ACTIVE
-        linear &= active[stream.index[relu.source]].all(axis=1)
+        linear &= stream.places[relu.source].of(active, absent=True).all(axis=1)
     return linear
 
 
-def channel_range(view: View, name: str, index: Indices) -> tuple[Array, Array]:
-    """(lower, upper) of each channel of a node, over all its positions."""
+def channel_range(view: View, name: str, places: Places) -> tuple[Array, Array]:
+    """(lower, upper) of each channel of a node, over all its positions; 0 of those that it does not hold."""
     lower, upper = view.region.value(view.network, name)
-    return lower[index].min(axis=1), upper[index].max(axis=1)
+    return places.of(lower, 0.0).min(axis=1), places.of(upper, 0.0).max(axis=1)
+
+
+def all_places(node_channels: int, size: int) -> Places:
+    """Of a node of so many units that holds so many channels, one after the other."""
+    return Places(np.ones(node_channels, dtype=bool), np.arange(size).reshape(node_channels, -1))

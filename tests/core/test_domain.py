@@ -127,6 +127,22 @@ def test_bad_json_files_are_named(tmp_path, content, said):
         Box.of(written(tmp_path, content), 3)
 
 
+@pytest.mark.parametrize("kind", [np.int64, np.uint64, np.longdouble])
+def test_no_example_lies_outside_the_box_around_it(kind, tmp_path):
+    """2⁵³ + 1 is no float64: rounding to the nearest would leave it out."""
+    examples = np.array([[2**53 + 1, 2**53 + 3], [2**53 + 1, 2**53 + 1]], kind)
+    np.save(tmp_path / "data.npy", examples)
+    for box in (Box.from_data(examples), Box.of(str(tmp_path / "data.npy"), 2)):
+        for low, high, column in zip(box.lower, box.upper, examples.T, strict=True):
+            assert all(int(low) <= int(value) <= int(high) for value in column)
+
+
+@pytest.mark.parametrize("data", [np.array([[1j, 2]]), np.array([["1", "2"]]), np.array([[None, 2]])])
+def test_examples_that_are_no_numbers(data):
+    with pytest.raises(DomainError, match="must hold numbers"):
+        Box.from_data(data)
+
+
 def test_from_data_says_what_it_guarantees():
     data = np.array([[0.0, 5.0], [1.0, 5.0]])
     box = Box.from_data(data, margin=0.5)

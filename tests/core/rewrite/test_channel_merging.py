@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from images import WHERE, channels, compressed
 
 from leo_core.network import Affine
-from leo_core.testing.sown import Sown, active, constant, dependent, parallel, unread
+from leo_core.testing.sown import Sown, active, constant, dead, dependent, parallel, unread
 
 LOOSE = 0.05
 SEEDS = st.integers(0, 2**32 - 1)
@@ -89,6 +89,40 @@ def test_a_residual_stream_merges_channels_that_all_its_writers_have_twice(seed,
     sown.added(skip).rectify().convolve(2, 2)
     found = channels(compressed(sown.network(), LOOSE).network)
     assert (found[0], found[2], found[3]) == ((3, 3, 3) if both else (4, 4, 4))
+
+
+def residual(seed, *, branch=lambda kernel, bias: None, **where):
+    """A sum of two convolutions of six channels, 3 a multiple of 1 in both; what reads it sees all of them but 4."""
+    sown = Sown(seed).convolve(6, low=1, high=1).change(parallel(3, 1, 0.5))
+    skip = sown.at
+    sown.convolve(3, low=1, high=1).convolve(6, 1, relu=False).change(parallel(3, 1, 0.5)).change(branch)
+    return sown.added(skip).rectify().convolve(2, 2, **where).change(unread(4))
+
+
+@settings(max_examples=3, deadline=None)
+@given(seed=SEEDS, where=WHERE)
+def test_sums_that_hold_fewer_channels_than_what_they_add_merge_theirs(seed, where):
+    found = channels(compressed(residual(seed, **where).network(), LOOSE).network)
+    assert (found[0], found[2], found[3]) == (5, 4, 4)
+
+
+def test_a_channel_that_a_sum_does_not_hold_stands_for_none_that_it_does():
+    """The branch reads 4 and 5, which are alike; the reader of the sum only 5, which there is nothing else for."""
+    alike = parallel(5, 4, 1.0)
+    sown = residual(3, branch=alike).change(alike, name="conv0")
+    found = channels(compressed(sown.network(), LOOSE).network)
+    assert (found[0], found[2]) == (5, 4)
+    assert found[3] == 4
+
+
+@pytest.mark.parametrize("value", [0.7, 1e15, 1e-42])
+def test_constants_of_a_sum_that_only_one_side_still_has_fold_at_each_reader(value):
+    """Channel 2 is constant before the branch and gone from the sum, where 0 and 4 are what they were."""
+    sown = Sown(11).convolve(5, low=1, high=1).change(constant(2, value)).change(constant(1, value))
+    skip = sown.at
+    sown.convolve(3, low=1, high=1).convolve(5, 1, relu=False).change(dead(2)).change(constant(1, value))
+    found = compressed(sown.added(skip).rectify().convolve(2, 2).network(), LOOSE)
+    assert channels(found.network)[2] <= (5 if value == 1e15 else 3)
 
 
 def test_two_readers_take_a_channel_over_at_once():
