@@ -1,92 +1,112 @@
 """What a Dask cluster costs and gains: measured with one worker and two on this machine, simulated with more.
 
-    python benchmarks/cluster.py [--results 12] [--networks PART …] [--json FILE]
+    python benchmarks/cluster.py [--networks PART …] [--workers 8 …] [--jobs N] [--out docs/results/cluster.json]
 
-Through the front door, ``leo_core.analyze(…, cluster=client)``, on ACAS Xu's whole input box, VertCAS and a network of
-4 inputs, each stopped, as Ctrl-C does it, after so many results of the cluster. Of each run: the seconds between the
-first result and the last, the share of them in which workers were idle, batches, and the bytes of tasks and results,
-pickled. Overhead is that of tasks which do nothing, one by one and in batches.
+Through the front door, ``leo_core.analyze(…, cluster=client)``, from the first bound to the last verdict, on ACAS Xu's
+whole input box, VertCAS and a network of 4 inputs; with one process (``jobs=1``), one worker and two, one after the
+other. No clock decides (``unit_time_limit=0``). Of each run: seconds; the share of them that the client works before or
+after there is anything to share; the share of the rest in which workers were idle; tasks and batches; and the bytes of
+tasks and results, pickled. Overhead is that of tasks which do nothing, one by one and in batches.
 
-The simulation replays the seconds that tasks took with one worker. A task can start when those are done that its boxes
-come from, on the worker that is free first, in the order drawn, at the measured overhead; what happens in the client
-between them is as it was. ``bound`` is the speed-up that the longest chain of tasks allows. A campaign of 45 networks
-is simulated as 45 times the first one, each network a task of its own.
+With more workers the same runs are simulated, see ``virtual.py``, and so is a campaign of 45 networks of ACAS Xu, which
+are 45 times the one that is here.
 """
 
 from __future__ import annotations
 
 import argparse
-import heapq
 import json
 import os
 import pickle
+import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import distributed
-from listing import NETS
-from rich.box import MARKDOWN
-from rich.console import Console
-from rich.table import Table
+from listing import NETS, Case, picked
+from virtual import Step, Virtual, together
 
 import leo_core
 from leo_backends.dask import client as dask_client
+from leo_backends.dask import worker
 from leo_core.execution.budget import Budget
 from leo_core.plugins import Needs, registry
-from leo_core.search import boxes
 from leo_core.testing.executor_kit import Probe
 from leo_core.testing.networks import chain
 
-WORKERS = (1, 2, 8, 16, 32, 64, 128, 256)
-CAMPAIGN = 45
+WORKERS = (1, 2, 8, 32, 64, 256)
+#: Networks of a campaign, and the case it is made of.
+CAMPAIGN, OF = 45, "ACAS Xu"
+#: Seconds of the clock after which a run is stopped, so that this ends; no run should come to it.
+LIMIT = 600.0
 
 
 @dataclass
-class Replay:
-    """One run's tasks in the order drawn: seconds, tasks they come from; and what went over the wire."""
+class Wire:
+    """What went over the wire in one run."""
 
-    seconds: list[float] = field(default_factory=list)
-    after: list[list[int]] = field(default_factory=list)
     batches: int = 0
+    tasks: int = 0
     sent: int = 0
     received: int = 0
-    times: list[float] = field(default_factory=list)
+    #: Seconds of each task; between the first batch out and the last result in, summed over all that was shared.
+    seconds: list[float] = field(default_factory=list)
+    shared: float = 0.0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=int, default=12, help="results of the cluster after which a run is stopped")
-    parser.add_argument("--networks", nargs="*", default=("ACAS", "VertCAS", "4 inputs"))
+    parser.add_argument("--networks", nargs="*", default=(), metavar="PART", help="those with this in their name")
+    parser.add_argument("--workers", nargs="*", type=int, default=WORKERS, help="how many are simulated")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="simulations at once")
     parser.add_argument("--nets", type=Path, default=NETS)
-    parser.add_argument("--json", type=Path, help="write the figures there")
+    parser.add_argument("--out", type=Path, default=Path("docs/results/cluster.json"))
     arguments = parser.parse_args()
-    acas, vertical = (
-        arguments.nets / name
-        for name in ("acasxu/ACASXU_experimental_v2a_1_1", "verticalcas/VertCAS_pra01_v4_45HU_200")
-    )
-    cases = {
-        "ACAS Xu, whole box": (acas.with_suffix(".nnet"), acas.with_suffix(".domain.json")),
-        "VertCAS pra01": (vertical.with_suffix(".nnet"), vertical.with_suffix(".domain.json")),
-        "made, 4 inputs, 48-48-48": (chain(4, 48, 48, 48, 2, seed=1), (-1.0, 1.0)),
-    }
-    figures: dict[str, Any] = {"load": os.getloadavg(), "cores": os.cpu_count(), "networks": {}}
+    cases = list(picked(listed(arguments.nets), arguments.networks))
+    figures: dict[str, Any] = {"load": os.getloadavg()[0], "cores": os.cpu_count(), "python": platform.python_version()}
+    figures["dask"] = distributed.__version__
     with workers(1) as one, workers(2) as two:
         figures["overhead"] = {"one by one": overhead(one, 1), "batched": overhead(one, 256)}
         print("overhead, ms per task:", figures["overhead"], file=sys.stderr)
-        for name, (model, domain) in cases.items():
-            if not any(part in name for part in arguments.networks):
-                continue
-            runs = {count: run(model, domain, client, arguments.results) for count, client in ((1, one), (2, two))}
-            figures["networks"][name] = shown = of_case(runs, figures["overhead"]["one by one"])
-            print(name, json.dumps({key: value for key, value in shown.items() if key != "seconds"}), file=sys.stderr)
-    tell(figures)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+        figures["networks"] = {
+            case.name: {"one process": measured(case, None), "1": measured(case, one), "2": measured(case, two)}
+            for case in cases
+        }
+    cost = 1e-3 * figures["overhead"]["one by one"]
+    asked = [(case, count, cost) for count in arguments.workers for case in cases]
+    os.environ.pop("MALLOC_TRIM_THRESHOLD_", None)  # left by Dask for its workers, see leo_backends/dask/worker.py
+    with ProcessPoolExecutor(arguments.jobs, get_context("spawn"), warm) as pool:
+        runs = dict(zip(((case.name, count) for case, count, _ in asked), pool.map(simulated, asked), strict=True))
+    for case in cases:
+        figures["networks"][case.name]["simulated"] = {
+            count: summary(runs[case.name, count], runs[case.name, min(arguments.workers)], count)
+            for count in arguments.workers
+        }
+    figures["campaign"] = [
+        campaign({count: runs[case.name, count] for count in arguments.workers}) for case in cases if OF in case.name
+    ]
+    arguments.out.write_text(json.dumps(figures, indent=1) + "\n")
+    arguments.out.with_suffix(".md").write_text(page(figures))
+    print(page(figures))
+
+
+def listed(nets: Path) -> list[Case]:
+    """The networks that are measured."""
+    acas, vertical = (
+        nets / name for name in ("acasxu/ACASXU_experimental_v2a_1_1", "verticalcas/VertCAS_pra01_v4_45HU_200")
+    )
+    return [
+        Case("ACAS Xu 1_1, whole box", acas.with_suffix(".nnet"), acas.with_suffix(".domain.json"), {}),
+        Case("VertCAS pra01", vertical.with_suffix(".nnet"), vertical.with_suffix(".domain.json"), {}),
+        Case("made, 4-96-96-96-96-2", chain(4, 96, 96, 96, 96, 2, seed=1), (-1.0, 1.0), {}),
+    ]
 
 
 @contextmanager
@@ -113,71 +133,60 @@ def overhead(client: Any, at_once: int) -> float:
     return 1e3 * (time.perf_counter() - begun) / count
 
 
-def run(model: Any, domain: Any, client: Any, results: int) -> Replay:
-    """Decide until so many results of the cluster are in."""
-    seen = Replay()
-    with watched(seen, results):
-        leo_core.analyze(model, domain, cluster=client)
-    return seen
+def measured(case: Case, client: Any) -> dict[str, Any]:
+    """One run from beginning to end, by a cluster or (None) by this process alone."""
+    wire, begun = Wire(), time.perf_counter()
+    with watched(wire):
+        found = leo_core.analyze(case.model, case.domain, cluster=client, unit_time_limit=0, time_limit=LIMIT)
+    seconds = time.perf_counter() - begun
+    workers = 0 if client is None else len(client.scheduler_info()["workers"])
+    figures: dict[str, Any] = {"seconds": seconds, "undecided": found.count(leo_core.State.UNDECIDED)}
+    if workers:
+        busy = sum(wire.seconds)
+        figures |= {
+            "alone": 1 - wire.shared / seconds,
+            "idle": 1 - busy / (workers * wire.shared) if wire.shared else None,
+            "tasks": wire.tasks,
+            "batches": wire.batches,
+            "mean": busy / max(1, wire.tasks),
+            "longest": max(wire.seconds, default=0.0),
+            "sent": wire.sent / max(1, wire.tasks),
+            "received": wire.received / max(1, wire.tasks),
+        }
+    print(case.name, workers, json.dumps(figures), file=sys.stderr, flush=True)
+    return figures
 
 
 @contextmanager
-def watched(seen: Replay, results: int) -> Iterator[None]:
-    """Note what goes out and comes in; interrupt after so many results."""
-    originals = dask_client._Run._send, dask_client._Run._gathered, dask_client.DaskCluster.map, boxes._Search.merge
-    send, gathered, map_, merge = originals
-    grown: list[tuple[int, int, int]] = []  # nodes from, to, and the task they come from
-    number: dict[int, int] = {}
-    kept: list[Any] = []  # so that no id comes twice
+def watched(wire: Wire) -> Iterator[None]:
+    """Note what goes out to a cluster, and what comes in."""
+    send, gathered, map_ = dask_client._Run._send, dask_client._Run._gathered, dask_client.DaskCluster.map
 
     def sent(self: Any, batch: Any) -> None:
-        seen.batches += 1
-        seen.sent += len(pickle.dumps(batch.tasks))
+        wire.batches += 1
+        wire.sent += len(pickle.dumps(batch.tasks))
         send(self, batch)
 
     def got(self: Any, future: Any) -> Any:
         done = gathered(self, future)
         if done is not None:
-            seen.received += len(pickle.dumps(done))
-            self.latest = [seconds for seconds, _, _ in done]
+            wire.tasks += len(done)
+            wire.received += len(pickle.dumps(done))
+            wire.seconds += [seconds for seconds, _, _ in done]
         return done
 
     def mapped(self: Any, make: Any, arguments: Any, draw: Any, budget: Any) -> Any:
-        grown.clear()
-        phase = len(seen.seconds)
+        begun = last = time.perf_counter()
+        for pair in map_(self, make, arguments, draw, budget):
+            last = time.perf_counter()
+            yield pair
+        wire.shared += last - begun
 
-        def drawn() -> Any:
-            task = draw()
-            if task is not None:
-                number[id(task)] = len(seen.seconds)
-                kept.append(task)
-                seen.seconds.append(0.0)
-                nodes = getattr(task, "node", None)
-                after = [at for low, high, at in grown if nodes is not None and ((nodes >= low) & (nodes < high)).any()]
-                seen.after.append(after or ([phase - 1] if phase else []))
-            return task
-
-        for task, result in map_(self, make, arguments, drawn, budget):
-            seen.times.append(time.perf_counter())
-            yield task, result
-            if len(seen.times) >= results:
-                raise KeyboardInterrupt
-
-    def taken(self: Any, key: str) -> Any:
-        for task, result in take(self, key):
-            seen.seconds[number[id(task)]] = self.latest.pop(0)
-            yield task, result
-
-    def merged(self: Any, part: Any, found: Any) -> None:
-        before = self._tree.count
-        merge(self, part, found)
-        grown.append((before, self._tree.count, number[id(part)]))
-
-    take = dask_client._Run._take
-    patched: tuple[tuple[Any, str, Any], ...] = (
-        (dask_client._Run, "_send", sent), (dask_client._Run, "_gathered", got), (dask_client._Run, "_take", taken),
-        (dask_client.DaskCluster, "map", mapped), (boxes._Search, "merge", merged),
-    )  # fmt: skip
+    patched = (
+        (dask_client._Run, "_send", sent),
+        (dask_client._Run, "_gathered", got),
+        (dask_client.DaskCluster, "map", mapped),
+    )
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in patched]
     for owner, name, new in patched:
         setattr(owner, name, new)
@@ -188,76 +197,144 @@ def watched(seen: Replay, results: int) -> Iterator[None]:
             setattr(owner, name, old)
 
 
-def of_case(runs: dict[int, Replay], overhead_ms: float) -> dict[str, Any]:
-    one, two = runs[1], runs[2]
-    walls = {count: seen.times[-1] - seen.times[0] if len(seen.times) > 1 else 0.0 for count, seen in runs.items()}
-    done = [(seconds, after) for seconds, after in zip(one.seconds, one.after, strict=True)]
-    kept = [k for k, (seconds, _) in enumerate(done) if seconds > 0]
-    place = {k: n for n, k in enumerate(kept)}
-    seconds = [done[k][0] for k in kept]
-    after = [[place[a] for a in done[k][1] if a in place] for k in kept]
-    total = sum(seconds)
-    spans = {count: simulate(seconds, after, count, overhead_ms / 1e3) for count in WORKERS}
+def warm() -> None:
+    """What is imported once counts for no run; and memory is kept as workers keep it."""
+    worker._keep_memory()
+    leo_core.analyze(chain(4, 20, 20, 1, seed=1), (-1.0, 1.0))
+
+
+def simulated(asked: tuple[Case, int, float]) -> list[Step]:
+    """The steps of a client with so many workers."""
+    case, count, cost = asked
+    cluster = Virtual(count, cost)
+    leo_core.analyze(case.model, case.domain, cluster=cluster, unit_time_limit=0)
+    cluster.close()
+    print(case.name, count, f"{cluster.now:.2f} s", file=sys.stderr, flush=True)
+    return cluster.steps
+
+
+def busy(steps: Sequence[Step]) -> float:
+    """Seconds of workers."""
+    return sum(step.seconds or 0.0 for step in steps)
+
+
+def alone(steps: Sequence[Step]) -> float:
+    """Seconds of the client while nothing is out."""
+    total, out = 0.0, 0
+    for step in steps:
+        total += 0.0 if out else step.thought
+        if step.batch:
+            out += -1 if step.seconds is None else 1
+    return total
+
+
+def summary(steps: Sequence[Step], first: Sequence[Step], count: int) -> dict[str, float]:
+    """What so many workers gain over the fewest that were simulated; ``work`` is how much more they did."""
+    seconds = together([steps], count)
     return {
-        "tasks": len(seconds),
-        "seconds": [round(value, 4) for value in seconds],
-        "mean": total / max(1, len(seconds)),
-        "longest": max(seconds, default=0.0),
-        "two against one": walls[1] / walls[2] if walls[2] else None,
-        "idle": {n: 1 - sum(runs[n].seconds) / (n * walls[n]) if walls[n] else None for n in runs},
-        "batches": one.batches,
-        "bytes sent per task": one.sent / max(1, len(one.seconds)),
-        "bytes received per task": one.received / max(1, len(seconds)),
-        "bound": total / max(chain_of(seconds, after), 1e-9),
-        "efficiency": {count: total / (count * span) if span else None for count, span in spans.items()},
-        "results in two": len(two.times),
+        "seconds": seconds,
+        "gain": together([first], 1) / seconds,
+        "work": busy(steps) / max(busy(first), 1e-9),
+        "alone": alone(steps),
+        "longest": max((step.seconds or 0.0 for step in steps), default=0.0),
     }
 
 
-def chain_of(seconds: list[float], after: list[list[int]]) -> float:
-    """The longest chain of tasks of which each needs the one before."""
-    ends: list[float] = []
-    for took, needs in zip(seconds, after, strict=True):
-        ends.append(took + max((ends[at] for at in needs), default=0.0))
-    return max(ends, default=0.0)
+def campaign(runs: dict[int, Sequence[Step]]) -> dict[str, Any]:
+    """Efficiencies of a campaign: each network a task of one worker, or each with its own client on one cluster.
+
+    That is the seconds of one core alone over those of all workers until the end, and of clients while they work.
+    """
+    one = together([runs[min(runs)]], 1)
+    found: dict[str, Any] = {"seconds of one": one, "a task each": {}, "a client each": {}}
+    for count, steps in runs.items():
+        rounds = -(-CAMPAIGN // count)
+        found["a task each"][count] = CAMPAIGN / (count * rounds)
+        spent = count * together([steps] * CAMPAIGN, count) + CAMPAIGN * sum(step.thought for step in steps)
+        found["a client each"][count] = CAMPAIGN * one / spent
+    return found
 
 
-def simulate(seconds: list[float], after: list[list[int]], count: int, overhead_s: float) -> float:
-    """Seconds until all tasks are done, each begun in turn by the worker that is free first."""
-    free = [0.0] * count
-    ends: list[float] = []
-    for took, needs in zip(seconds, after, strict=True):
-        begin = max(heapq.heappop(free), max((ends[at] for at in needs), default=0.0))
-        ends.append(begin + took + overhead_s)
-        heapq.heappush(free, ends[-1])
-    return max(ends, default=0.0)
+def page(figures: dict[str, Any]) -> str:
+    """The page of the results."""
+    networks = figures["networks"]
+    one_by_one, batched = figures["overhead"].values()
+    parts = [
+        _PAGE.format(
+            one=one_by_one, batched=1e3 * batched, cores=figures["cores"], load=figures["load"], dask=figures["dask"]
+        ),
+        *(_measured(name, found) for name, found in networks.items()),
+        _SIMULATED,
+    ]
+    counts = list(next(iter(networks.values()))["simulated"])
+    parts += _head("network", "", *counts)
+    for name, found in networks.items():
+        rows = found["simulated"]
+        parts.append(_row(name, "times as fast", *(f"{row['gain']:.1f}" for row in rows.values())))
+        parts.append(_row("", "efficiency", *(f"{row['gain'] / int(n):.0%}" for n, row in rows.items())))
+        parts.append(_row("", "client alone, s", *(f"{row['alone']:.1f}" for row in rows.values())))
+        parts.append(_row("", "longest batch, s", *(f"{row['longest']:.1f}" for row in rows.values())))
+        parts.append(_row("", "work", *(f"{row['work']:.2f}" for row in rows.values())))
+    for found in figures["campaign"]:
+        parts += [_CAMPAIGN.format(count=CAMPAIGN, one=found["seconds of one"]), *_head("efficiency", *counts)]
+        for way in ("a task each", "a client each"):
+            parts.append(_row(way, *(f"{share:.0%}" for share in found[way].values())))
+    return "\n".join(parts) + "\n"
 
 
-def tell(figures: dict[str, Any]) -> None:
-    console = Console(width=160)
-    print("overhead per task: " + ", ".join(f"{way} {ms:.2f} ms" for way, ms in figures["overhead"].items()))
-    shown = Table(box=MARKDOWN)
-    for at, text in enumerate(
-        ("network", "tasks", "mean s", "longest s", "2 against 1", "idle 1", "idle 2", "sent B", "back B")
-    ):
-        shown.add_column(text, justify="right" if at else "left", no_wrap=True)
-    for name, found in figures["networks"].items():
-        ratio, idle = found["two against one"], found["idle"]
-        shown.add_row(
-            name, str(found["tasks"]), f"{found['mean']:.2f}", f"{found['longest']:.2f}",
-            "" if ratio is None else f"{ratio:.2f}", *("" if idle[n] is None else f"{idle[n]:.0%}" for n in (1, 2)),
-            f"{found['bytes sent per task']:,.0f}", f"{found['bytes received per task']:,.0f}",
-        )  # fmt: skip
-    console.print(shown)
-    simulated = Table(box=MARKDOWN)
-    for at, text in enumerate(("simulated efficiency", "bound", *map(str, WORKERS))):
-        simulated.add_column(text, justify="right" if at else "left", no_wrap=True)
-    for name, found in figures["networks"].items():
-        if not found["tasks"]:
-            continue
-        shares = [f"{found['efficiency'][count]:.0%}" for count in WORKERS]
-        simulated.add_row(name, f"{found['bound']:.1f}", *shares)
-    console.print(simulated)
+def _measured(name: str, found: dict[str, Any]) -> str:
+    here, one, two = found["one process"], found["1"], found["2"]
+    idle = ["" if run["idle"] is None else f"{run['idle']:.0%}" for run in (one, two)]
+    undecided = "" if not two["undecided"] else f" ({two['undecided']} open)"
+    return _row(
+        name + undecided, f"{here['seconds']:.1f}", f"{one['seconds']:.1f}", f"{two['seconds']:.1f}",
+        f"{one['seconds'] / two['seconds']:.2f}", f"{one['alone']:.0%}, {two['alone']:.0%}", ", ".join(idle),
+        two["tasks"], f"{two['mean']:.2f}", f"{two['longest']:.2f}",
+        f"{two['sent'] / 1e3:,.1f}, {two['received'] / 1e3:,.1f}",
+    )  # fmt: skip
+
+
+def _head(*names: object) -> list[str]:
+    return [_row(*names), "|---|" + "--:|" * (len(names) - 1)]
+
+
+def _row(*cells: object) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+_PAGE = """# What a Dask cluster costs and gains
+
+By `benchmarks/cluster.py`: every ReLU decided, by `leo_core.analyze`, from the first bound to the last verdict, in
+this process alone, by a cluster of one worker and by one of two, one after the other on {cores} cores (load
+{load:.1f} at the beginning; Dask {dask}). The client is a process of its own beside them, on the same cores.
+
+A task that does nothing costs {one:.1f} ms by itself, from its drawing to its result, and {batched:.0f} µs in a batch.
+
+*Alone* is the share of the time when nothing is shared and only the client works: bounds, samples, attacks, and
+halvings until there are boxes enough. *Idle* is the share of the rest in which workers had nothing to do. Tasks, their
+mean and longest seconds and their kilobytes (there, back; pickled) are those of two workers.
+
+| network | here, s | 1 worker, s | 2, s | 1 : 2 | alone 1, 2 | idle 1, 2 | tasks | mean s | longest s | kB |
+|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"""
+
+_SIMULATED = """
+## With more workers: simulated
+
+What hands work to Dask runs as it is, and so does what a worker does; only the clock is simulated
+(`benchmarks/virtual.py`). Each batch is done here, and its seconds of CPU are measured; then it ends when the worker
+that was free first would have done it. The client's own seconds count as they are, and so does the overhead above for
+each batch; what the wire takes does not. *Client alone* is the bound: no number of workers makes that shorter. *Work*
+is that of all workers, against that of one: more of them try more at once of what turns out not to be needed.
+"""
+
+_CAMPAIGN = """
+## A campaign of {count} networks: simulated
+
+{count} times the ACAS Xu network that is here, which takes one worker {one:.0f} s (those of the others are not known).
+Either [each network is a task](../how-to/cluster.md#many-networks-at-once), and the longest one is the bound; or each
+has a client of its own, a core for it beside the workers, and all clients share the workers. Efficiency is the seconds
+of one core alone over those of all workers until the end, and of the clients' cores while they work.
+"""
 
 
 if __name__ == "__main__":

@@ -34,7 +34,8 @@ from rich.table import Table
 
 from leo_core.arithmetic import nearest_float
 from leo_core.errors import MissingExtraError
-from leo_core.execution.budget import Budget
+from leo_core.execution.budget import Budget, Limits
+from leo_core.milp.checked import CheckedSolver
 from leo_core.milp.problem import MilpProblem
 from leo_core.milp.question import Question
 from leo_core.milp.result import SolverResult, Stop
@@ -42,7 +43,7 @@ from leo_core.milp.solver import Interruptible, Solver, SolverSession
 from leo_core.options import STRATEGIES
 from leo_core.plugins import registry
 from leo_core.rewrite import rewrite
-from leo_core.stability import StabilityMap, decide
+from leo_core.stability import StabilityMap, Work, decide
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from adversaries import FAMILIES, Adversary, adversary, judge
@@ -132,9 +133,9 @@ def one(case: Adversary, strategy: str, solver: str, trust: str, limit: float) -
     listening = Listening(registry.solver(solver))
     record: Record = {"strategy": strategy, "solver": solver, "trust": trust}
     try:
-        found = decide(
-            case.network, case.box, strategy=strategy, solver=listening, trust=trust, budget=Budget.of(limit)
-        )  # fmt: skip
+        found = decide(Work(
+            case.network, case.box, CheckedSolver(listening), strategy, trust, Limits(Budget.of(limit))
+        ))  # fmt: skip
     except Exception as error:  # a finding, not an accident: the engine promises a map whatever happens
         return {**record, "units": case.network.units, "error": f"{type(error).__name__}: {error}"}
     seen = judge(case, found)

@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
+import numpy as np
+
 import leo_core
 from leo_core import checker, storage, vnnlib2
 from leo_core.arithmetic import round_down, round_up
@@ -27,16 +29,17 @@ from leo_core.certificate.evidence import gather
 from leo_core.certificate.write import Account
 from leo_core.checker import Report
 from leo_core.checker.environment import ieee
-from leo_core.compare import Comparison, compare
-from leo_core.deciding import Heard, box_of, decided, executor_of, options_of, solver_of
+from leo_core.compare import Comparison, Pair, compare
+from leo_core.deciding import Heard, box_of, executor_of, options_of, solver_of, work_of
 from leo_core.domain import Box, is_vnnlib, read_vnnlib
 from leo_core.errors import CertificateError, OutputError, UsageError
-from leo_core.execution.budget import Budget
+from leo_core.execution.budget import Budget, Limits
 from leo_core.execution.events import Listener, Note, silent
 from leo_core.files import Source, as_read, output_frontend, read, write
+from leo_core.latency import Latency, measure, stopwatch
 from leo_core.milp.panel import Ledger, Panel
 from leo_core.network import Network, Rounding
-from leo_core.options import VERIFY_SECONDS, Chosen
+from leo_core.options import VERIFY_SECONDS, Chosen, spelled_out
 from leo_core.paths import replacing, require_apart
 from leo_core.plugins import Imported, registry
 from leo_core.report.live import shown
@@ -44,7 +47,7 @@ from leo_core.result import CompressionResult
 from leo_core.rewrite import rewrite
 from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.view import View
-from leo_core.stability import StabilityMap
+from leo_core.stability import StabilityMap, decide
 from leo_core.stability.cross_check import CrossCheck, cross_checked
 from leo_core.stability.narrow import narrow
 from leo_core.within import Within
@@ -57,6 +60,7 @@ _DECIDING = 0.85
 _DECIDING_FIRST = 0.3
 
 
+@spelled_out()
 @shown
 @ieee()
 def analyze(
@@ -70,13 +74,13 @@ def analyze(
         A path, a live model of an installed framework, or a :class:`Network`.
     domain:
         Whatever :meth:`Box.of` takes, on the model's own input: a Box, ``(lower, upper)``, ``"LO,HI"``,
-        or the path of a ``.json`` or ``.vnnlib`` file.
+        or the path of a ``.json`` or ``.vnnlib`` file, or of a ``.npy`` or ``.npz`` file of examples.
     listener:
         Called with :mod:`leo_core.execution.events` while work goes on.
     progress:
         Whether to show on stderr where the work stands.
     options:
-        Fields of :class:`Options`.
+        Fields of :class:`Options`, which says what each of them means.
     """
     settings = options_of(options)
     heard = Heard(listener)
@@ -84,23 +88,15 @@ def analyze(
     box = box_of(domain, imported.network, heard)
     budget, limit = Budget.of(settings.time_limit), settings.time_limit
     deciding = budget if limit is None or settings.tight is None else budget.at_most(_DECIDING_FIRST * limit)
-    stability = decided(imported.network, box, settings, deciding, heard)
-    if settings.tight is None or stability.interrupted:
-        return stability
-    solver = registry.solver(settings.solver)
-    with closing(executor_of(settings, solver, heard)) as executor:
-        return narrow(
-            stability,
-            settings.tight,
-            solver,
-            budget,
-            heard,
-            unit_seconds=math.inf if settings.unit_time_limit is None else settings.unit_time_limit,
-            executor=executor,
-            seed=settings.seed,
-        )
+    with work_of(imported.network, box, settings, deciding, heard) as work:
+        stability = decide(work, heard)
+        if settings.tight is None or stability.interrupted:
+            return stability
+        each = math.inf if settings.unit_time_limit is None else settings.unit_limits[0]
+        return narrow(replace(work, limits=Limits(budget, each)), stability, settings.tight, heard)
 
 
+@spelled_out("solver", "tight", "checkpoint")
 @shown
 @ieee()
 def cross_check(
@@ -143,7 +139,8 @@ def cross_check(
         limit = settings.time_limit
         left = budget if limit is None or maps else budget.at_most(2 / 3 * limit)
         left = Budget.of(0.0) if maps and maps[0].interrupted else left
-        maps.append(decided(imported.network, box, settings, left, heard, Panel(asked, ledger)))
+        with work_of(imported.network, box, settings, left, heard, Panel(asked, ledger)) as work:
+            maps.append(decide(work, heard))
     found = cross_checked(*maps)
     return replace(
         found,
@@ -154,6 +151,7 @@ def cross_check(
     )
 
 
+@spelled_out("tight")
 @shown
 @ieee()
 def compress(
@@ -167,13 +165,16 @@ def compress(
     settings = options_of(options)
     if settings.tight is not None:
         raise UsageError("compress narrows no bounds; call analyze(result.network, domain, tight=…) for those")
+    if settings.latency:
+        stopwatch()
     budget = Budget.of(settings.time_limit)
     heard = Heard(listener)
     imported, frontend = read(model, heard, domain)
     original = imported.network
     box = box_of(domain, original, heard)
     deciding = budget if settings.time_limit is None else budget.at_most(_DECIDING * settings.time_limit)
-    stability = decided(original, box, settings, deciding, heard)
+    with work_of(original, box, settings, deciding, heard) as work:
+        stability = decide(work, heard)
     evidence = None
     if settings.evidence:
         evidence, again = _kept_on(
@@ -223,6 +224,7 @@ def compress(
     deviation = _sum_up(imprecise, rewritten.deviation)
     noise_after = noise
     running = running_after = math.inf
+    latency: Latency | None = None
     try:
         running = _running_error(before, stability, imported.loose)
         running_after = _running_error(View(rewritten.network, rewritten.facts), stability)
@@ -230,6 +232,7 @@ def compress(
             noise_after = float_noise(
                 rewritten.network, stability.box, stability.points, settings.seed, lambda: budget.expired
             )
+        latency = _latency(rewritten.network, stability, budget, heard) if settings.latency else None
     except KeyboardInterrupt:
         interrupted = True
     return CompressionResult(
@@ -242,6 +245,7 @@ def compress(
         float_noise_after=noise_after,
         running_error=running,
         running_error_after=running_after,
+        latency=latency,
         tolerance=tolerance,
         steps=rewritten.steps,
         refusals=rewritten.refusals,
@@ -307,21 +311,12 @@ def verify(
         apart, interrupted = _sum_up(apart, off), interrupted or again
     checked = solver_of(settings, heard)
     with closing(executor_of(settings, checked.solver, heard)) as executor:
-        found = compare(
-            left.network,
-            right.network,
-            box,
-            checked,
-            within=None if within is None else replace(within, slack=apart),
-            budget=Budget.of(0.0) if interrupted else budget,
-            seed=settings.seed,
-            listener=heard,
-            executor=executor,
-        )
+        pair = Pair(left.network, right.network, box, checked, settings.seed, heard, executor)
+        asked = None if within is None else replace(within, slack=apart)
+        found = compare(pair, asked, Budget.of(0.0) if interrupted else budget)
     found = replace(found, interrupted=found.interrupted or interrupted)
     if certificate is not None and found.within:
-        pair = left.network, right.network
-        found = replace(found, certified=_certify(pair, box, found, certificate, heard))
+        found = replace(found, certified=_certify((left.network, right.network), box, found, certificate, heard))
     if apart == 0.0:
         return found
     lower = max(0.0, float(round_down(found.lower - apart)))
@@ -439,6 +434,17 @@ def _shapes_apart(first: Network, second: Network) -> list[str]:
         for what, was, now in pairs
         if was != now and math.prod(was) == math.prod(now)
     ]
+
+
+def _latency(after: Network, stability: StabilityMap, budget: Budget, listener: Listener) -> Latency | None:
+    """Beside the original, at inputs of the domain."""
+    listener(Note("measuring latency", passing=True))
+    points = stability.box.sample(np.random.default_rng(0), 10)
+    found = measure(stability.network, after, points, budget)
+    if isinstance(found, Latency):
+        return found
+    listener(Note(f"latency was not measured: {found}"))
+    return None
 
 
 def _source(imported: Imported, deviation: float) -> Source | None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from typing import Any
 
 import leo_core
 from leo_core.checker.environment import settle
 from leo_core.domain import Box
 from leo_core.errors import UsageError
-from leo_core.execution.budget import Budget
+from leo_core.execution.budget import Budget, Limits
 from leo_core.execution.checkpoint import Checkpoint
 from leo_core.execution.events import Listener, Note
 from leo_core.execution.executor import Executor, Here
@@ -20,7 +20,7 @@ from leo_core.milp.solver import Solver
 from leo_core.network import Network
 from leo_core.options import Options
 from leo_core.plugins import Needs, registry
-from leo_core.stability import StabilityMap, decide
+from leo_core.stability import Work
 
 
 class Heard:
@@ -59,10 +59,11 @@ def box_of(domain: Any, network: Network, listener: Listener) -> Box:
     return box
 
 
-def decided(
+@contextmanager
+def work_of(
     network: Network, box: Box, settings: Options, budget: Budget, listener: Listener, given: Solver | None = None
-) -> StabilityMap:
-    """Decide with the solver of the settings, or the one given."""
+) -> Iterator[Work]:
+    """What the settings ask for, by their solver or the one given; its workers and its checkpoint end with it."""
     if settings.trust == "solver":
         listener(
             Note(
@@ -75,19 +76,16 @@ def decided(
         closing(executor_of(settings, solver, listener)) as executor,
         checkpoint_of(network, box, settings, solver.name, listener) as checkpoint,
     ):
-        return decide(
+        yield Work(
             network,
             box,
+            CheckedSolver(solver, lambda text: listener(Note(text))),
             strategy=settings.strategy,
-            solver=solver,
             trust=settings.trust,
-            budget=budget,
-            unit_seconds=settings.unit_limits[0],
-            open_seconds=settings.unit_limits[1],
+            limits=Limits(budget, *settings.unit_limits),
             every_unit=settings.every_unit,
-            executor=executor,
-            listener=listener,
             seed=settings.seed,
+            executor=executor,
             checkpoint=checkpoint,
         )
 

@@ -7,6 +7,7 @@ import json
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import product
 from pathlib import Path
 from typing import Any, final
@@ -14,14 +15,18 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from leo_core.arithmetic import float_down, float_up
 from leo_core.checker.environment import own_thread
-from leo_core.errors import DomainError
+from leo_core.errors import DomainError, FormatError
+from leo_core.inputs import read_inputs
+from leo_core.paths import replacing
 from leo_core.vnnlib import read_input_boxes
 
 Array = NDArray[np.float64]
 
-#: The suffixes of files that hold a domain.
-FILES = (".json", ".vnnlib", ".vnnlib.gz")
+#: The suffixes of files that hold examples, and of all that say a domain.
+DATA = (".npy", ".npz")
+FILES = (".json", ".vnnlib", ".vnnlib.gz", *DATA)
 #: Bytes that a packed file may unpack to.
 _MOST = 1 << 28
 
@@ -91,7 +96,8 @@ class Box:
         ----------
         spec:
             A Box, a pair (lower, upper) of numbers or arrays, a dict ``{"lower": …, "upper": …}`` of
-            such, the text ``"LO,HI"``, or the path of a ``.json`` or ``.vnnlib`` file.
+            such, the text ``"LO,HI"``, or the path of a ``.json`` or ``.vnnlib`` file, or of a ``.npy`` or ``.npz``
+            file of examples, whose box it is (:meth:`from_data`).
         """
         if isinstance(spec, Box):
             box = spec
@@ -103,8 +109,8 @@ class Box:
             box = _from_sides({"lower": spec[0], "upper": spec[1]}, size, "domain")
         else:
             raise DomainError(
-                "a domain is a Box, a pair (lower, upper), a dict of both, 'LO,HI', or a .json or .vnnlib file, "
-                f"not {spec!r}"
+                "a domain is a Box, a pair (lower, upper), a dict of both, 'LO,HI', a .json or .vnnlib file, or a .npy "
+                f"or .npz file of examples, not {spec!r}"
             )
         if box.size != size:
             raise DomainError(f"the domain has {box.size} inputs, the network {size}; give one bound pair per input")
@@ -126,9 +132,12 @@ class Box:
     def from_data(data: Any, margin: float = 0.0) -> Box:
         """The smallest box around data (examples × …), widened by ``margin`` × each input's range.
 
-        The guarantee then holds on that box only: an input outside it, however common, is not covered.
+        The guarantee then holds on that box only: an input outside it, however common, is not covered. An input that is
+        the same in all examples stays fixed, whatever the margin, and a note says so.
         """
-        array = np.asarray(data, dtype=np.float64)
+        array = np.asarray(data)
+        if array.dtype.kind not in "fiub":
+            raise DomainError(f"data must hold numbers, float or integer, not {array.dtype} values")
         if array.ndim < 2 or len(array) == 0:
             raise DomainError(f"data must hold examples × inputs, not be of shape {array.shape}")
         if not (np.isfinite(margin) and margin >= 0):
@@ -137,10 +146,27 @@ class Box:
         bad = np.flatnonzero(~np.isfinite(flat).all(axis=0))
         if len(bad):
             raise DomainError(f"input {bad[0]}: the data holds a value that is not finite")
-        low, high = flat.min(axis=0), flat.max(axis=0)
+        low, high = _ends(flat)
         widen = margin * (high - low)
-        note = f"the domain is the box around {len(flat)} examples; the guarantee holds on that box only"
-        return Box(low - widen, high + widen, (note,))
+        notes = [f"the domain is the box around {len(flat)} examples; the guarantee holds on that box only"]
+        if fixed := int(np.count_nonzero(low == high)):
+            notes.append(
+                f"{fixed} of {len(low)} inputs are the same in all examples and were fixed there; if they may change, "
+                "give a range for each input"
+            )
+        return Box(low - widen, high + widen, tuple(notes))
+
+    def save(self, path: str | Path) -> Path:
+        """Write a ``.json`` file that :meth:`of`, and ``--domain``, take for this very box.
+
+        Raises :class:`DomainError` for another suffix, :class:`OutputError` where it cannot be written.
+        """
+        if Path(path).suffix.lower() != ".json":
+            raise DomainError(f"{path}: a box is written to a file that ends in .json")
+        text = json.dumps({"lower": self.lower.tolist(), "upper": self.upper.tolist()})
+        with replacing(path) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+        return Path(path)
 
     @staticmethod
     def from_vnnlib(path: str | Path, size: int) -> Box:
@@ -210,16 +236,34 @@ def _sides(count: int) -> Iterator[tuple[bool, ...]]:
     return product((False, True), repeat=count)
 
 
+def _ends(data: NDArray[Any]) -> tuple[Array, Array]:
+    """(least, largest) of each column; where that is no float64 (of 64-bit integers, of long doubles), the next one."""
+    low, high = data.min(axis=0), data.max(axis=0)
+    if data.dtype.itemsize <= (8 if data.dtype.kind == "f" else 4):
+        return low.astype(np.float64), high.astype(np.float64)
+    return (
+        np.array([float_down(Fraction(*value.as_integer_ratio())) for value in low.tolist()]),
+        np.array([float_up(Fraction(*value.as_integer_ratio())) for value in high.tolist()]),
+    )
+
+
 def _from_text(text: str, size: int) -> Box:
     if text.lower().endswith(".json"):
         return Box.from_json(text, size)
     if is_vnnlib(text):
         return Box.from_vnnlib(text, size)
+    if text.lower().endswith(DATA):
+        try:
+            return Box.from_data(read_inputs(text, size).reshape(-1, size))
+        except FormatError as error:
+            raise DomainError(str(error)) from None
     parts = text.split(",")
     try:
         low, high = (float(part) for part in parts)
     except ValueError:
-        raise DomainError(f"domain '{text}': give LO,HI (such as 0,1), or a .json or .vnnlib file") from None
+        raise DomainError(
+            f"domain '{text}': give LO,HI (such as 0,1), a .json or .vnnlib file, or a .npy or .npz file of examples"
+        ) from None
     return Box.uniform(low, high, size)
 
 

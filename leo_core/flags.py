@@ -45,7 +45,8 @@ def domain_option(command: Command, required: bool = True) -> Command:
         shell_complete=complete_file,
         callback=domain_value,
         help="The box inputs come from, on the model's own input before any normalisation: LO,HI for "
-        'every input, a JSON file {"lower": …, "upper": …} (numbers or lists), or a .vnnlib file.',
+        'every input; a JSON file {"lower": …, "upper": …} (numbers or lists), as "leo box" writes; a '
+        ".vnnlib file; or a .npy or .npz file of examples, for the box around them.",
     )(command)
 
 

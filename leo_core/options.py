@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
-from typing import Any, Literal, TypedDict, final
+from typing import Any, Literal, TypedDict, TypeVar, final
 
 from leo_core.errors import UsageError
 
@@ -14,6 +16,8 @@ STRATEGIES = ("cascade", "isa", "paper")
 TRUST = ("proved", "solver")
 PASSES = ("all", "leo", "min-width")
 OBJECTIVES = ("connections", "units", "parameters")
+Function = TypeVar("Function", bound=Callable[..., Any])
+
 #: How long 'verify' works unless told otherwise.
 VERIFY_SECONDS = 30.0
 #: How long one unit may take, and all that stay undecided together, unless told otherwise.
@@ -36,6 +40,7 @@ class Chosen(TypedDict, total=False):
     trust: Literal["proved", "solver"]
     seed: int
     evidence: bool
+    latency: bool
     checkpoint: str | Path | None
     tight: float | None
 
@@ -76,6 +81,9 @@ class Options:
         For everything random, so that a run can be repeated.
     evidence:
         Whether to keep what a certificate holds, and no verdict without it.
+    latency:
+        Of :func:`leo_core.compress`: whether to measure how long one input takes, before and after, in ONNX Runtime,
+        which must be installed.
     checkpoint:
         A file that keeps what was found, to go on from should the run be cut off; or None.
     tight:
@@ -95,6 +103,7 @@ class Options:
     trust: str = "proved"
     seed: int = 0
     evidence: bool = False
+    latency: bool = False
     checkpoint: str | Path | None = None
     tight: float | None = None
 
@@ -128,6 +137,26 @@ class Options:
             raise UsageError(f"the seed must be a whole number from 0, not {self.seed!r}")
         if not isinstance(self.solver, str):
             raise UsageError(f"a solver is given by its name, not {self.solver!r}; 'auto' takes the first installed")
+
+
+def spelled_out(*refused: str) -> Callable[[Function], Function]:
+    """A function's ``**options`` named one by one in its signature: all fields of :class:`Options` but the ``refused``.
+
+    That is what :func:`help`, notebooks and the reference show; type checkers read ``Unpack[Chosen]`` itself.
+    """
+
+    def decorate(function: Function) -> Function:
+        signature = inspect.signature(function)
+        plain = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+        for name, field in Options.__dataclass_fields__.items():
+            if name not in refused:
+                kind = inspect.Parameter.KEYWORD_ONLY
+                hint = Chosen.__annotations__[name].__forward_arg__  # as written, like those of the other parameters
+                plain.append(inspect.Parameter(name, kind, default=field.default, annotation=hint))
+        function.__signature__ = signature.replace(parameters=plain)  # type: ignore[attr-defined]
+        return function
+
+    return decorate
 
 
 def _tolerance(value: Any) -> str | float:

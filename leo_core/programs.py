@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -14,11 +14,15 @@ from leo_core.execution.events import Listener, silent
 from leo_core.files import require_writable
 from leo_core.milp.formulate import formulate as written_out
 from leo_core.milp.problem import NamedProblem
+from leo_core.options import Chosen, spelled_out
 from leo_core.paths import replacing, require_apart
 from leo_core.plugins import registry
+from leo_core.report.live import shown
 from leo_core.stability.outputs import known_region
 
 
+@spelled_out()
+@shown
 @ieee()
 def formulate(
     model: Any,
@@ -27,7 +31,8 @@ def formulate(
     *,
     maximize: str | None = None,
     listener: Listener = silent,
-    **options: Any,
+    progress: bool = False,  # noqa: ARG001 - what a decorator reads
+    **options: Unpack[Chosen],
 ) -> NamedProblem:
     """Write a network over a domain as a mixed-integer program, for other tools: a ``.mps`` or ``.lp`` file.
 

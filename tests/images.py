@@ -5,17 +5,16 @@ from fractions import Fraction
 import numpy as np
 from hypothesis import strategies as st
 
-from leo_backends.highs import HighsSolver
 from leo_core.bounds.noise import float_noise
 from leo_core.domain import Box
 from leo_core.network import Affine
 from leo_core.rewrite import rewrite
-from leo_core.stability import decide
+from tests.deciding import decide
 
 
 def compressed(network, tolerance=None):
     box = Box.uniform(0, 1, network.input_size)
-    stability = decide(network, box, strategy="cascade", solver=HighsSolver())
+    stability = decide(network, box)
     noise = float_noise(network, box)
     found = rewrite(network, stability, tolerance=64 * noise if tolerance is None else tolerance)
     assert found.deviation <= (64 * noise if tolerance is None else tolerance)

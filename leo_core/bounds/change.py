@@ -75,13 +75,15 @@ class Change:
 
     def plus(self, other: Change) -> Change:
         """Both, one after the other; their x may be different things."""
+        offset = self.offset + other.offset
+        rounded = np.where((self.offset == 0) | (other.offset == 0), 0.0, 4 * UNIT_ROUNDOFF * np.abs(offset))
         return Change(
             np.hstack([self.matrix, other.matrix]),
-            self.offset + other.offset,
-            round_up(round_up(self.rest + other.rest) + 4 * UNIT_ROUNDOFF * np.abs(self.offset + other.offset)),
+            offset,
+            _sum_up(_sum_up(self.rest, other.rest), rounded),
             np.concatenate([self.lower, other.lower]),
             np.concatenate([self.upper, other.upper]),
-            round_up(self.most + other.most),
+            _sum_up(self.most, other.most),
             None if self.within is other.within is None else lambda values: self.on(values).plus(other.on(values)),
         )
 
@@ -112,6 +114,11 @@ class Change:
             rest = rest + product_error(rest + absolute @ np.abs(self.offset), terms)
             linear = affine_error(price @ self.matrix, slack, price @ self.offset, rest, self.lower, self.upper)
             return round_up(np.fmin(plain, linear))
+
+
+def _sum_up(left: Array, right: Array) -> Array:
+    """The sum of what is not negative, rounded up; nothing added leaves nothing to round: no change stays none."""
+    return np.where((left == 0) | (right == 0), left + right, round_up(left + right))
 
 
 def carry(network: Network, bounds: Mapping[str, Interval], changes: Mapping[str, Change]) -> dict[str, Array]:

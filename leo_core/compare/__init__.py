@@ -16,20 +16,18 @@ from numpy.typing import NDArray
 
 from leo_core.checker.environment import ieee
 from leo_core.compare.joint import side_by_side
+from leo_core.compare.pair import Pair
 from leo_core.compare.seen import Seen, values_at
-from leo_core.compare.work import Evidence, Pair, bounded, decided, identical
+from leo_core.compare.work import Evidence, bounded, decided, identical
 from leo_core.domain import Box
 from leo_core.errors import NetworkError
 from leo_core.execution.budget import Budget
-from leo_core.execution.events import Listener, silent
-from leo_core.execution.executor import Executor, Here
-from leo_core.milp.checked import CheckedSolver
 from leo_core.network import Network, Signature
 from leo_core.tails import named, through
 from leo_core.text import as_text
 from leo_core.within import Within
 
-__all__ = ["Comparison", "compare", "side_by_side"]
+__all__ = ["Comparison", "Pair", "compare", "side_by_side"]
 
 Array = NDArray[np.float64]
 
@@ -58,6 +56,8 @@ class Comparison:
         The question, where one was: then the work stops once it is decided, and the ends are as far as it had come.
     within:
         Its answer; None where it is open, and where nothing was asked.
+    exceeded:
+        An output that the witness shows, over the rationals, to differ by more than its limit; None where none does.
     evidence:
         What a certificate of the answer rests on; None where there is nothing to show.
     certified:
@@ -73,6 +73,7 @@ class Comparison:
     interrupted: bool = False
     asked: Within | None = None
     within: bool | None = None
+    exceeded: int | None = None
     evidence: Evidence | None = None
     certified: bool = False
 
@@ -88,10 +89,10 @@ class Comparison:
 
     @property
     def largest(self) -> int | None:
-        """The output that differs most at the witness, or most beyond its limit; None where no difference was seen."""
+        """The output that differs most at the witness, or by more than its limit; None where no difference was seen."""
+        if self.exceeded is not None:
+            return self.exceeded
         apart = np.abs(self.first - self.second)
-        if self.asked is not None and self.within is False:
-            apart = np.nan_to_num(apart, nan=np.inf) - self.asked.provable
         return int(apart.argmax()) if self.lower > 0 and len(apart) else None
 
     @property
@@ -149,39 +150,27 @@ def _listed(point: Array) -> str:
 
 
 @ieee()
-def compare(
-    first: Network,
-    second: Network,
-    box: Box,
-    solver: CheckedSolver,
-    *,
-    within: Within | None = None,
-    budget: Budget | None = None,
-    seed: int = 0,
-    listener: Listener = silent,
-    executor: Executor | None = None,
-) -> Comparison:
+def compare(pair: Pair, within: Within | None = None, budget: Budget | None = None) -> Comparison:
     """Bound max |first − second| on a box; where it is asked whether they are ``within`` limits, until that is decided.
 
-    ``solver`` solves the LPs of proofs, the workers of an ``executor`` share parts of the box. When the budget ends, or
-    on Ctrl-C, what is proved by then stands.
+    When the budget ends, or on Ctrl-C, what is proved by then stands.
 
     Raises :class:`NetworkError` when inputs or outputs do not match, or what the models end in (softmax, say).
     """
     budget = budget or Budget()
+    first, second, box = pair.first, pair.second, pair.box
     for what in ("input_size", "output_size"):
         sizes = getattr(first, what), getattr(second, what)
         if sizes[0] != sizes[1]:
             raise NetworkError(f"the networks cannot be compared: {what.replace('_', ' ')} {sizes[0]} and {sizes[1]}")
-    _require_one_ending(first, second, box, seed)
-    pair = Pair(first, second, box, solver, seed, listener, executor or Here())
+    _require_one_ending(first, second, box, pair.seed)
     if first == second and (within is None or (within.provable >= 0).all()):
         holds = None if within is None else True
         evidence = identical(first)
         return Comparison(
             0.0, 0.0, box.center, signature=first.signature, asked=within, within=holds, evidence=evidence
         )
-    seen = Seen(first, second, box, listener, within)
+    seen = Seen(first, second, box, pair.listener, within)
     upper, evidence, interrupted = np.inf, Evidence(), False
     try:
         with np.errstate(all="ignore"):  # an overflow makes a bound infinite
@@ -196,8 +185,9 @@ def compare(
     holds = False if seen.exceeded is not None else True if evidence.complete else None
     left, right = (values_at(network, seen.witness) for network in (first, second))
     return Comparison(
-        seen.largest, upper, seen.witness, left, right, first.signature, interrupted, within, holds, evidence
-    )
+        seen.largest, upper, seen.witness, left, right, first.signature, interrupted, within, holds, seen.exceeded,
+        evidence,
+    )  # fmt: skip
 
 
 def _require_one_ending(first: Network, second: Network, box: Box, seed: int) -> None:

@@ -20,14 +20,14 @@ from leo_core.checker.bounds import bounded, limited
 from leo_core.checker.difference import Difference, Roles
 from leo_core.checker.errors import Refused
 from leo_core.compare.joint import Shared
+from leo_core.compare.pair import Pair
 from leo_core.domain import Box
-from leo_core.execution.budget import Budget
-from leo_core.milp.checked import CheckedSolver
+from leo_core.execution.budget import Budget, Limits
 from leo_core.network import Network
 from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.view import View
 from leo_core.search.attack import scatter
-from leo_core.stability import StabilityMap, decide
+from leo_core.stability import StabilityMap, Work, decide
 from leo_core.storage import as_checked
 
 Array = NDArray[np.float64]
@@ -61,23 +61,22 @@ class Paired:
         return float(self.bounds.max(initial=0.0))
 
 
-def paired(
-    first: Network, second: Network, box: Box, solver: CheckedSolver, budget: Budget, seed: int, *, seen: float
-) -> Paired:
+def paired(pair: Pair, budget: Budget, seen: float) -> Paired:
     """The better of both ways to pair two networks; its bound is infinite where units tell nothing.
 
     Where only rounding may be between it and ``seen``, the largest difference known, rationals are tried.
     """
-    points = scatter(box, _SAMPLES, seed)
+    first, second, box = pair.first, pair.second, pair.box
+    points = scatter(box, _SAMPLES, pair.seed)
 
     def on_time() -> None:
         if budget.expired:
             raise _OutOfTimeError
 
     best: Paired | None = None
-    for old, new in sorted(((first, second), (second, first)), key=lambda pair: -pair[0].units):
+    for old, new in sorted(((first, second), (second, first)), key=lambda both: -both[0].units):
         half = budget.at_most(0.4 * budget.remaining) if np.isfinite(budget.remaining) else budget
-        stability = decide(old, box, strategy="cascade", solver=solver.solver, budget=half, seed=seed)
+        stability = decide(Work(old, box, pair.solver, limits=Limits(half), seed=pair.seed))
         roles = guessed(old, new, stability, points, budget)
         nets = as_checked(old), as_checked(new)
         known = View(old, Facts.of(old, stability)).region

@@ -12,13 +12,10 @@ from numpy.typing import NDArray
 from leo_core.checker.difference import Roles
 from leo_core.compare.joint import DIFFERENCE, Arrangement, Side, favoured_corners, joint_region
 from leo_core.compare.narrow import Proof, Settled, Work, few_inputs, narrowed, on_boxes, one_by_one
+from leo_core.compare.pair import Pair
 from leo_core.compare.pairing import DUST, Paired, alike, paired
 from leo_core.compare.seen import Seen
-from leo_core.domain import Box
 from leo_core.execution.budget import Budget
-from leo_core.execution.events import Listener, Note
-from leo_core.execution.executor import Executor
-from leo_core.milp.checked import CheckedSolver
 from leo_core.network import Network
 from leo_core.search.evidence import WHOLE
 from leo_core.within import Within
@@ -34,24 +31,6 @@ _LOOKING, _BOUNDING, _BOXES, _AGAIN, _PAIRING = 0.1, 0.3, 0.4, 0.5, 0.3
 _PAIRED_AT_MOST = 0.5
 #: What is asked is proved with so much to spare, relative to the limit: the checker rounds otherwise.
 _SPARE = 2.0**-30
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Pair:
-    """Two networks on a box, and the means to compare them."""
-
-    first: Network
-    second: Network
-    box: Box
-    solver: CheckedSolver
-    seed: int
-    listener: Listener
-    executor: Executor
-
-    def note(self, text: str) -> None:
-        """Tell what is being done."""
-        self.listener(Note(text, passing=True))
 
 
 @final
@@ -86,10 +65,7 @@ def bounded(pair: Pair, budget: Budget, seen: Seen) -> Iterator[float]:
     if pairing is None or pairing.bound > seen.largest:
         if pairing is not None:
             yield pairing.bound
-        guess = paired(
-            pair.first, pair.second, pair.box, pair.solver, share_of(budget, _PAIRED_AT_MOST), pair.seed,
-            seen=seen.largest,
-        )  # fmt: skip
+        guess = paired(pair, share_of(budget, _PAIRED_AT_MOST), seen.largest)
         pairing = guess if pairing is None or guess.bound <= pairing.bound else pairing
     yield (upper := pairing.bound)
     if upper <= seen.largest:
@@ -131,9 +107,7 @@ def decided(pair: Pair, within: Within, budget: Budget, seen: Seen) -> Iterator[
     if not asked.open(seen) or budget.expired:
         return
     pair.note("pairing units that both networks have")
-    pairing = paired(
-        pair.first, pair.second, pair.box, pair.solver, share_of(budget, _PAIRING), pair.seed, seen=seen.largest
-    )
+    pairing = paired(pair, share_of(budget, _PAIRING), seen.largest)
     if (pairing.bounds <= within.provable).all():
         yield Evidence(pairing.bound, True, pairing=pairing)
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import final
 
 #: The share of patience that one part may take, and the seconds that each gets however many there were.
@@ -41,6 +41,16 @@ class Budget:
     def at_most(self, seconds: float) -> Budget:
         """The stricter of this budget and ``seconds`` from now."""
         return replace(self, deadline=min(self.deadline, time.monotonic() + seconds))
+
+
+@final
+@dataclass(frozen=True)
+class Limits:
+    """How many seconds work may take: in all, at any one unit, and about how many at all that stay open together."""
+
+    budget: Budget = field(default_factory=Budget)
+    unit_seconds: float = math.inf
+    open_seconds: float = math.inf
 
 
 @final

@@ -19,21 +19,20 @@ from typing import final
 
 import numpy as np
 
-from leo_core.arithmetic import TINY, UNIT_ROUNDOFF, Array, minus_multiple, product_error, round_up
+from leo_core.arithmetic import Array, product_error, round_up
 from leo_core.bounds.change import Change, Values, carry
 from leo_core.network import Affine, Relu
+from leo_core.rewrite.bends import Bends, beside_lines
 from leo_core.rewrite.block import block_of
 from leo_core.rewrite.facts import Indices, Lineage, Mask, Units
 from leo_core.rewrite.fold import fold_linear
 from leo_core.rewrite.form import Form, best_constants, change
 from leo_core.rewrite.layer import ReluLayer, Rows, layer_of
-from leo_core.rewrite.parallel import Pairs, apart_by, pairs_of
+from leo_core.rewrite.parallel import Pairs, pairs_of
 from leo_core.rewrite.step import Ladder, Refusal, Rewrite
 from leo_core.rewrite.view import View
 from leo_core.stability.verdict import State
 
-#: Weights of pairs that are compared row by row at most.
-_NUMBERS = 20_000_000
 #: A row is looked at where all but this share of what its unstable units add to it cancels.
 _NEAR = 1e-3
 
@@ -105,20 +104,9 @@ def _cancels(layer: ReluLayer, pairs: Pairs, rows: Indices) -> Mask:
     """Whether rows may be lines: next to nothing is left of units that are not."""
     most = np.maximum(layer.units.upper, 0.0)
     outgoing = np.abs(layer.outgoing[rows])
-    left = np.abs(_beside_lines(layer, pairs, rows))
+    left = np.abs(beside_lines(layer, pairs, rows))
     with np.errstate(invalid="ignore", over="ignore"):
         return np.asarray(left @ most <= _NEAR * (outgoing @ most))
-
-
-def _beside_lines(layer: ReluLayer, pairs: Pairs, rows: Indices) -> Array:
-    """What rows make of |z| of units that are not lines, in each pair of the one that stays."""
-    left = layer.outgoing[rows].copy()
-    left[:, layer.units.linear(layer.relu.slope)] = 0.0
-    with np.errstate(over="ignore", invalid="ignore"):
-        for goes, stays, factor in zip(pairs.goes, pairs.stays, pairs.factor, strict=True):
-            left[:, stays] += abs(factor) * layer.outgoing[rows, goes]
-    left[:, pairs.goes] = 0.0
-    return left
 
 
 @final
@@ -134,10 +122,8 @@ class Lifted:
         V and d, as they are stored.
     rounded:
         How far V x + d is from a line that is near the row.
-    bent:
-        How far that line is from the row at most.
-    felt:
-        How far it is where that matters: at most that, if less, moves the ReLU of the row.
+    bends:
+        How far that line is from the row.
     paired:
         Which rows read units that are not lines by themselves: those may no longer be read.
     """
@@ -149,8 +135,7 @@ class Lifted:
     weights: Array
     bias: Array
     rounded: Change
-    bent: Array
-    felt: Array
+    bends: Bends
     paired: Mask
 
     @staticmethod
@@ -159,14 +144,12 @@ class Lifted:
         block, known = block_of(layer), layer.incoming
         halves = np.concatenate([pairs.goes, np.unique(pairs.stays)])
         outgoing = layer.outgoing[rows]
-        bent, sided = _bent(layer, pairs, rows)
         with np.errstate(under="ignore"):
             half = 0.5 * outgoing[:, halves]
         exact = 2.0 * half == outgoing[:, halves]  # of the smallest numbers, halving rounds
-        half[sided] = np.maximum(outgoing[np.ix_(sided, halves)], 0.0)
-        felt = np.where(sided, 0.0, bent)
-        for part in (block.charge(outgoing[:, block.units]), np.where(exact.all(axis=1), 0.0, np.inf)):
-            bent, felt = (np.where(part > 0, round_up(error + part), error) for error in (bent, felt))
+        cost = np.where(exact.all(axis=1), block.charge(outgoing[:, block.units]), np.inf)
+        bends = Bends.of(layer, pairs, rows, cost)
+        half[bends.sided] = np.maximum(outgoing[np.ix_(bends.sided, halves)], 0.0)
         old = Form(
             np.hstack([outgoing[:, block.units], half]),
             np.vstack([block.weights, known.weights[halves]]),
@@ -181,7 +164,7 @@ class Lifted:
             raise OverflowError(f"a new bias of {layer.node.name} would overflow")
         paired = (outgoing[:, halves] != 0).any(axis=1)
         rounded = change(old, new.with_constants(bias), *ends).reading(layer.node.sources)
-        return Lifted(layer, nexts, pairs, rows, weights, bias, rounded, bent, felt, paired).by_harm()
+        return Lifted(layer, nexts, pairs, rows, weights, bias, rounded, bends, paired).by_harm()
 
     def by_harm(self) -> Lifted:
         """The same, the least harmful first."""
@@ -191,13 +174,13 @@ class Lifted:
             for _, weights in _weights(self.layer.view, after.relu):
                 most = np.abs(weights).max(axis=0, initial=0.0)[self.rows[mine] - after.first]
                 with np.errstate(invalid="ignore"):
-                    harm[mine] = np.maximum(harm[mine], most * (self.rounded.most + self.felt)[mine])
+                    harm[mine] = np.maximum(harm[mine], most * (self.rounded.most + self.bends.felt)[mine])
         return self.chosen(np.argsort(np.where(np.isnan(harm), np.inf, harm), kind="stable"))
 
     def chosen(self, at: Indices) -> Lifted:
         """Some of them."""
-        parts = {name: getattr(self, name)[at] for name in ("rows", "weights", "bias", "bent", "felt", "paired")}
-        return replace(self, **parts, rounded=self.rounded.rows(at))
+        parts = {name: getattr(self, name)[at] for name in ("rows", "weights", "bias", "paired")}
+        return replace(self, **parts, rounded=self.rounded.rows(at), bends=self.bends.rows(at))
 
     def ladder(self, count: int) -> Ladder | None:
         """The first so many of them lifted, with what folds then folded, and without."""
@@ -221,8 +204,9 @@ class Lifted:
         """All of them lifted: in the layer as new units, in the reader as what is passed on."""
         layer, rows = self.layer, self.rows
         with np.errstate(invalid="ignore"):
-            moved = round_up(self.rounded.most + self.bent)
-        moved = np.where((self.rounded.most > 0) | (self.bent > 0), moved, 0.0)
+            bent = self.bends.bent
+            moved = round_up(self.rounded.most + bent)
+        moved = np.where((self.rounded.most > 0) | (bent > 0), moved, 0.0)
         changes: dict[str, Change] = {}
         units: dict[str, Units] = {}
         added = Units.new(np.zeros(0), np.zeros(0))
@@ -252,19 +236,19 @@ class Lifted:
 
     def _seen_by(self, weights: Array, reader: str, at: Indices, places: Indices, moved: Array) -> Change:
         """What weights make of units ``places`` that were the units ``at`` of a reader; on parts of the box, too."""
-        units, rounded, felt = (
+        units, rounded, bends = (
             self.layer.view.facts.units[reader].kept(at),
             self.rounded.rows(places),
-            self.felt[places],
+            self.bends.rows(places),
         )
 
         def within(values: Values) -> Change:
             lower, upper = (side[at] for side in values(reader))
             off = upper + moved <= 0  # before and after
-            here = _felt(weights, rounded.on(values), felt, lower - moved >= 0, off)
+            here = _felt(weights, *bends.on(values, rounded.on(values)), lower - moved >= 0, off)
             return replace(here, most=np.fmin(here.most, whole.most))
 
-        whole = _felt(weights, rounded, felt, units.lower - moved >= 0, units.upper + moved <= 0)
+        whole = _felt(weights, rounded, bends.felt, units.lower - moved >= 0, units.upper + moved <= 0)
         return replace(whole, within=within)
 
 
@@ -311,45 +295,6 @@ def _weights(view: View, relu: Relu) -> Iterator[tuple[Affine, Array]]:
     for name in view.network.readers[relu.name]:
         reader = view.network.affine(name)
         yield reader, reader.maps[reader.sources.index(relu.name)].dense().astype(np.float64)
-
-
-def _bent(layer: ReluLayer, pairs: Pairs, rows: Indices) -> tuple[Array, Mask]:
-    """(how far rows are from their lines, by units that are none: ½ Σ m |z| of pairs, Σ m relu(z) of others; sided).
-
-    Sided rows read one pair alone, m relu(z) + n relu(w) with m > 0 > n, and are not positive where z is not: their
-    line is m z.
-    """
-    known, units = layer.incoming, layer.units
-    stays, goes = layer.outgoing[np.ix_(rows, pairs.stays)], layer.outgoing[np.ix_(rows, pairs.goes)]
-    left = np.abs(_beside_lines(layer, pairs, rows))
-    rounded = np.zeros_like(left)
-    for k, (place, factor) in enumerate(zip(pairs.stays, pairs.factor, strict=True)):
-        rounded[:, place] += np.where(goes[:, k] != 0, np.abs(stays[:, k]) + np.abs(factor * goes[:, k]), 0.0)
-    left = np.where(rounded > 0, round_up(left + 2 * UNIT_ROUNDOFF * (len(pairs.goes) + 4) * rounded + TINY), left)
-    apart = np.broadcast_to(pairs.error, goes.shape).copy()
-    alone = np.bincount(pairs.stays, minlength=layer.relu.size)[pairs.stays] == 1
-    sided = np.zeros(len(rows), dtype=bool)
-    at, pair = np.nonzero(alone & (np.sign(stays) * np.sign(goes) < 0))
-    if len(at) * (layer.columns + 1) <= _NUMBERS:  # a factor for each that makes the two weights cancel
-        full = np.column_stack([known.weights, known.bias])
-        one, other = stays[at, pair], goes[at, pair]
-        with np.errstate(over="ignore"):
-            factor = np.maximum(one / other, -np.finfo(np.float64).max)
-        apart[at, pair] = apart_by(full[pairs.goes[pair]], factor, full[pairs.stays[pair]], known.lower, known.upper)
-        rest, slack = minus_multiple(one, factor, other)
-        left[at, pairs.stays[pair]] = np.where((rest == 0) & (slack == 0), 0.0, round_up(np.abs(rest) + slack))
-        single = (np.count_nonzero(layer.outgoing[rows], axis=1) == 2) & (np.bincount(at, minlength=len(rows)) == 1)
-        both = np.zeros(len(rows))  # where both z and w are positive, m z is less than this
-        np.add.at(both, at, (1 + 2.0**-40) * np.abs(other) * apart[at, pair] + TINY)
-        sided = single & (both < -layer.constants[rows])
-    most = np.maximum(units.upper, 0.0)
-    most[pairs.stays] = 0.5 * np.maximum(np.abs(units.lower), np.abs(units.upper))[pairs.stays]
-    with np.errstate(invalid="ignore", over="ignore"):
-        size = np.where(left > 0, left * most, 0.0).sum(axis=1)
-        size = size + np.where((goes != 0) & (apart > 0), 0.5 * np.abs(goes) * apart, 0.0).sum(axis=1)
-        total = np.where(size > 0, round_up(size + product_error(size, 2 * layer.relu.size + 8)), 0.0)
-    total = np.where(sided & (total > 0), 2.0 * total + TINY, total)
-    return np.where(np.isnan(total), np.inf, total), sided & np.isfinite(total)
 
 
 def _told(layer: ReluLayer, pairs: Pairs, rows: Indices) -> Lineage:

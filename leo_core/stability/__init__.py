@@ -1,8 +1,7 @@
-"""Which ReLUs never change state on the domain: a network and a box in, a :class:`StabilityMap` out."""
+"""Which ReLUs never change state on the domain: :class:`Work` in, a :class:`StabilityMap` out."""
 
 from __future__ import annotations
 
-import math
 import time
 
 import numpy as np
@@ -10,12 +9,8 @@ import numpy as np
 from leo_core.bounds.interval import bound_network
 from leo_core.checker.environment import ieee
 from leo_core.domain import Box
-from leo_core.execution.budget import Budget, Patience
-from leo_core.execution.checkpoint import Checkpoint
+from leo_core.execution.budget import Budget
 from leo_core.execution.events import Listener, silent
-from leo_core.execution.executor import Executor, Here
-from leo_core.milp.checked import CheckedSolver
-from leo_core.milp.solver import Solver
 from leo_core.network import Network
 from leo_core.stability.cascade import decide_by_cascade
 from leo_core.stability.isa import decide_by_one_milp
@@ -25,60 +20,30 @@ from leo_core.stability.tally import Tally
 from leo_core.stability.verdict import LayerStability, Method, StabilityMap, State
 from leo_core.stability.work import Work
 
-__all__ = ["LayerStability", "Method", "StabilityMap", "State", "decide"]
+__all__ = ["LayerStability", "Method", "StabilityMap", "State", "Work", "decide"]
 
 
 _STRATEGIES = {"cascade": decide_by_cascade, "isa": decide_by_one_milp, "paper": decide_by_milp}
 
 
 @ieee()
-def decide(
-    network: Network,
-    box: Box,
-    *,
-    strategy: str,
-    solver: Solver,
-    trust: str = "proved",
-    budget: Budget | None = None,
-    unit_seconds: float = math.inf,
-    open_seconds: float = math.inf,
-    every_unit: bool = False,
-    executor: Executor | None = None,
-    listener: Listener = silent,
-    seed: int = 0,
-    checkpoint: Checkpoint | None = None,
-) -> StabilityMap:
+def decide(work: Work, listener: Listener = silent) -> StabilityMap:
     """Decide the state of every ReLU on a box.
 
     Whatever ends the work early (the budget, Ctrl-C, the end of memory), the map returned is valid: what is not shown
-    is undecided. ``strategy`` is one of ``leo_core.options.STRATEGIES``; one unit may take ``unit_seconds`` by itself,
-    and in the cascade those that stay open about ``open_seconds`` in all;
-    of networks on images the cascade decides channels unless ``every_unit`` is set
-    (:mod:`~leo_core.stability.channels`);
-    the workers of an ``executor``, which stays open, share the work where the strategy can; ``checkpoint`` holds what
-    earlier runs found.
+    is undecided.
     """
+    network, box = work.network, work.box
     begun = time.monotonic()
     tally = Tally(network, listener)
     outputs = _unknown(network)
     interrupted = False
-    checked = CheckedSolver(solver, tally.note)
     try:
         with np.errstate(all="ignore"):  # an overflow makes a bound infinite or NaN, and the unit stays undecided
             outputs = _intervals(network, box, tally)
-            kept = checkpoint or Checkpoint()
-            workers, patience = executor or Here(), Patience(open_seconds)
-            limits = budget or Budget(), unit_seconds, patience
-            work = Work(network, box, checked, trust, *limits, every_unit, seed, workers, kept)
-            _STRATEGIES[strategy](work, tally)
-            if patience.given_up:
-                together = f", those that stay open about {open_seconds:g} s in all" if open_seconds < math.inf else ""
-                tally.note(
-                    f"{len(patience.given_up)} ReLU(s) were given up: any one may take {unit_seconds:g} s{together}; "
-                    "--unit-time-limit sets another limit for each (0: none)"
-                )
+            _STRATEGIES[work.strategy](work, tally)
             known = known_region(network, box, tally.known())
-            outputs = proved_of_outputs(network, known, work.budget, seed)
+            outputs = proved_of_outputs(network, known, work.budget, work.seed)
     except KeyboardInterrupt:
         interrupted = True
     except MemoryError:
@@ -92,10 +57,10 @@ def decide(
         box=box,
         layers=tally.layers(),
         outputs=outputs,
-        strategy=strategy,
-        solver=solver.name,
+        strategy=work.strategy,
+        solver=work.solver.name,
         seconds=time.monotonic() - begun,
-        trusted=trust == "solver",
+        trusted=work.trust == "solver",
         interrupted=interrupted,
     )
 

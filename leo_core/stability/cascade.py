@@ -7,6 +7,7 @@ the MILP, which says where to look. What one layer proves makes the bounds of th
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TypeAlias
 
@@ -18,6 +19,7 @@ from leo_core.bounds.interval import bound_affine
 from leo_core.bounds.region import Region
 from leo_core.bounds.slopes import improved
 from leo_core.bounds.upto import upto
+from leo_core.execution.budget import Patience
 from leo_core.execution.executor import LOST
 from leo_core.network import Affine
 from leo_core.search.attack import ascend, scatter
@@ -57,11 +59,24 @@ def decide_by_cascade(work: Work, tally: Tally) -> None:
     Twice through the layers, so that a hard claim keeps no easy one behind it waiting: first what is cheap, then,
     where claims are open, all there is; what that proves makes the bounds of later layers tighter.
     """
-    network = work.network
-    if has_channels(network) and not work.every_unit:
-        _behind_images(work, tally, decide_channels(work, tally))
-        return
-    starts = _Starts(work)
+    patience = Patience(work.limits.open_seconds)
+    try:
+        if has_channels(work.network) and not work.every_unit:
+            _behind_images(work, tally, patience, decide_channels(work, tally))
+        else:
+            _all_units(work, tally, patience)
+    finally:
+        if patience.given_up:
+            each, together = work.limits.unit_seconds, work.limits.open_seconds
+            also = f", those that stay open about {together:g} s in all" if together < math.inf else ""
+            tally.note(
+                f"{len(patience.given_up)} ReLU(s) were given up: any one may take {each:g} s{also}; "
+                "--unit-time-limit sets another limit for each (0: none)"
+            )
+
+
+def _all_units(work: Work, tally: Tally, patience: Patience) -> None:
+    network, starts = work.network, _Starts(work)
     region = Region.of(work.box)
     for thorough in (False, True):
         changed = not thorough
@@ -74,7 +89,7 @@ def decide_by_cascade(work: Work, tally: Tally) -> None:
                 region = region.tightened(node.name, *bound_affine(network, node, region))
             if not tally.follows(node.name):
                 continue
-            layer = _Layer(work, node.name, region, tally)
+            layer = _Layer(work, node.name, region, tally, patience)
             if changed:
                 layer.glance(starts.of(node.name))
             if thorough and tally.open_claims(node.name):
@@ -83,7 +98,7 @@ def decide_by_cascade(work: Work, tally: Tally) -> None:
             region = tally.settled(node.name, layer.region)
 
 
-def _behind_images(work: Work, tally: Tally, region: Region) -> None:
+def _behind_images(work: Work, tally: Tally, patience: Patience, region: Region) -> None:
     """What is left of the layers without channels, where bounds with better slopes are cheap enough."""
     network = work.network
     changed = False
@@ -95,7 +110,7 @@ def _behind_images(work: Work, tally: Tally, region: Region) -> None:
         claims = tally.open_claims(node.name) if tally.follows(node.name) else []
         products = 2 * SLOPES * len(claims) * upto(network, node.name).products
         if claims and products <= BEHIND_IMAGES and not work.budget.expired:
-            layer = _Layer(work, node.name, region, tally)
+            layer = _Layer(work, node.name, region, tally, patience)
             layer.press()
             region, changed = tally.settled(node.name, layer.region), True
 
@@ -131,9 +146,10 @@ class _Starts:
 class _Layer:
     """One affine node that a ReLU reads, and what is proved of it so far (``region``)."""
 
-    def __init__(self, work: Work, target: str, region: Region, tally: Tally) -> None:
+    def __init__(self, work: Work, target: str, region: Region, tally: Tally, patience: Patience) -> None:
         self._work, self._network, self._box, self._budget = work, work.network, work.box, work.budget
-        self._target, self._tally = target, tally
+        self._target, self._tally, self._patience = target, tally, patience
+        self._unit_seconds = work.limits.unit_seconds
         self._recall = Recall(work, target, tally.note)
         self.region = region
 
@@ -229,10 +245,10 @@ class _Layer:
         if not claims:
             return
         units = len({unit for unit, _ in claims})
-        budget = self._budget.at_most(min(self._work.unit_seconds * units, self._work.patience.seconds / 2))
+        budget = self._budget.at_most(min(self._unit_seconds * units, self._patience.seconds / 2))
         begun = time.monotonic()
         work, start = self._work, self._recall.halvings()
-        for cut in split_box(self._network, self._target, claims, self.region, self._box, budget, work.pool, start):
+        for cut in split_box(self._network, self._target, claims, self.region, self._box, budget, work.executor, start):
             for claim, point in cut.refuted.items():
                 self._tally.refute(self._target, *claim, point)
                 self._recall.keep(claim, None, point)
@@ -242,7 +258,7 @@ class _Layer:
                 self._recall.keep_tried(self.region, "boxes", *claim)
             self._recall.keep_halvings(cut.halvings)
         if self._claims():
-            work.patience.lose(time.monotonic() - begun)
+            self._patience.lose(time.monotonic() - begun)
 
     def _attempt(self, nodes: int, spent: dict[int, float], *, ask: bool) -> None:
         """Each claim by itself; ``spent`` holds the seconds that a unit took so far."""
@@ -255,7 +271,7 @@ class _Layer:
                 unit, sign = waiting.pop()
                 if (unit, sign) not in self._tally.open_claims(self._target):  # its other claim settled it
                     continue
-                left = min(self._work.unit_seconds, self._work.patience.each) - spent.get(unit, 0.0)
+                left = min(self._unit_seconds, self._patience.each) - spent.get(unit, 0.0)
                 if left <= 0:
                     self._give_up(unit, spent.get(unit, 0.0) if ask else 0.0)
                     continue
@@ -265,7 +281,7 @@ class _Layer:
 
         work = self._work
         arguments = (self._network, self._target, self.region, work.solver.solver, work.trust, work.seed)
-        for attempt, finding in work.pool.map(Settler, arguments, draw, self._budget):
+        for attempt, finding in work.executor.map(Settler, arguments, draw, self._budget):
             if finding is LOST:
                 self._tally.note(
                     f"unit {attempt.unit} of '{self._target}' is undecided: "
@@ -279,9 +295,9 @@ class _Layer:
 
     def _give_up(self, unit: int, seconds: float, *, told: bool = True) -> None:
         """A claim took so many seconds in vain; ``told``: and might have taken more."""
-        self._work.patience.lose(seconds)
+        self._patience.lose(seconds)
         if told and not self._budget.expired:
-            self._work.patience.given_up.add((self._target, unit))
+            self._patience.given_up.add((self._target, unit))
 
     def _take(self, attempt: Attempt, finding: Finding) -> None:
         claim = (attempt.unit, attempt.sign)

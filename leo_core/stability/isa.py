@@ -230,7 +230,7 @@ def _prove(work: Work, claimed: frozenset[UnitState], tally: Tally) -> None:
                 if (unit, sign) not in tally.open_claims(name):  # the unit's other claim has settled it
                     continue
                 try:
-                    own = budget.at_most(work.unit_seconds)
+                    own = budget.at_most(work.limits.unit_seconds)
                     outcome = recall.never_positive(prover, region, (unit, sign), own)
                 except EncodingError as error:
                     tally.note(str(error))

@@ -23,8 +23,8 @@ from leo_core.bounds.upto import upto
 from leo_core.checker.environment import ieee
 from leo_core.errors import EncodingError
 from leo_core.execution.budget import Budget
-from leo_core.execution.events import Listener, Note, Progress
-from leo_core.execution.executor import LOST, Executor, Here
+from leo_core.execution.events import Listener, Note, Progress, silent
+from leo_core.execution.executor import LOST
 from leo_core.linear import Sparse
 from leo_core.milp.checked import CheckedSolver
 from leo_core.milp.encode import encode
@@ -52,39 +52,25 @@ _HELD = 50_000_000
 
 
 @ieee()
-def narrow(
-    stability: StabilityMap,
-    gap: float,
-    solver: Solver,
-    budget: Budget,
-    listener: Listener,
-    *,
-    unit_seconds: float = np.inf,
-    executor: Executor | None = None,
-    seed: int = 0,
-) -> StabilityMap:
+def narrow(work: Work, stability: StabilityMap, gap: float, listener: Listener = silent) -> StabilityMap:
     """Verdicts whose bounds, where there was time enough, are at most ``gap`` (above 0) from the true extremes.
 
-    ``solver`` is asked for points and for LPs, and not believed. No MILP and no proof takes more than ``unit_seconds``.
+    ``stability`` is what deciding that ``work`` gave. The solver is asked for points and for LPs, and not believed; no
+    MILP and no proof takes longer than one unit may.
     """
     network = stability.network
-    checked = CheckedSolver(solver, lambda text: listener(Note(text)))
-    pool = Here() if executor is None else executor
-    asked = Work(
-        network, stability.box, checked, budget=budget, unit_seconds=min(unit_seconds, 1e9), seed=seed, pool=pool
-    )
-    work = _Narrowing(asked, stability, gap, listener)
+    narrowing = _Narrowing(work, stability, gap, listener)
     interrupted = stability.interrupted
     try:
         with np.errstate(all="ignore"):  # an overflow makes a bound infinite
-            work.run()
+            narrowing.run()
     except KeyboardInterrupt:
         interrupted = True
     except MemoryError:
         interrupted = True
         listener(Note("the memory was not enough; bounds that were not narrowed by then are as they were"))
-    layers = {relu.name: work.layer(stability.layers[relu.name], relu.source) for relu in network.relus}
-    outputs = work.outputs(stability.outputs)
+    layers = {relu.name: narrowing.layer(stability.layers[relu.name], relu.source) for relu in network.relus}
+    outputs = narrowing.outputs(stability.outputs)
     return replace(stability, layers=layers, outputs=outputs, interrupted=interrupted)
 
 
@@ -162,7 +148,7 @@ class _Narrowing:
 
     def __init__(self, work: Work, stability: StabilityMap, gap: float, listener: Listener) -> None:
         self._network, self._box, self._solver, self._budget = work.network, work.box, work.solver, work.budget
-        self._seconds, self._seed, self._pool = work.unit_seconds, work.seed, work.pool
+        self._seconds, self._seed, self._pool = min(work.limits.unit_seconds, 1e9), work.seed, work.executor
         self._gap, self._listener = gap, listener
         self._known = {relu.source: stability.layers[relu.name] for relu in self._network.relus}
         last = self._network[self._network.output]

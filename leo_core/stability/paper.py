@@ -69,7 +69,7 @@ class _Layer:
         recall = Recall(self._work, self._target, tally.note)
         units = dict.fromkeys(unit for unit, _ in tally.open_claims(self._target))
         for unit in units:
-            budget = self._work.budget.at_most(self._work.unit_seconds)
+            budget = self._work.budget.at_most(self._work.limits.unit_seconds)
             for sign in (1, -1):
                 if self._work.budget.expired:
                     return

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import final
 
 from leo_core.domain import Box
-from leo_core.execution.budget import Budget, Patience
+from leo_core.execution.budget import Budget, Limits
 from leo_core.execution.checkpoint import Checkpoint
 from leo_core.execution.executor import Executor, Here
 from leo_core.milp.checked import CheckedSolver
@@ -19,19 +18,31 @@ from leo_core.network import Network
 class Work:
     """Decide every ReLU of ``network`` on ``box``.
 
-    ``every_unit`` asks for each unit of each channel, too. ``unit_seconds`` is how long one unit may take by itself,
-    ``patience`` what limits it, too, where many stay open; ``trust`` is one of ``leo_core.options.TRUST``;
-    ``checkpoint`` holds what earlier runs found, and takes what this one does.
+    Attributes
+    ----------
+    strategy, trust:
+        Among ``leo_core.options.STRATEGIES`` and ``TRUST``.
+    limits:
+        Those at units that stay open together are kept by the cascade.
+    every_unit:
+        Of networks on images the cascade decides channels (:mod:`~leo_core.stability.channels`) unless this is set.
+    executor:
+        Its workers share the work where the strategy can; it stays open.
+    checkpoint:
+        Holds what earlier runs found, and takes what this one does.
     """
 
     network: Network
     box: Box
     solver: CheckedSolver
+    strategy: str = "cascade"
     trust: str = "proved"
-    budget: Budget = field(default_factory=Budget)
-    unit_seconds: float = math.inf
-    patience: Patience = field(default_factory=Patience)
+    limits: Limits = field(default_factory=Limits)
     every_unit: bool = False
     seed: int = 0
-    pool: Executor = field(default_factory=Here)
+    executor: Executor = field(default_factory=Here)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
+
+    @property
+    def budget(self) -> Budget:
+        return self.limits.budget

@@ -21,12 +21,12 @@ from leo_core.errors import UnsupportedModelError
 from leo_core.linear import Conv, ConvTranspose, LinearMap, Select
 from leo_core.network import INPUT, Affine, Network, Output, Own, Relu, free_name
 from leo_frontends import laid, layers
+from leo_frontends.channels_last import Writer, ordered, picked
 from leo_frontends.graph import Array
-from leo_frontends.heads import apart, returned
+from leo_frontends.heads import returned
 from leo_frontends.keras import windows
-from leo_frontends.laid import Laid, channels_last, kept_order, straight, wanted_layout
+from leo_frontends.laid import Laid, channels_last, wanted_layout
 from leo_frontends.layers import Layout, Pairs, Pool, Term
-from leo_frontends.matrices import matrix
 
 
 def build_model(network: Network) -> Any:
@@ -34,36 +34,30 @@ def build_model(network: Network) -> Any:
     return _Writer(network).model()
 
 
-class _Writer:
+class _Writer(Writer):
     """``_tensor`` holds the values of each node, ``_held`` are the weights each layer gets once the model is built."""
 
     def __init__(self, network: Network) -> None:
-        self._network, self._dtype = network, str(network.exact_dtype)
+        super().__init__(network)
+        self._dtype = str(network.exact_dtype)
         self._held: list[tuple[Any, list[Array]]] = []
         self._taken: set[str] = set()
-        self._tensor: dict[str, Laid] = {}
         self._moved: dict[tuple[Any, ...], Any] = {}
         found = {**layers.pools(network), **layers.global_pools(network)}
-        self._pools = {name: pool for name, pool in found.items() if self._is_a_layer(pool)}
+        self.pools = {name: pool for name, pool in found.items() if self._is_a_layer(pool)}
         maps = [linear for node in network.nodes if isinstance(node, Affine) for linear in node.maps]
         # without images all is Dense layers: Keras reads no functions back from .h5
         self._convolves = any(isinstance(linear, Conv | ConvTranspose) for linear in maps)
         self._separable = _separable(network)
-        self._inside = {name for pool in self._pools.values() for name in pool.inside}
-        self._inside |= {first.name for first in self._separable.values()}
+        self.inside = {name for pool in self.pools.values() for name in pool.inside}
+        self.inside |= {first.name for first in self._separable.values()}
 
     def model(self) -> Any:
-        network, signature = self._network, self._network.signature
+        network, signature = self.network, self.network.signature
         shape = signature.input_shape or (network.input_size,)
         given = keras.Input(shape, dtype=str(network.dtype), name=self._name(signature.input_name))
-        self._tensor[INPUT] = Laid(given, shape, straight(shape))
-        nodes, heads = apart(network)
-        for node in nodes:
-            if node.name not in self._inside:
-                self._tensor[node.name] = self._affine(node) if isinstance(node, Affine) else self._relu(node)
-        results = [
-            self._finished(self._tensor[head], output) for output, head in zip(signature.outputs, heads, strict=True)
-        ]
+        heads = self.heads(given, shape)
+        results = [self._finished(head, output) for output, head in zip(signature.outputs, heads, strict=True)]
         # a Sequential of an Input alone does not run
         results = [self._layer("Identity", "identity", given) if result is given else result for result in results]
         result = returned(signature.outputs, results)
@@ -78,73 +72,39 @@ class _Writer:
         """An output with its tail and its shape."""
         tail, shape = output.tail, output.shape or (math.prod(result.layout),)
         if not tail:
-            return self._laid(result, shape).at
+            return self.laid(result, shape).at
         if output.axis is None:  # of the flat vector, so before it gets a shape
-            flat = self._laid(result, (math.prod(shape),)).at
-            return self._reshaped(self._layer("Activation", tail, flat, activation=tail), shape)
+            flat = self.laid(result, (math.prod(shape),)).at
+            return self._shaped(self._layer("Activation", tail, flat, activation=tail), shape)
         if tail == "softmax":
-            return self._layer("Softmax", tail, self._laid(result, shape).at, axis=output.axis + 1)
+            return self._layer("Softmax", tail, self.laid(result, shape).at, axis=output.axis + 1)
         # there is no such layer for others, and the activation is along the last axis
         last = (*(axis for axis in range(len(shape)) if axis != output.axis), output.axis)
-        at = self._layer("Activation", tail, self._laid(result, shape, last).at, activation=tail)
-        return self._laid(Laid(at, shape, last), shape).at
+        at = self._layer("Activation", tail, self.laid(result, shape, last).at, activation=tail)
+        return self.laid(Laid(at, shape, last), shape).at
 
-    def _affine(self, node: Affine) -> Laid:
-        """A pooling, a layer with numbers of its own, parts side by side, or Σ maps · sources + bias."""
-        norm, divisor, joined = layers.norm_of(node), layers.divisor_of(node), layers.joined(node)
-        if node.name in self._pools:
-            return self._pool(node, self._pools[node.name])
-        if node.name in self._separable:
-            return self._separated(node, self._separable[node.name])
-        if norm is not None:
-            return self._norm(node, norm)
-        if divisor is not None:
-            return self._divided(node, divisor)
-        if joined is not None:
-            return self._shifted(node.name, self._joined(node, *joined), node.bias)
-        return self._sum(node)
+    def affine(self, node: Affine) -> Laid:
+        first = self._separable.get(node.name)
+        return super().affine(node) if first is None else self._separated(node, first)
 
-    def _sum(self, node: Affine) -> Laid:
-        reads = [(source, linear) for source, linear in node.reads if linear.nonzeros] or [*node.reads][:1]
-        kind, wanted = "Add", wanted_layout(self._network, node)
-        if len(reads) == 2 and any(layers.negated(linear) is not None for _, linear in reads):
-            minus, other = reads if layers.negated(reads[0][1]) is not None else reads[::-1]
-            kind, reads = "Subtract", [other, (minus[0], layers.negated(minus[1]) or minus[1])]
-        bias: Array | None = node.bias
-        terms = []
-        for source, linear in reads:
-            term, bias = self._term(node, self._tensor[source], linear, bias, wanted)
-            terms.append(term)
-        layout = wanted or terms[0].layout
-        order = next((term.order for term in terms if term.layout == layout), channels_last(layout))
-        terms = [self._laid(term, layout, order) for term in terms]
-        total = terms[0]
-        if len(terms) > 1:
-            total = Laid(self._layer(kind, node.name, [term.at for term in terms]), layout, order)
-        return self._shifted(node.name, total, bias)
+    def constant(self, node: Affine) -> Laid:
+        source, linear = node.reads[0]
+        return self._dense(node.name, self.tensor[source], linear, node.bias, wanted_layout(self.network, node))
 
-    def _joined(self, node: Affine, axis: int, parts: Sequence[tuple[str, Select]]) -> Laid:
-        layout = node.shape or (node.size,)
-        others = node.size // layout[axis]
-        terms: list[Laid] = []
-        for source, select in parts:
-            part = (*layout[:axis], select.rows // others, *layout[axis + 1 :])
-            term, _ = self._term(node, self._tensor[source], select, None, part)
-            terms.append(self._laid(term, part, terms[0].order if terms else kept_order(term, part)))
-        order = terms[0].order
-        at = self._layer("Concatenate", node.name, [term.at for term in terms], axis=terms[0].axis(axis))
-        return Laid(at, layout, order)
+    def added(self, name: str, terms: Sequence[Laid], *, less: bool) -> Laid:
+        at = self._layer("Subtract" if less else "Add", name, [term.at for term in terms])
+        return Laid(at, terms[0].layout, terms[0].order)
 
-    def _term(
-        self, node: Affine, given: Laid, linear: LinearMap, bias: Array | None, layout: Layout
+    def concatenated(self, name: str, terms: Sequence[Laid], axis: int) -> Any:
+        return self._layer("Concatenate", name, [term.at for term in terms], axis=terms[0].axis(axis))
+
+    def applied(
+        self, node: Affine, given: Laid, linear: LinearMap, term: Term, bias: Array | None, layout: Layout
     ) -> tuple[Laid, Array | None]:
-        """A map applied to a tensor, and the bias that is left; laid out as told, where it can be had in any layout."""
-        name, term = node.name, layers.term(linear, given.layout)
+        name = node.name
         if not self._convolves and term.kind in ("channels", "pick", "scale", "sum") and not _is_one_factor(term):
             return self._dense(name, given, linear, bias, layout), None
         match term.kind:
-            case "same":
-                return given, bias
             case "scale" if _is_one_factor(term):
                 offset = 0.0 if bias is None else _one_number(bias)
                 at = self._layer("Rescaling", name, given.at, scale=float(term.numbers[0]), offset=offset or 0.0)
@@ -152,9 +112,6 @@ class _Writer:
             case "scale":
                 at = self._call(keras.ops.multiply, name, given.at, self._constant(given.spread(term.numbers)))
                 return Laid(at, given.layout, given.order), bias
-            case "transpose":
-                order = tuple([*term.numbers].index(axis) for axis in given.order)
-                return Laid(given.at, term.behind, order), bias
             case "channels":
                 at = self._call(keras.ops.take, name, given.at, term.numbers.tolist(), axis=given.axis(0))
                 return Laid(at, term.behind, given.order), bias
@@ -167,45 +124,38 @@ class _Writer:
                 return self._dense(name, given, linear, bias, layout), None
         assert isinstance(linear, Conv | ConvTranspose)
         channels = layers.by_channel(bias, term.behind) if bias is not None else None
-        at = self._convolved(node, self._image(given, term.layout), linear, channels)
+        at = self._convolved(node, self.image(given, term.layout).at, linear, channels)
         return Laid(at, term.behind, channels_last(term.behind)), bias if channels is None else None
 
     def _picked(self, name: str, given: Laid, index: NDArray[np.int64], layout: Layout) -> Laid:
         """Values by their number, or a zero where there is none of that number."""
         layout = layout or (len(index),)
-        order, none = channels_last(layout), len(given.places)
-        place = np.append(np.argsort(given.places), none)
-        wanted = place[index][laid.places(layout, order)]
+        order, none, wanted = channels_last(layout), len(given.places), picked(index, given, layout)
         if np.array_equal(wanted, np.arange(none)):
-            return Laid(self._reshaped(given.at, laid.shape(layout, order)), layout, order)
+            return Laid(self._shaped(given.at, laid.shape(layout, order)), layout, order)
         frame, times = layers.framed(index, given.layout, layout), layers.repeated(index, given.layout, layout)
         if frame is not None and len(layout) > 1:
             cut, around = frame
-            at = self._with_zeros(self._cut(self._image(given, given.layout), cut), around)
+            at = self._with_zeros(self._cut(self.image(given, given.layout).at, cut), around)
         elif times is not None and len(layout) > 1:
             options = _of_axes("size", times)
-            at = self._layer(f"UpSampling{len(times)}D", name, self._image(given, given.layout), **options)
+            at = self._layer(f"UpSampling{len(times)}D", name, self.image(given, given.layout).at, **options)
         else:
-            at = self._reshaped(given.at, (none,))
+            at = self._shaped(given.at, (none,))
             if (wanted == none).any():
                 at = self._call(keras.ops.pad, f"{name}_zero", at, [[0, 0], [0, 1]])
             at = self._call(keras.ops.take, name, at, wanted.tolist(), axis=1)
-        return Laid(self._reshaped(at, laid.shape(layout, order)), layout, order)
+        return Laid(self._shaped(at, laid.shape(layout, order)), layout, order)
 
     def _dense(self, name: str, given: Laid, linear: LinearMap, bias: Array | None, layout: Layout) -> Laid:
         """A matrix with rows and columns in the order in which tensors have their values."""
         layout = layout or (linear.rows,)
         order = channels_last(layout)
-        rows, columns = laid.places(layout, order), given.places
-        weights = matrix(linear, name, "a Keras model")
-        if not np.array_equal(rows, np.arange(len(rows))):
-            weights = weights[rows]
-        if not np.array_equal(columns, np.arange(len(columns))):
-            weights = weights[:, columns]
+        weights, rows = ordered(linear, name, "a Keras model", given, layout)
         held = [np.ascontiguousarray(weights.T), *([] if bias is None else [bias[rows]])]
-        flat = self._reshaped(given.at, (len(columns),))
+        flat = self._shaped(given.at, (weights.shape[1],))
         at = self._layer("Dense", name, flat, held, units=linear.rows, use_bias=bias is not None)
-        return Laid(self._reshaped(at, laid.shape(layout, order)), layout, order)
+        return Laid(self._shaped(at, laid.shape(layout, order)), layout, order)
 
     def _convolved(self, node: Affine, at: Any, linear: Conv | ConvTranspose, bias: Array | None) -> Any:
         """A tensor with its channels last, convolved."""
@@ -237,7 +187,7 @@ class _Writer:
         assert isinstance(each, Conv)
         assert isinstance(points, Conv)
         words, layout = windows.of_convolution(each), (points.out_channels, *points.geometry.output)
-        at = self._image(self._tensor[first.sources[0]], (each.in_channels, *each.geometry.input))
+        at = self.image(self.tensor[first.sources[0]], (each.in_channels, *each.geometry.input)).at
         bias = layers.by_channel(node.bias, layout)
         biases = [bias] if bias is not None and bias.any() else []
         kernel = words.by_channel(each.in_channels)
@@ -245,31 +195,25 @@ class _Writer:
         held = [kernel, windows.of_convolution(points).kernel, *biases]
         at = self._layer(f"SeparableConv{words.rank}D", node.name, self._with_zeros(at, words.around), held, **options)
         result = Laid(at, layout, channels_last(layout))
-        return result if bias is not None else self._shifted(node.name, result, node.bias)
+        return result if bias is not None else self.shifted(node.name, result, node.bias)
 
-    def _norm(self, node: Affine, own: Own) -> Laid:
-        given = self._tensor[node.sources[0]]
-        axis, numbers = 0, own.numbers
-        if node.shape:
-            given = self._laid(given, node.shape, kept_order(given, node.shape))
-        else:
+    def norm(self, node: Affine, own: Own) -> Laid:
+        given, axis, numbers = self.own_layout(node), 0, own.numbers
+        if not node.shape:
             axis, numbers = _along_one_axis(numbers, given)
             if len(numbers["gamma"]) == node.size:
-                given = self._laid(given, (node.size,))
+                given = self.laid(given, (node.size,))
         held = [numbers[name] for name in ("gamma", "beta", "mean", "variance")]
         options = {"axis": given.axis(axis), "epsilon": own.epsilon}
         at = self._layer("BatchNormalization", node.name, given.at, held, **options)
         return Laid(at, given.layout, given.order)
 
-    def _divided(self, node: Affine, divisor: Array) -> Laid:
-        given = self._tensor[node.sources[0]]
-        if node.shape:
-            given = self._laid(given, node.shape, kept_order(given, node.shape))
-        number = _one_number(divisor)
+    def divided(self, node: Affine, divisor: Array) -> Laid:
+        given, number = self.own_layout(node), _one_number(divisor)
         by = self._constant(given.spread(divisor)) if number is None else number
         return Laid(self._call(keras.ops.divide, node.name, given.at, by), given.layout, given.order)
 
-    def _shifted(self, name: str, given: Laid, bias: Array | None) -> Laid:
+    def shifted(self, name: str, given: Laid, bias: Array | None) -> Laid:
         if bias is None or not bias.any():
             return given
         number = _one_number(bias)
@@ -283,13 +227,13 @@ class _Writer:
 
     def _is_a_layer(self, pool: Pool) -> bool:
         """Whether Keras has it: without dilations, with the pads of 'same', or with zeros that change no maximum."""
-        source = self._network[pool.source] if pool.source != INPUT else None
+        source = self.network[pool.source] if pool.source != INPUT else None
         positive = isinstance(source, Relu) and not source.slope.any()
         fits = pool.kind == "average" or positive or bool(windows.padding_of(windows.of_pool(pool)))
         return max(pool.dilations) == 1 and fits
 
-    def _pool(self, node: Affine, pool: Pool) -> Laid:
-        at, geometry, rank = self._image(self._tensor[pool.source], pool.layout), windows.of_pool(pool), len(pool.taps)
+    def pool(self, node: Affine, pool: Pool) -> Laid:
+        at, geometry, rank = self.image(self.tensor[pool.source], pool.layout).at, windows.of_pool(pool), len(pool.taps)
         if not np.array_equal(pool.channels, np.arange(pool.layout[0])):
             at = self._call(keras.ops.take, f"{node.name}_channels", at, pool.channels.tolist(), axis=rank + 1)
         kind = f"{'Max' if pool.kind == 'max' else 'Average'}Pooling{rank}D"
@@ -304,8 +248,8 @@ class _Writer:
         layout = (len(pool.channels), *node.shape[1:])
         return Laid(self._layer(kind, node.name, at, **options), layout, channels_last(layout))
 
-    def _relu(self, node: Relu) -> Laid:
-        given = self._tensor[node.source]
+    def relu(self, node: Relu) -> Laid:
+        given = self.tensor[node.source]
         slope = _one_number(node.slope) if node.size else 0.0
         if slope is None:
             alpha = given.spread(node.slope)
@@ -317,20 +261,14 @@ class _Writer:
             at = self._layer("ReLU", node.name, given.at)
         return Laid(at, given.layout, given.order)
 
-    def _image(self, given: Laid, layout: Layout) -> Any:
-        return self._laid(given, layout, channels_last(layout)).at
+    def permuted(self, given: Laid, order: Layout) -> Laid:
+        dims = tuple(given.axis(axis) for axis in order)
+        return Laid(self._once("Permute", given.at, dims=dims), given.layout, order)
 
-    def _laid(self, given: Laid, layout: Layout, order: Layout | None = None) -> Laid:
-        """The same values in another layout and order of axes, by default its own; permuted only if that moves any."""
-        order = order or straight(layout)
-        if np.array_equal(given.places, laid.places(layout, order)):
-            return Laid(self._reshaped(given.at, laid.shape(layout, order)), layout, order)
-        if given.layout == layout:
-            dims = tuple(given.axis(axis) for axis in order)
-            return Laid(self._once("Permute", given.at, dims=dims), layout, order)
-        return self._laid(self._laid(self._laid(given, given.layout), layout), layout, order)
+    def reshaped(self, given: Laid, layout: Layout, order: Layout) -> Laid:
+        return Laid(self._shaped(given.at, laid.shape(layout, order)), layout, order)
 
-    def _reshaped(self, at: Any, shape: Layout) -> Any:
+    def _shaped(self, at: Any, shape: Layout) -> Any:
         if at.shape[1:] == shape:
             return at
         return self._once("Flatten", at, **_LAST) if len(shape) == 1 else self._once("Reshape", at, target_shape=shape)

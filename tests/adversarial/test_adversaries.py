@@ -20,8 +20,9 @@ from leo_core.network import INPUT, Affine, Network, Relu
 from leo_core.options import STRATEGIES
 from leo_core.plugins import registry
 from leo_core.rewrite import rewrite
-from leo_core.stability import State, decide
+from leo_core.stability import State
 from leo_core.testing.wrong import WrongSolver, always_infeasible
+from tests.deciding import decide
 
 PAIRS = list(product(STRATEGIES, ("highs", "scip", "scipy")))
 #: Four networks of each family, with pairs of a strategy and a solver in turn.
@@ -79,7 +80,7 @@ def test_the_extremes_of_a_sum_are_those_found_by_cutting_its_box(seed):
 
 def test_the_judge_finds_each_kind_of_mistake():
     case = adversary("small margins", 0)
-    found = decide(case.network, case.box, strategy="cascade", solver=HighsSolver())
+    found = decide(case.network, case.box)
     for name, one in found.layers.items():
         for unit, state in enumerate(one.state):
             if state == State.UNDECIDED:

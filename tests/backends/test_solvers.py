@@ -23,12 +23,12 @@ from leo_core.milp.question import Question
 from leo_core.milp.result import SolverResult, Stop
 from leo_core.milp.solver import Capability, outdated
 from leo_core.plugins import SolverSpec, registry
-from leo_core.stability import decide
 from leo_core.stability.cross_check import cross_checked
 from leo_core.testing import problems, solver_kit
 from leo_core.testing.networks import chain
 from leo_core.testing.reference import ReferenceSolver
 from leo_core.testing.wrong import FAULTS, WrongSolver, hangs, ignores_lazy_rows
+from tests.deciding import decide
 
 #: What a solver that enumerates, and lives in a test module, can be asked.
 SMALL = [
@@ -332,7 +332,7 @@ class TestSolversThatDoNotReturn:
         solver = WrongSolver(ReferenceSolver(), hangs)
         found = decide(network, Box.uniform(-1, 1, 2), strategy=strategy, solver=solver, budget=Budget.of(1.0),
                        listener=lambda event: notes.append(getattr(event, "text", "")))  # fmt: skip
-        truth = decide(network, Box.uniform(-1, 1, 2), strategy="cascade", solver=ReferenceSolver())
+        truth = decide(network, Box.uniform(-1, 1, 2), solver=ReferenceSolver())
         assert not cross_checked(found, truth).disagreements
         if strategy != "cascade":  # which may need no solver
             assert any("did not return" in note for note in notes)

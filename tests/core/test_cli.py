@@ -113,9 +113,27 @@ def test_domain_files(net, tmp_path):
     (tmp_path / "d.vnnlib").write_text(
         "".join(f"(declare-const X_{i} Real)(assert (>= X_{i} -1))(assert (<= X_{i} 1))" for i in range(3))
     )
+    corners = array(tmp_path / "d.npz", examples=np.array([[-1, 1, -1], [1, -1, 1]]), labels=np.arange(2))
+    told = leo("box", corners, tmp_path / "e.json")
+    assert told.exit_code == 0
+    assert "the box around 2 examples" in told.stderr
+    assert f"3 ranges, within -1 and 1, written to {tmp_path / 'e.json'}" in told.stdout
     answers = [json.loads(leo("inspect", net, "--domain", d, "--json", "-q").stdout)["layers"]
-               for d in ("-1,1", tmp_path / "d.json", tmp_path / "d.vnnlib")]  # fmt: skip
-    assert answers[0] == answers[1] == answers[2]
+               for d in ("-1,1", tmp_path / "d.json", tmp_path / "d.vnnlib", corners, tmp_path / "e.json")]  # fmt: skip
+    assert all(answer == answers[0] for answer in answers)
+
+    wider = leo("box", corners, tmp_path / "e.json", "--margin", "0.5", "-q")
+    assert (wider.exit_code, wider.output) == (0, "")
+    assert json.loads((tmp_path / "e.json").read_text()) == {"lower": [-2.0] * 3, "upper": [2.0] * 3}
+    for arguments, code, said in (
+        ((corners, tmp_path / "e.npy"), 1, "ends in .json"),
+        ((tmp_path / "none.npy", tmp_path / "e.json"), 1, "no such file"),
+        ((corners, tmp_path / "e.json", "--margin", "-1"), 1, "margin"),
+        ((array(tmp_path / "y.npy", np.arange(4)), tmp_path / "e.json"), 1, "give examples × inputs"),
+        ((array(tmp_path / "t.npz", a=np.eye(2), b=np.eye(2)), tmp_path / "e.json"), 1, "several of its arrays"),
+    ):
+        done = leo("box", *arguments)
+        assert (done.exit_code, said in done.stderr) == (code, True), done.stderr
 
 
 def test_convert_and_verify(net, tmp_path):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leo_core.domain import Box, input_shape
-from leo_core.errors import DomainError
+from leo_core.errors import DomainError, OutputError
 
 
 def written(tmp_path, content, name="d.json"):
@@ -33,6 +33,32 @@ def test_json(tmp_path, content):
 (declare-const X_0 Real) (assert (<= X_0 2)) (assert (>= X_0 (- 1.5))) (assert (<= Y_0 (- 1.0)))""")])  # fmt: skip
 def test_files_may_begin_with_a_byte_order_mark(tmp_path, name, content):
     assert Box.of(written(tmp_path, "\ufeff" + content, name), 1) == Box.uniform(-1.5, 2, 1)
+
+
+def test_the_box_around_examples_is_a_domain_and_is_kept(tmp_path):
+    data = np.random.default_rng(0).normal(size=(40, 2, 3)).astype(np.float32)
+    data[:, 0, 0] = 0.25
+    np.save(tmp_path / "x.npy", data)
+    np.savez(tmp_path / "x.npz", images=data, labels=np.arange(40))
+    box = Box.of(str(tmp_path / "x.npy"), 6)
+    assert np.array_equal(box.lower, data.reshape(40, 6).min(axis=0))
+    assert np.array_equal(box.upper, data.reshape(40, 6).max(axis=0))
+    assert box.notes[0].startswith("the domain is the box around 40 examples")
+    assert box.notes[1].startswith("1 of 6 inputs are the same in all examples")
+    assert Box.of(tmp_path / "x.npz", 6) == box
+    assert Box.of(box.save(tmp_path / "box.json"), 6) == box, "to the last bit"
+    wide = Box.from_data(data, margin=1 / 3)
+    assert Box.of(wide.save(tmp_path / "box.json"), 6) == wide
+    with pytest.raises(DomainError, match=r"box\.npz: a box is written to a file that ends in \.json"):
+        box.save(tmp_path / "box.npz")
+    with pytest.raises(OutputError, match=r"box\.json"):
+        box.save(tmp_path / "missing" / "box.json")
+    np.save(tmp_path / "nan.npy", np.full((2, 6), np.nan))
+    (tmp_path / "damaged.npz").write_bytes((tmp_path / "x.npz").read_bytes()[:99])
+    for name, said in (("x.npy", "takes 7 inputs"), ("x.npz", "examples × 7 inputs"), ("nan.npy", "not finite"),
+                       ("damaged.npz", "cannot be read"), ("none.npy", "no such file")):  # fmt: skip
+        with pytest.raises(DomainError, match=rf"{name}.*{said}"):
+            Box.of(str(tmp_path / name), 6 if name == "nan.npy" else 7)
 
 
 def test_the_shape_of_an_input():
@@ -99,6 +125,22 @@ def test_what_is_no_box_is_refused(build, said):
 def test_bad_json_files_are_named(tmp_path, content, said):
     with pytest.raises(DomainError, match=said):
         Box.of(written(tmp_path, content), 3)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint64, np.longdouble])
+def test_no_example_lies_outside_the_box_around_it(kind, tmp_path):
+    """2⁵³ + 1 is no float64: rounding to the nearest would leave it out."""
+    examples = np.array([[2**53 + 1, 2**53 + 3], [2**53 + 1, 2**53 + 1]], kind)
+    np.save(tmp_path / "data.npy", examples)
+    for box in (Box.from_data(examples), Box.of(str(tmp_path / "data.npy"), 2)):
+        for low, high, column in zip(box.lower, box.upper, examples.T, strict=True):
+            assert all(int(low) <= int(value) <= int(high) for value in column)
+
+
+@pytest.mark.parametrize("data", [np.array([[1j, 2]]), np.array([["1", "2"]]), np.array([[None, 2]])])
+def test_examples_that_are_no_numbers(data):
+    with pytest.raises(DomainError, match="must hold numbers"):
+        Box.from_data(data)
 
 
 def test_from_data_says_what_it_guarantees():

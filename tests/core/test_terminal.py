@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import pty
+import pydoc
 import re
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from click.testing import CliRunner
 import leo_core
 from leo_core import options
 from leo_core.cli import main
+from leo_core.errors import UsageError
 from leo_core.execution.events import Note, Progress
 from leo_core.report.live import live
 from leo_core.report.table import running_error_line
@@ -73,6 +76,13 @@ def test_prose_is_broken_at_the_ends_of_words(columns, net, tmp_path):
     code, shown = on_a_terminal(columns, "compress", net, tmp_path / "o.nothing", "--domain", "-1,1")
     assert code == 1
     assert max(map(len, shown.split("\n"))) <= max(columns, len(str(tmp_path)) + 20)
+
+
+def test_the_list_of_commands_is_whole_at_80_columns():
+    done = CliRunner().invoke(main, ["--help"], terminal_width=80)
+    listed = done.output.split("Commands:\n")[1].splitlines()
+    assert [line.split()[0] for line in listed] == sorted(main.commands)
+    assert all(line.endswith(".") and not line.endswith("...") for line in listed)
 
 
 def test_wrapping():
@@ -162,8 +172,38 @@ def test_keywords_are_typed():
     for name, values in (("strategy", options.STRATEGIES), ("trust", options.TRUST), ("passes", options.PASSES),
                          ("objective", options.OBJECTIVES)):  # fmt: skip
         assert get_args(hints[name]) == values
-    for function in (leo_core.compress, leo_core.analyze, leo_core.cross_check):
+    refused = {"compress": {"tight"}, "cross_check": {"solver", "tight", "checkpoint"}}
+    for function in (leo_core.compress, leo_core.analyze, leo_core.cross_check, leo_core.formulate):
         assert function.__annotations__["options"] == "Unpack[Chosen]"
+        shown = inspect.signature(function).parameters
+        expected = [name for name in hints if name not in refused.get(function.__name__, ())]
+        assert [*shown][-len(expected) :] == expected, "nothing is hidden behind **options"
+        for name in expected:
+            assert shown[name].kind is inspect.Parameter.KEYWORD_ONLY
+            assert shown[name].default == getattr(options.Options(), name)
+    help_text = pydoc.render_doc(leo_core.compress, renderer=pydoc.plaintext)
+    assert re.search(r"strategy: \W?Literal\['cascade', 'isa', 'paper'\]\W? = 'cascade'", help_text)
+    for name in refused["cross_check"]:
+        given = {name: "scip" if name == "solver" else 0.1}
+        with pytest.raises(UsageError, match=name):
+            leo_core.cross_check(chain(3, 4, 2), (0, 1), ("highs", "scip"), **given)
+
+
+@pytest.mark.slow
+def test_editors_and_type_checkers_know_the_keywords(tmp_path):
+    pytest.importorskip("mypy")
+    script = tmp_path / "user.py"
+    script.write_text(
+        "import leo_core\n"
+        "leo_core.compress('a.onnx', (0, 1), strategy='isa', time_limit=3.5, jobs=2, progress=True)\n"
+        "leo_core.formulate('a.onnx', 'a.mps', (0, 1), tight=0.1)\n"
+        "leo_core.compress('a.onnx', (0, 1), strategi='isa')\n"
+        "leo_core.analyze('a.onnx', (0, 1), strategy='isaac')\n"
+    )
+    command = [sys.executable, "-m", "mypy", "--no-incremental", "--follow-imports=silent", script]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    wrong = [int(line.split(":")[1]) for line in done.stdout.splitlines() if ": error:" in line]
+    assert wrong == [4, 5], done.stdout
 
 
 def test_each_result_is_one_line_and_has_a_summary(net, tmp_path):

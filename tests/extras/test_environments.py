@@ -18,6 +18,7 @@ from leo_core.testing.networks import chain
 ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(__file__).parent / "scripts"
 EXAMPLE = ROOT / "docs" / "examples" / "leo-solver-cbc"
+RLV = ROOT / "docs" / "examples" / "leo-frontend-rlv"
 #: Which extras are installed, what else, and the script that must then succeed.
 ENVIRONMENTS = {
     "": ([], "bare.py"),
@@ -27,7 +28,8 @@ ENVIRONMENTS = {
     "highs,onnx": ([], "onnx_files.py"),
     "highs,torch": ([], "torch_models.py"),
     "highs,keras,torch": ([], "keras_models.py"),
-    "onnx": ([str(EXAMPLE), "pytest"], "cbc.py"),
+    "onnx,highs": ([str(EXAMPLE), "pytest", "matplotlib"], "cbc.py"),
+    "exact": ([str(RLV), "pytest"], "rlv.py"),
     "highs,tflite": ([], "tflite_files.py"),
 }
 
@@ -65,7 +67,9 @@ def files(digits):
         network = chain(3, 8, 8, 2, seed=2)
         for suffix in (".nnet", ".leo", ".onnx", ".pt2", ".pt", ".keras"):
             leo_core.convert(network, made / f"net{suffix}")
-        shutil.copytree(EXAMPLE / "tests", made / EXAMPLE.name / "tests")
+        for example in (EXAMPLE, RLV):  # without the module, which is to be the installed one
+            shutil.copytree(example / "tests", made / example.name / "tests")
+        shutil.copy(EXAMPLE / "compare.py", made / EXAMPLE.name)
         np.save(made / "points.npy", np.random.default_rng(0).uniform(-1, 1, (50, 3)))
         shutil.copytree(digits, made / "digits")
         shutil.copytree(digits.parent / "edge", made / "edge")

@@ -15,6 +15,8 @@ if find_spec("keras") is None:
 import leo_core
 from leo_core.errors import LeoError, UnsupportedModelError
 from leo_core.files import live, read, write
+from leo_core.linear import Dense, Select, Sparse
+from leo_core.network import INPUT, Affine, Network, Relu
 from leo_core.plugins import registry
 from leo_frontends.keras import import_keras, read_file, read_live_model
 
@@ -257,6 +259,33 @@ def test_modules_of_pytorch(name):
     assert wanted <= found or "without pads" in name
     assert found["Conv2D"] == wanted["Conv2D"] or any(word in name for word in more)
     assert found["Permute"] <= 2
+
+
+def less_what_is_picked(turned: bool) -> Network:
+    """h1 − P h2 + b without images, where a pick is a matrix with a bias of its own."""
+    rng = np.random.default_rng(0)
+
+    def layer(number: int) -> list[Affine | Relu]:
+        weights = Dense(rng.uniform(-1, 1, (3, 2)).astype(np.float32))
+        node = Affine(f"z{number}", (INPUT,), (weights,), np.full(3, 0.5, np.float32))
+        return [node, Relu(f"h{number}", node.name, np.zeros(3))]
+
+    minus = Sparse(
+        data=np.full(3, -1, np.float32), indices=np.array([2, 0, 1]), indptr=np.arange(4), columns=3
+    )  # fmt: skip
+    reads = [("h1", Select.identity(3)), ("h2", minus)]
+    sources, maps = zip(*(reads[::-1] if turned else reads), strict=True)
+    last = Affine("out", sources, maps, np.array([5, 6, 7], np.float32))
+    return Network(2, (*layer(1), *layer(2), last), "out")
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_what_is_taken_off_takes_no_bias_along(turned):
+    network = less_what_is_picked(turned)
+    written = live(network, registry.frontend("keras"))
+    assert "Subtract" in kinds(written)
+    x = np.random.default_rng(1).uniform(-1, 1, (5, 2)).astype(np.float32)
+    assert np.allclose(computed(written, x), network.evaluate(x), atol=1e-5)
 
 
 def test_functions_need_the_new_format(tmp_path):

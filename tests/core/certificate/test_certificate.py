@@ -31,9 +31,10 @@ from leo_core.errors import CertificateError, OutputError, UsageError
 from leo_core.execution.budget import Budget
 from leo_core.execution.events import Note, silent
 from leo_core.rewrite import rewrite
-from leo_core.stability import Method, decide
+from leo_core.stability import Method
 from leo_core.testing.networks import chain, leaky, residual, skip
 from leo_core.testing.reference import ReferenceSolver
+from tests.deciding import decide
 
 
 class Files:
@@ -52,7 +53,7 @@ class Files:
 def certified(network, box, *, tolerance=1e-3, prover_only=False, solver=None):
     """(account, certificate) of a network rewritten on what the checker accepts."""
     solver = solver or ReferenceSolver()
-    stability = decide(network, box, strategy="cascade", solver=solver)
+    stability = decide(network, box, solver=solver)
     if prover_only:  # evidence is then looked for by splitting ReLUs
         bare = {name: replace(layer, trees={}) for name, layer in stability.layers.items()}
         stability = replace(stability, layers=bare)
@@ -423,7 +424,7 @@ def test_the_command_certifies_what_is_in_the_file(suffix, tmp_path, digits):
 
 def test_a_solvers_word_is_marked_and_never_accepted(tmp_path):
     network, box = sample(0), Box.uniform(-1, 1, 2)
-    stability = decide(network, box, strategy="cascade", solver=ReferenceSolver())
+    stability = decide(network, box, solver=ReferenceSolver())
     name, layer = next((n, layer) for n, layer in stability.layers.items() if layer.count(State.UNSTABLE))
     state, method = layer.state.copy(), layer.method.copy()
     at = int(np.argmax(state == State.UNSTABLE))

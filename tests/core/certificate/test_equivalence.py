@@ -22,7 +22,7 @@ from leo_core.checker import networks as archives
 from leo_core.checker.equivalence import proved_differences
 from leo_core.checker.networks import open_archive
 from leo_core.checker.trees import Tilt, describe
-from leo_core.compare import side_by_side
+from leo_core.compare import Pair, side_by_side
 from leo_core.errors import CertificateError, UsageError
 from leo_core.linear import Dense, Sparse
 from leo_core.network import INPUT
@@ -141,7 +141,7 @@ def test_shared_units_are_taken_once(tmp_path):
     second, limits = pair_of("another order")
     within, budget = Within.of(limits, 2), Budget.of(60.0)
     solver = deciding.solver_of(deciding.options_of({}), lambda event: None)
-    pairing = paired(FIRST, second, BOX, solver, budget, 0, seen=0.0)
+    pairing = paired(Pair(FIRST, second, BOX, solver), budget, 0.0)
     assert pairing.shared
     arrangement = Arrangement(pairing.old is not FIRST, pairing.shared)
     joint = arrangement.joint(FIRST, second)

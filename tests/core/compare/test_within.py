@@ -79,6 +79,17 @@ def test_what_is_not_close_is_decided(network_and_box, factor):
     assert found.within is (factor > 1) or truth == 0
 
 
+def test_the_output_named_is_the_one_beyond_its_limit():
+    """By less than floats show: 1 + 2⁻⁶⁰ against 1."""
+    weights = np.array([[0.0, 0.0], [1.0, 2.0**-60]])
+    first, second = (
+        Network(2, (Affine("y", (INPUT,), (Dense(w),), np.zeros(2)),), "y") for w in (weights, 0 * weights)
+    )
+    found = asked(first, second, Box(np.ones(2), np.ones(2)), [0.0, 1.0])
+    assert found.within is False
+    assert found.largest == 1
+
+
 def line(slope):
     return Network(1, (Affine("o", (INPUT,), (Dense([[slope]]),), np.zeros(1)),), "o")
 

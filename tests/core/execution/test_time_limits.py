@@ -13,13 +13,14 @@ from leo_backends.highs import HighsSolver
 from leo_core.bounds.interval import bound_network
 from leo_core.bounds.noise import float_noise
 from leo_core.bounds.slopes import improved
-from leo_core.compare import compare
+from leo_core.compare import Pair, compare
 from leo_core.domain import Box
 from leo_core.milp.checked import CheckedSolver
 from leo_core.rewrite import rewrite
 from leo_core.search.attack import ascend
 from leo_core.search.witness import signs_at
-from leo_core.stability import State, decide
+from leo_core.stability import State
+from tests.deciding import decide
 
 BOX = Box.uniform(-1, 1, 2)
 
@@ -52,7 +53,7 @@ class Asked:
 @pytest.mark.parametrize("times", [0, 1, 5, 50, 200])
 def test_whenever_a_budget_ends_verdicts_and_deviation_are_true(times):
     network = deep(30)
-    found = decide(network, BOX, strategy="cascade", solver=HighsSolver(), budget=Asked(times, []))
+    found = decide(network, BOX, budget=Asked(times, []))
     points = BOX.sample(np.random.default_rng(1), 50)
     values = network.evaluate_nodes(points)
     for relu in network.relus:
@@ -71,7 +72,7 @@ def test_whenever_a_budget_ends_verdicts_and_deviation_are_true(times):
 @pytest.mark.parametrize("times", [0, 3, 30, 300])
 def test_whenever_a_budget_ends_a_comparison_is_true(times):
     first, second = deep(20), deep(20, 1)
-    found = compare(first, second, BOX, CheckedSolver(HighsSolver()), budget=Asked(times, []))
+    found = compare(Pair(first, second, BOX, CheckedSolver(HighsSolver())), budget=Asked(times, []))
     apart = np.abs(first.evaluate(found.witness) - second.evaluate(found.witness)).max()
     assert found.lower == pytest.approx(apart, abs=1e-9)
     assert found.lower <= found.upper
@@ -89,5 +90,5 @@ def test_what_loops_over_steps_ends_with_the_budget():
     at_centre = np.zeros((1, 2))
     exact = signs_at(network, target, np.array([0]), at_centre)
     assert signs_at(network, target, np.array([0]), at_centre, expired=lambda: True)[0] in (0, exact[0])
-    found = decide(network, BOX, strategy="cascade", solver=HighsSolver())
+    found = decide(network, BOX)
     assert float_noise(network, found.box, found.points, expired=lambda: True) == 0.0

@@ -13,7 +13,6 @@ from passes import dense, kept, proposes_only_what_is_proved, relu, true_view, v
 from strategies import FREE, GRID, boxes, networks_and_boxes
 from truth import largest_difference
 
-from leo_backends.highs import HighsSolver
 from leo_core import api
 from leo_core.domain import Box
 from leo_core.linear import Dense
@@ -22,8 +21,8 @@ from leo_core.rewrite import rewrite
 from leo_core.rewrite.climb import Climbed
 from leo_core.rewrite.lift import lift
 from leo_core.rewrite.step import Refusal
-from leo_core.stability import decide
 from leo_core.stability.verdict import State
+from tests.deciding import decide
 
 BOX = Box.uniform(-1, 1, 2)
 
@@ -122,10 +121,7 @@ def renamed(node, names):
 @pytest.mark.parametrize("layers", [(0,), (1,), (0, 2)])
 def test_a_split_network_comes_back(dtype, layers):
     plain, blown, box = wide(3, 6, dtype, layers, 0.4)
-    was, now = (
-        rewrite(net, decide(net, box, strategy="cascade", solver=HighsSolver()), tolerance=1e-4)
-        for net in (plain, blown)
-    )
+    was, now = (rewrite(net, decide(net, box), tolerance=1e-4) for net in (plain, blown))
     assert now.network.units <= was.network.units
     assert now.network.connections <= was.network.connections
     for x in box.sample(np.random.default_rng(0), 10):
@@ -143,7 +139,7 @@ def test_a_layer_that_was_split_twice_comes_back():
     nodes = (*(renamed(node, names) for node in again), replace(merge, sources=("h1",)), relu_behind,
              dense("out", "h", [[1, 2, 3]], [0]))  # fmt: skip
     network = Network(2, nodes, "out")
-    result = rewrite(network, decide(network, BOX, strategy="cascade", solver=HighsSolver()), tolerance=1e-9)
+    result = rewrite(network, decide(network, BOX), tolerance=1e-9)
     assert result.network.units <= 3
     assert largest_difference(network, result.network, BOX) <= Fraction(result.deviation)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -76,3 +78,17 @@ def test_what_rounding_leaves_of_a_pair_is_paid_for():
     assert isinstance(found, Climbed)
     assert 1e-8 <= float(found.added.max()) <= 1e-6
     assert isinstance(kept(merge_opposite, true_view(before, BOX), "h", tolerance=1e-9), Refusal)
+
+
+def test_what_cancels_over_the_reals_costs_nothing():
+    """relu(s) − relu(−s) = s and |d| = 2 relu(d) − d: min(a, b), of two units fewer than it was written with."""
+    rows = [[1, 1], [-1, -1], [1, -1], [-1, 1]]
+    before = network(rows, np.zeros(4), [[0.5, -0.5, -0.5, -0.5]])
+    found = kept(merge_opposite, true_view(before, BOX), "h", tolerance=0.0)
+    assert isinstance(found, Climbed)
+    assert not any(far.any() for far in found.moved.values())
+    assert int(np.count_nonzero(found.rewrite.view.network.affine("out").dense())) == 2
+    at = Box.uniform(-1, 1, 2).sample(np.random.default_rng(0), 20)
+    for x in at:
+        both = [net.evaluate_exact(x)["out"].fractions()[0] for net in (before, found.rewrite.view.network)]
+        assert both[0] == both[1] == min(Fraction(x[0]), Fraction(x[1]))

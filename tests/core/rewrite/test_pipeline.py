@@ -20,8 +20,8 @@ from leo_core.linear import Dense, Diagonal, Select
 from leo_core.network import INPUT, Affine, Network, Relu
 from leo_core.rewrite import pipeline, rewrite
 from leo_core.rewrite.step import Refusal, Rewrite, only
-from leo_core.stability import decide
 from leo_core.testing.networks import chain, leaky, residual, skip
+from tests.deciding import decide
 
 TOLERANCES = (0.0, 1e-12, 1e-6, 0.1)
 

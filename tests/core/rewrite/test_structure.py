@@ -16,7 +16,7 @@ from leo_core.domain import Box
 from leo_core.linear import Dense
 from leo_core.network import INPUT, Affine, Network, Relu
 from leo_core.rewrite import rewrite
-from leo_core.stability import decide
+from tests.deciding import decide
 
 INPUTS, UNITS, OUTPUTS = 2, 4, 3
 
@@ -117,7 +117,7 @@ def test_what_is_planted_is_found_and_the_deviation_holds(sow, dtype, deep, seed
     plant = Plant(seed, dtype)
     sow(plant)
     network = plant.network(deep)
-    stability = decide(network, BOX, strategy="cascade", solver=HighsSolver())
+    stability = decide(network, BOX)
     noise = float_noise(network, stability.box, stability.points)
     # the seen noise of so small a network is now and then less than the proved rounding of new weights
     found = rewrite(network, stability, tolerance=64 * noise)
@@ -166,7 +166,7 @@ def test_exact_merges_need_no_tolerance(data):
          Affine("y", ("h",), (Dense(outgoing),), np.zeros(2))),
         "y",
     )  # fmt: skip
-    stability = decide(network, BOX, strategy="cascade", solver=HighsSolver())
+    stability = decide(network, BOX)
     found = rewrite(network, stability, tolerance=0.0)
     assert found.deviation == 0
     assert sum(relu.size for relu in found.network.relus) <= 3
@@ -177,7 +177,7 @@ def test_where_nothing_can_go_the_weights_are_the_same_bits():
     plant = Plant(7, np.float32)
     plant.bias *= 0.1  # every unit crosses zero
     network = plant.network(deep=False)
-    stability = decide(network, BOX, strategy="cascade", solver=HighsSolver())
+    stability = decide(network, BOX)
     for tolerance in (0.0, float_noise(network, stability.box, stability.points)):
         assert rewrite(network, stability, tolerance=tolerance).network == network
 
@@ -188,7 +188,7 @@ def test_scales_far_from_one(sow, scale):
     plant = Plant(3, np.float64)
     sow(plant)
     network = plant.network(deep=False, scale=scale)
-    stability = decide(network, BOX, strategy="cascade", solver=HighsSolver())
+    stability = decide(network, BOX)
     found = rewrite(network, stability, tolerance=1e-12 * scale)
     assert largest_difference(network, found.network, BOX) <= Fraction(found.deviation)
     assert found.network.widths[1] <= plant.needed

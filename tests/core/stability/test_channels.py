@@ -18,9 +18,10 @@ from leo_core.domain import Box
 from leo_core.execution.budget import Budget
 from leo_core.linear import Conv, Dense, Select
 from leo_core.network import INPUT, Affine, Network, Relu
-from leo_core.stability import State, decide
+from leo_core.stability import State
 from leo_core.stability.told import channels_table, outlook
 from leo_core.text import as_text
+from tests.deciding import decide
 
 
 @st.composite
@@ -58,7 +59,7 @@ def relu(name, source, size, slope=0.0):
 
 
 def decided(network, box, **options):
-    return decide(network, box, strategy="cascade", solver=HighsSolver(), **options)
+    return decide(network, box, **options)
 
 
 @given(images())

@@ -19,11 +19,10 @@ from leo_core.bounds.interval import bound_network
 from leo_core.cli import main
 from leo_core.errors import UsageError
 from leo_core.execution.budget import Budget
-from leo_core.execution.events import Progress, silent
+from leo_core.execution.events import Progress
 from leo_core.linear import Dense
 from leo_core.milp.encode import encode
 from leo_core.network import INPUT
-from leo_core.stability import decide
 from leo_core.stability.narrow import narrow
 from leo_core.testing.networks import chain, convolutional
 from leo_core.testing.reference import ReferenceSolver
@@ -36,6 +35,7 @@ from leo_core.testing.wrong import (
     wrong_sense,
     zeros,
 )
+from tests.deciding import decide, work
 
 WRONG = (bound_far_too_low, crashes, limit_reported_as_optimal, random_duals, wrong_sense, zeros)
 
@@ -51,8 +51,8 @@ def test_narrowed_bounds_contain_the_exact_extremes(network_and_box):
 def test_a_solver_that_is_wrong_makes_no_bound_false(wrong, monkeypatch):
     monkeypatch.setattr("leo_core.stability.narrow.FEW_INPUTS", 0)  # else it would hardly be asked
     network, box = chain(2, 6, 6, 2, seed=5), Box.uniform(-1, 1, 2)
-    stability = decide(network, box, strategy="cascade", solver=ReferenceSolver(), budget=Budget.of(0.0))
-    found = narrow(stability, 0.01, WrongSolver(HighsSolver(), wrong), Budget.of(2.0), silent)
+    stability = decide(network, box, solver=ReferenceSolver(), budget=Budget.of(0.0))
+    found = narrow(work(network, box, WrongSolver(HighsSolver(), wrong), budget=Budget.of(2.0)), stability, 0.01)
     contained(found.bounds, network, box)
 
 
@@ -107,9 +107,9 @@ def test_an_output_behind_a_leaky_relu():
 
 def test_what_was_undecided_may_be_settled():
     network, box = chain(2, 6, 6, 2, seed=3), Box.uniform(-1, 1, 2)
-    stability = decide(network, box, strategy="cascade", solver=ReferenceSolver(), budget=Budget.of(0.0))
+    stability = decide(network, box, solver=ReferenceSolver(), budget=Budget.of(0.0))
     assert stability.count(State.UNDECIDED)
-    found = narrow(stability, 0.01, ReferenceSolver(), Budget(), silent)
+    found = narrow(work(network, box, ReferenceSolver()), stability, 0.01)
     contained(found.bounds, network, box)
     assert not found.count(State.UNDECIDED)
     for layer in found.layers.values():
@@ -119,7 +119,7 @@ def test_what_was_undecided_may_be_settled():
 def test_an_early_end_leaves_bounds_that_hold():
     network, box = chain(2, 6, 6, 2, seed=3), Box.uniform(-1, 1, 2)
     assert leo_core.analyze(network, box, solver="scipy", tight=0.01, time_limit=0).bounds.gap == np.inf
-    stability = decide(network, box, strategy="cascade", solver=ReferenceSolver())
+    stability = decide(network, box, solver=ReferenceSolver())
     heard = []
 
     def stop(event):
@@ -127,7 +127,7 @@ def test_an_early_end_leaves_bounds_that_hold():
         if isinstance(event, Progress) and len(heard) > 4:
             raise KeyboardInterrupt
 
-    found = narrow(stability, 1e-6, ReferenceSolver(), Budget(), stop)
+    found = narrow(work(network, box, ReferenceSolver()), stability, 1e-6, stop)
     assert found.interrupted
     contained(found.bounds, network, box)
 

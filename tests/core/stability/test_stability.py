@@ -34,11 +34,12 @@ from leo_core.network import INPUT, Affine, Network, Relu
 from leo_core.options import OPEN_SECONDS, UNIT_SECONDS, Options
 from leo_core.plugins import registry
 from leo_core.search.evidence import parts
-from leo_core.stability import Method, State, decide
+from leo_core.stability import Method, State
 from leo_core.stability import isa as isa_module
 from leo_core.testing.networks import chain, leaky, residual, skip
 from leo_core.testing.reference import ReferenceSolver
 from leo_core.testing.wrong import FAULTS, WrongSolver, hangs, kills_its_process
+from tests.deciding import decide
 
 
 def installed(name):
@@ -58,7 +59,7 @@ def isa(network, box, solver=None, **options):
 
 
 def cascade(network, box, solver=None, **options):
-    return decide(network, box, strategy="cascade", solver=solver or HighsSolver(), **options)
+    return decide(network, box, solver=solver or HighsSolver(), **options)
 
 
 def assert_sound(network, box, found, *, complete=True):

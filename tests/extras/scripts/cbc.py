@@ -36,3 +36,8 @@ for strategy in ("paper", "isa", "cascade"):
     for layer, states in zip(content["layers"], other.layers.values(), strict=True):
         assert layer["undecided"] == 0
         assert (layer["active"], layer["inactive"]) == (states.count(State.ACTIVE), states.count(State.INACTIVE))
+
+drawn = subprocess.run([sys.executable, "leo-solver-cbc/compare.py"], capture_output=True, text=True, check=False)
+assert drawn.returncode == 0, drawn.stderr
+assert "bounds of CBC that the network exceeds" in drawn.stdout
+assert "<svg" in Path("compare.svg").read_text(encoding="utf-8")
