@@ -274,14 +274,16 @@ def line(found: dict[str, Any]) -> str:
 
 def told(rows: list[dict[str, Any]]) -> str:
     """What LEO took away of each network, and by what."""
-    lines = [
-        f"| {found['how'].removesuffix(', LEO')} {found['setting']}".rstrip()
-        + f" | {', '.join(map(str, found['zero_filters']))} "
-        f"| {found['active_filters']} | {found['trained']['weights']:,} | {found['gone']['other']:,} "
-        f"| {found['gone']['active']:,} | {found['deviation']:.1e} | {found['noise']:.1e} |"
-        for found in rows
-        if "gone" in found
-    ]
+    lines = []
+    for found in rows:
+        if "gone" not in found:
+            continue
+        network = f"{found['how'].removesuffix(', LEO')} {found['setting']}".rstrip()
+        zero, gone = ", ".join(map(str, found["zero_filters"])), found["gone"]
+        lines.append(
+            f"| {network} | {zero} | {found['active_filters']} | {found['trained']['weights']:,} | {gone['other']:,} "
+            f"| {gone['active']:,} | {found['deviation']:.1e} | {found['noise']:.1e} |"
+        )
     return _TOLD + "\n".join(lines) + "\n"
 
 
@@ -303,9 +305,9 @@ function by the step itself, which training must make good again; what LEO takes
 
 _TOLD = """
 What LEO took away: weights of channels that are constant or that nothing reads, and those of channels that are active,
-parallel or opposite, merged or re-factored: that pays in the wide network alone, where more channels are active in front
-than a filter has weights. δ is proved for every image of [0, 1]; the noise is what the original's own arithmetic was
-seen to err by.
+parallel or opposite, merged or re-factored. That pays in the wide network alone, where more channels are active in
+front than a filter has weights. δ is proved for every image of [0, 1]; the noise is what the original's own arithmetic
+was seen to err by.
 
 | network | zero filters | active in front | weights | gone as constant or unread | gone as active, merged | δ | noise |
 |---|--:|--:|--:|--:|--:|--:|--:|
