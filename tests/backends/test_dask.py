@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import socket
 import subprocess
 import sys
@@ -15,8 +16,11 @@ import threading
 import time
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from itertools import chain as chain_of
+from itertools import repeat
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -145,6 +149,29 @@ def place(cluster, tmp_path):
 @pytest.mark.parametrize("check", executor_kit.CHECKS, ids=lambda check: check.__name__)
 def test_conformance(check, place):
     check(place)
+
+
+class Faults:
+    """Makes arrays and lets them go; counts the pages that had to be mapped for it."""
+
+    def __call__(self, megabytes, _budget):
+        resource = pytest.importorskip("resource")
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(megabytes):
+            np.ones(1 << 17)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    def close(self):
+        pass
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other libraries have no such setting")
+def test_workers_keep_memory_between_arrays(cluster):
+    """Dask starts them so that each array is mapped anew, 256 pages for each megabyte."""
+    with closing(registry.executor_for(cluster.address).start(cluster.address, NEEDS, deaf)) as executor:
+        joined(executor, 2)
+        found = dict(executor.map(Faults, (), chain_of([400], repeat(None)).__next__, Budget()))
+    assert found[400] < 400 * 128
 
 
 #: One of them splits boxes, the other phases.
