@@ -45,6 +45,7 @@ from leo_core.plugins import Imported, registry
 from leo_core.report.live import shown
 from leo_core.result import CompressionResult
 from leo_core.rewrite import rewrite
+from leo_core.rewrite.beforehand import decide_folded
 from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.view import View
 from leo_core.stability import StabilityMap, decide
@@ -89,7 +90,7 @@ def analyze(
     budget, limit = Budget.of(settings.time_limit), settings.time_limit
     deciding = budget if limit is None or settings.tight is None else budget.at_most(_DECIDING_FIRST * limit)
     with work_of(imported.network, box, settings, deciding, heard) as work:
-        stability = decide(work, heard)
+        stability = decide_folded(work, heard)
         if settings.tight is None or stability.interrupted:
             return stability
         each = math.inf if settings.unit_time_limit is None else settings.unit_limits[0]
@@ -174,7 +175,7 @@ def compress(
     box = box_of(domain, original, heard)
     deciding = budget if settings.time_limit is None else budget.at_most(_DECIDING * settings.time_limit)
     with work_of(original, box, settings, deciding, heard) as work:
-        stability = decide(work, heard)
+        stability = decide_folded(work, heard)
     evidence = None
     if settings.evidence:
         evidence, again = _kept_on(

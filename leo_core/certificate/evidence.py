@@ -6,6 +6,7 @@ that does not hold there is looked for anew, and a verdict without any is given 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import final
@@ -20,11 +21,14 @@ from leo_core.bounds.upto import upto
 from leo_core.checker import bounds, networks
 from leo_core.checker.proofs import proved_bounds
 from leo_core.checker.trees import EXACT, Tilt, Tree
+from leo_core.domain import Box
 from leo_core.errors import EncodingError
-from leo_core.execution.budget import Budget
+from leo_core.execution.budget import Budget, Patience
 from leo_core.execution.events import Listener, Note
+from leo_core.execution.executor import Here
 from leo_core.milp.solver import Solver
 from leo_core.network import INPUT, Network, sources_of
+from leo_core.search.boxes import FEW_INPUTS, split_box
 from leo_core.search.evidence import Claim, uncut
 from leo_core.search.prover import Prover
 from leo_core.stability.verdict import Channels, LayerStability, Method, StabilityMap, State
@@ -37,6 +41,8 @@ NO_PROOF = "no proof that can be written down"
 _SLOPES, _GAIN = 30, 0.02
 #: Claimed bounds are this much wider than proved, relative to the unit's range: another machine rounds differently.
 _SPARE = 2.0**-36
+#: Seconds that looking anew for proofs may take in vain, about, and that parts of the box may take at each layer.
+_SECONDS, _HALVING = 120.0, 30.0
 
 
 @final
@@ -70,7 +76,7 @@ def gather(
     layers: dict[str, LayerEvidence] = {}
     verdicts: dict[str, LayerStability] = {}
     rectified = [node for node in net.nodes if node.name in net.rectified]
-    interrupted = stability.interrupted
+    interrupted, patience = stability.interrupted, Patience(_SECONDS)
     with np.errstate(all="ignore"):
         for node in net.nodes:
             if node.relu:
@@ -82,7 +88,7 @@ def gather(
             if node.name not in net.rectified:
                 continue
             relus = [relu.name for relu in net.rectified[node.name]]
-            work = _Layer(network, net, node.name, region, stability.layers[relus[0]], solver, budget, seed)
+            work = _Layer(network, net, node.name, region, stability.layers[relus[0]], solver, budget, patience, seed)
             try:
                 listener(Note(f"evidence for '{relus[0]}'", passing=True))
                 if node is not rectified[-1]:
@@ -107,10 +113,10 @@ class _Layer:
 
     def __init__(
         self, network: Network, net: networks.Net, target: str, region: bounds.Region, known: LayerStability,
-        solver: Solver, budget: Budget, seed: int
+        solver: Solver, budget: Budget, patience: Patience, seed: int
     ) -> None:  # fmt: skip
         self._network, self._net, self._target, self._known = network, net, target, known
-        self._solver, self._budget, self._seed = solver, budget, seed
+        self._solver, self._budget, self._patience, self._seed = solver, budget, patience, seed
         self.region = region
         self._state = known.state.copy()
         self._method = known.method.copy()
@@ -164,13 +170,28 @@ class _Layer:
         prover = Prover(self._network, self._target, self._engine_region(), self._solver, self._seed)
         try:
             for claim in missing:
-                tree = prover.never_positive(*claim, self._budget).tree
+                begun = time.monotonic()
+                tree = prover.never_positive(*claim, self._budget.at_most(self._patience.each)).tree
                 if tree is not None:
                     self._take(tree)
+                else:
+                    self._patience.lose(time.monotonic() - begun)
         except EncodingError:  # its LP cannot be written: without evidence, what is missing is undecided
             return
         finally:
             prover.close()
+        if left := self._open():
+            self._halve_the_box(left)
+
+    def _halve_the_box(self, claims: list[Claim]) -> None:
+        """Proofs by parts of the box, where inputs are few."""
+        region = self._engine_region()
+        if int(np.count_nonzero(region.lower < region.upper)) > FEW_INPUTS:
+            return
+        box, budget = Box(region.lower, region.upper), self._budget.at_most(_HALVING)
+        for cut in split_box(self._network, self._target, claims, region, box, budget, Here()):
+            if cut.tree is not None:
+                self._take(cut.tree)
 
     def _adapt(self, claims: list[Claim]) -> None:
         """Bounds by adaptive slopes, which need no multipliers: all that is written is for which units."""

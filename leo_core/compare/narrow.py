@@ -19,10 +19,9 @@ from leo_core.execution.budget import Budget
 from leo_core.execution.executor import Executor
 from leo_core.milp.checked import CheckedSolver
 from leo_core.network import Network
-from leo_core.search.boxes import split_box
+from leo_core.search.boxes import FEW_INPUTS, split_box
 from leo_core.search.evidence import WHOLE, uncut
 from leo_core.search.settle import Attempt, Settler
-from leo_core.stability.cascade import FEW_INPUTS
 
 Array = NDArray[np.float64]
 

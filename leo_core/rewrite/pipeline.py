@@ -81,6 +81,8 @@ class Rewritten:
         What was done, in order; what was left, and why.
     facts:
         What is known of the rewritten network's units.
+    unmoved:
+        Proved: no value that is left, in any layer, is another than it was.
     """
 
     network: Network
@@ -89,6 +91,7 @@ class Rewritten:
     steps: tuple[Step, ...]
     refusals: tuple[Refusal, ...]
     interrupted: bool = False
+    unmoved: bool = False
 
 
 @ieee()
@@ -131,7 +134,8 @@ def rewrite(
         if interrupted or budget.expired:
             break
     best = min(ends, key=lambda state: work.size(state.view.network))
-    return Rewritten(best.view.network, best.deviation, best.view.facts, best.steps, best.refusals, interrupted)
+    found = best.view.network, best.deviation, best.view.facts, best.steps, best.refusals
+    return Rewritten(*found, interrupted, best.unmoved)
 
 
 @final
@@ -157,6 +161,8 @@ class _State:
         Of the tolerance, at each output.
     steps, largest:
         How it came about, and the most that one of these steps added at an output.
+    unmoved:
+        Whether none of them changed a value of any node.
     looked:
         What came of passes at its nodes, so that no trial looks again.
     """
@@ -165,6 +171,7 @@ class _State:
     spent: Array
     steps: tuple[Step, ...] = ()
     largest: float = 0.0
+    unmoved: bool = True
     looked: dict[tuple[Pass, str], _Look] = field(default_factory=dict)
 
     @property
@@ -256,5 +263,7 @@ def _looked(state: _State, work: _Work, look: Pass, name: str, at_once: float, b
     more = max(0.0, float(spent.max(initial=0.0)) - state.deviation)
     removed = state.view.network.connections - view.network.connections
     step = Step(name, climbed.rewrite.what, more, removed, look.__name__)
+    unmoved = state.unmoved and not any(far.any() for far in climbed.moved.values())
     state.view.forget()
-    return _Look(_State(view, spent, (*state.steps, step), max(state.largest, added)), at_once, added=added)
+    reached = _State(view, spent, (*state.steps, step), max(state.largest, added), unmoved)
+    return _Look(reached, at_once, added=added)

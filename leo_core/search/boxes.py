@@ -32,6 +32,8 @@ from leo_core.search.witness import sign_at
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
+#: With more inputs than this that are not fixed, halving the box is not tried.
+FEW_INPUTS = 8
 #: Boxes bounded at once, at most: enough to keep numpy busy, few enough to stay in the cache.
 BATCH = 256
 #: So many boxes are worked on breadth first, to see where over the whole box a claim may fail; then depth first.

@@ -11,7 +11,8 @@ from leo_core.checker.environment import ieee
 from leo_core.domain import Box
 from leo_core.execution.budget import Budget
 from leo_core.execution.events import Listener, silent
-from leo_core.network import Network
+from leo_core.network import Network, Relu
+from leo_core.search.witness import signs_at
 from leo_core.stability.cascade import decide_by_cascade
 from leo_core.stability.isa import decide_by_one_milp
 from leo_core.stability.outputs import known_region, proved_of_outputs
@@ -41,6 +42,7 @@ def decide(work: Work, listener: Listener = silent) -> StabilityMap:
     try:
         with np.errstate(all="ignore"):  # an overflow makes a bound infinite or NaN, and the unit stays undecided
             outputs = _intervals(network, box, tally)
+            _recall(work, tally)
             _STRATEGIES[work.strategy](work, tally)
             known = known_region(network, box, tally.known())
             outputs = proved_of_outputs(network, known, work.budget, work.seed)
@@ -63,6 +65,22 @@ def decide(work: Work, listener: Listener = silent) -> StabilityMap:
         trusted=work.trust == "solver",
         interrupted=interrupted,
     )
+
+
+def _recall(work: Work, tally: Tally) -> None:
+    """What is known before: bounds, and witnesses, each evaluated again."""
+    for name, layer in work.known.items():
+        relu = work.network[name]
+        assert isinstance(relu, Relu)
+        tally.bound(relu.source, layer.lower, layer.upper)
+        units = np.repeat(np.array(list(layer.witnesses), dtype=np.int64), 2)
+        if not len(units):
+            continue
+        points = np.concatenate(list(layer.witnesses.values()))
+        signs = signs_at(work.network, relu.source, units, points)
+        for unit, sign, point in zip(units.tolist(), signs.tolist(), points, strict=True):
+            if sign:
+                tally.refute(relu.source, unit, sign, point)
 
 
 def _unknown(network: Network) -> LayerStability:

@@ -23,7 +23,7 @@ from leo_core.execution.budget import Patience
 from leo_core.execution.executor import LOST
 from leo_core.network import Affine
 from leo_core.search.attack import ascend, scatter
-from leo_core.search.boxes import split_box
+from leo_core.search.boxes import FEW_INPUTS, split_box
 from leo_core.search.evidence import Claim, uncut
 from leo_core.search.prover import NODES
 from leo_core.search.settle import Attempt, Finding, Settler
@@ -43,8 +43,6 @@ Sample: TypeAlias = tuple[Array, Indices, Indices]
 SAMPLES = 500
 #: Steps of gradient ascent per claim, and of descent on slopes.
 CLIMB, SLOPES = 20, 30
-#: With more inputs than this that are not fixed, halving the box is not tried.
-FEW_INPUTS = 8
 #: Nodes that the prover gets for a claim before the MILP is asked.
 QUICK_NODES = 1_000
 
@@ -78,7 +76,7 @@ def decide_by_cascade(work: Work, tally: Tally) -> None:
 def _all_units(work: Work, tally: Tally, patience: Patience) -> None:
     network, starts = work.network, _Starts(work)
     region = Region.of(work.box)
-    for thorough in (False, True):
+    for thorough in (False,) if work.known else (False, True):
         changed = not thorough
         for node in network.nodes:
             if work.budget.expired:

@@ -32,11 +32,10 @@ from leo_core.milp.question import Question
 from leo_core.milp.solver import Solver, SolverSession
 from leo_core.network import Affine, Network, Relu, free_name
 from leo_core.search.attack import ascend, scatter
-from leo_core.search.boxes import split_box
+from leo_core.search.boxes import FEW_INPUTS, split_box
 from leo_core.search.prover import NODES
 from leo_core.search.settle import Attempt, Settler
 from leo_core.stability.bounds import by_bounds, by_sign
-from leo_core.stability.cascade import FEW_INPUTS
 from leo_core.stability.verdict import LayerStability, Method, StabilityMap, State
 from leo_core.stability.work import Work
 

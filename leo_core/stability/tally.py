@@ -131,20 +131,18 @@ class Tally:
             self._tell()
 
     def settled(self, name: str, region: Region) -> Region:
-        """The region with the node's intervals cut by its verdicts."""
-        lower, upper = (array.copy() for array in region.intervals[name])
-        on, off = self._state[name] == State.ACTIVE, self._state[name] == State.INACTIVE
-        lower[on], upper[off] = np.maximum(lower[on], 0.0), np.minimum(upper[off], 0.0)
-        return Region(region.lower, region.upper, {**region.intervals, name: (lower, upper)})
+        """The region with the node's intervals cut by what is known of it."""
+        return region.tightened(name, *self._cut(name))
 
     def known(self) -> dict[str, Interval]:
         """By node, its bounds, cut by its verdicts."""
-        found = {}
-        for name, state in self._state.items():
-            lower = np.where(state == State.ACTIVE, np.maximum(self._lower[name], 0.0), self._lower[name])
-            upper = np.where(state == State.INACTIVE, np.minimum(self._upper[name], 0.0), self._upper[name])
-            found[name] = lower, upper
-        return found
+        return {name: self._cut(name) for name in self._state}
+
+    def _cut(self, name: str) -> Interval:
+        state = self._state[name]
+        lower = np.where(state == State.ACTIVE, np.maximum(self._lower[name], 0.0), self._lower[name])
+        upper = np.where(state == State.INACTIVE, np.minimum(self._upper[name], 0.0), self._upper[name])
+        return lower, upper
 
     def layers(self) -> dict[str, LayerStability]:
         """The verdicts so far, by ReLU node, in topological order."""

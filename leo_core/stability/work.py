@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import final
 
@@ -11,6 +12,7 @@ from leo_core.execution.checkpoint import Checkpoint
 from leo_core.execution.executor import Executor, Here
 from leo_core.milp.checked import CheckedSolver
 from leo_core.network import Network
+from leo_core.stability.verdict import LayerStability
 
 
 @final
@@ -30,6 +32,9 @@ class Work:
         Its workers share the work where the strategy can; it stays open.
     checkpoint:
         Holds what earlier runs found, and takes what this one does.
+    known:
+        By ReLU node, proved bounds and witnesses found elsewhere: of a network with the same units, say
+        (:mod:`leo_core.rewrite.beforehand`). With any, the cascade asks only what is cheap of the rest.
     """
 
     network: Network
@@ -42,6 +47,7 @@ class Work:
     seed: int = 0
     executor: Executor = field(default_factory=Here)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    known: Mapping[str, LayerStability] = field(default_factory=dict)
 
     @property
     def budget(self) -> Budget:

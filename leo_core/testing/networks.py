@@ -140,6 +140,39 @@ def convolutional() -> Network:
     return Network(32, nodes, "up", Signature("image", (2, 4, 4), (Output("output", (1, 5, 4)),)))
 
 
+def lattice(inputs: int, functions: int, sets: int, seed: int = 0, dtype: Any = np.float32) -> Network:
+    """A two-level lattice network: the largest, over ``sets``, of the least of some of ``functions`` affine ones.
+
+    As in Ferlez and Shoukry (AReN, 2020): min(a, b) = (relu(s) − relu(−s) − relu(d) − relu(−d)) / 2 with s = a + b and
+    d = a − b, pair by pair until one is left; a set with fewer functions repeats its last one. The maximum likewise.
+    """
+    rng = np.random.default_rng(seed)
+    nodes: list[Node] = [
+        Affine("functions", (INPUT,), (Dense(_weights(rng, functions, inputs, dtype)),),
+               _weights(rng, 1, functions, dtype)[0])
+    ]  # fmt: skip
+    chosen = [np.sort(rng.permutation(functions)[: rng.integers(2, functions + 1)]) for _ in range(sets)]
+    rows = np.eye(functions, dtype=dtype)  # the values so far, as rows over what the last node has
+    groups = [[*at.tolist(), *[int(at[-1])] * (functions - len(at))] for at in chosen]
+    least = True
+    while len(groups) > 1 or len(groups[0]) > 1:
+        if len(groups[0]) == 1:
+            groups, least = [[value for group in groups for value in group]], False
+        pairs = [[(group[k], group[min(k + 1, len(group) - 1)]) for k in range(0, len(group), 2)] for group in groups]
+        flat = [pair for group in pairs for pair in group]
+        signs = [[1, 1], [-1, -1], [1, -1], [-1, 1]]
+        weights = np.vstack([np.array(signs, dtype) @ rows[list(pair)] for pair in flat])
+        number = len(nodes) // 2 + 1
+        nodes.append(Affine(f"pairs{number}", (nodes[-1].name,), (Dense(weights),), np.zeros(len(weights), dtype)))
+        nodes.append(Relu(f"relu{number}", nodes[-1].name, np.zeros(len(weights))))
+        half = 0.5 * np.array([1, -1, *((-1, -1) if least else (1, 1))], dtype)
+        rows = np.kron(np.eye(len(flat), dtype=dtype), half[None]).astype(dtype)
+        numbers = iter(range(len(flat)))
+        groups = [[next(numbers) for _ in group] for group in pairs]
+    nodes.append(Affine("value", (nodes[-1].name,), (Dense(rows),), np.zeros(1, dtype)))
+    return Network(inputs, tuple(nodes), "value")
+
+
 NETWORKS: tuple[Callable[[], Network], ...] = (
     lambda: chain(3, 5, 4, 2),
     lambda: chain(2, 4, 3, dtype=np.float64, relu_last=True),
