@@ -145,7 +145,7 @@ HALVED = chain(4, 30, 30, 30, 1, seed=1)
 
 @functools.cache
 def undisturbed(network):
-    return leo_core.analyze(network, BOX, solver="highs")
+    return leo_core.analyze(network, BOX, solver="highs", unit_time_limit=0)
 
 
 def same(found, network):
@@ -161,7 +161,7 @@ def never(*_arguments, **_options):
 @pytest.mark.parametrize("strategy", ["cascade", "isa", "paper"])
 def test_what_was_found_is_not_looked_for_again(strategy, tmp_path, monkeypatch):
     network = PHASES if strategy == "cascade" else rarely_on(9, 12, 8, seed=0)
-    options = {"solver": "highs", "strategy": strategy, "checkpoint": tmp_path / "c"}
+    options = {"solver": "highs", "strategy": strategy, "checkpoint": tmp_path / "c", "unit_time_limit": 0}
     assert same(leo_core.analyze(network, BOX, **options), network)
     monkeypatch.setattr(Prover, "never_positive", never)
     monkeypatch.setattr(Oracle, "ask", never)
@@ -174,7 +174,7 @@ def test_box_splitting_goes_on_from_its_halvings(tmp_path, monkeypatch):
     monkeypatch.setattr(boxes._Search, "step", lambda self: (steps.append(1), step(self)))
     for _ in range(2):
         steps.append(0)
-        assert same(leo_core.analyze(HALVED, BOX, checkpoint=tmp_path / "c", solver="highs"), HALVED)
+        assert same(leo_core.analyze(HALVED, BOX, checkpoint=tmp_path / "c", solver="highs", unit_time_limit=0), HALVED)
     first, second = "".join(map(str, steps)).split("0")[1:]
     assert 0 < len(second) < len(first)
 
