@@ -49,8 +49,8 @@ def distance(
     kept = np.flatnonzero(origin >= 0)
     by_old: list[Part] = []
     by_new: list[Part] = []
-    unread = list(zip(old.sources, old.maps, strict=True))
-    for source, linear in zip(new.sources, new.maps, strict=True):
+    unread = [*old.reads]
+    for source, linear in new.reads:
         match, mine = known.get(source), values_of(g, own, source)
         at = next((k for k, (name, _) in enumerate(unread) if match is not None and name == match.of), None)
         if match is None or at is None:

@@ -58,7 +58,7 @@ def rounding_weight(net: Net, node: Node, region: Region) -> tuple[Array, float]
 
 def interval(net: Net, node: Node, region: Region) -> tuple[Array, Array, Array]:
     """(lower, upper, rounding in them) of an affine node from the bounds of what it reads."""
-    parts = [(m, *values_of(net, region, s)) for s, m in zip(node.sources, node.maps, strict=True)]
+    parts = [(m, *values_of(net, region, s)) for s, m in node.reads]
     low, high, errors = spanned(parts, node.bias)
     if (found := net.maxima.get(node.name)) is not None:
         ends = values_of(net, region, found.first[0]), values_of(net, region, found.second[0])
@@ -143,7 +143,7 @@ def upper_bound(
                 limit = reach(net, region, node.name)
                 slack += gamma(terms) * ((size + np.abs(own)) @ limit) + terms * TINY * (1 + limit.sum())
         total = total + times(nu, node.bias[:, None])[:, 0]
-        for source, linear in zip(node.sources, node.maps, strict=True):
+        for source, linear in node.reads:
             put(flows, source, linear.back(nu))
         if rounded:
             slack += gamma(terms) * (np.abs(nu) @ weight) + terms * TINY * (1 + entering)
@@ -236,7 +236,7 @@ def one_hot(units: Array, size: int, sign: Any = 1.0) -> Array:
 def exact_extreme(net: Net, node: Node, region: Region, unit: int, sign: int) -> Fraction:
     """The exact largest value of sign·unit over the bounds of what the node reads."""
     total = sign * Fraction(float(node.bias[unit]))
-    for source, linear in zip(node.sources, node.maps, strict=True):
+    for source, linear in node.reads:
         low, high = (side[0] for side in values_of(net, region, source))
         for j, number in zip(*linear.row(unit), strict=True):
             weight = sign * Fraction(float(number))

@@ -346,7 +346,7 @@ class _Trace:
             error = gamma(terms) * (np.abs(price) @ weight) + terms * TINY * (1 + entering)
             self._widen(np.where(copied(price), 0.0, error))
         self._shift(times(price, node.bias[:, None])[:, 0])
-        for source, linear in zip(node.sources, node.maps, strict=True):
+        for source, linear in node.reads:
             self.add(net, region, flows, source, linear.back(price))
 
     def shift(self, price: Array, constants: Array) -> None:

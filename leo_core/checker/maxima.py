@@ -68,7 +68,7 @@ def two_of_each(node: Node) -> dict[int, list[tuple[str, int, float]]] | None:
     if any(not isinstance(linear, Entries) or linear.terms > 2 or linear.products > MOST for linear in node.maps):
         return None
     found: dict[int, list[tuple[str, int, float]]] = {}
-    for source, linear in zip(node.sources, node.maps):
+    for source, linear in node.reads:
         for row, column, number in zip(*(part.tolist() for part in linear.entries())):
             if number:
                 found.setdefault(row, []).append((source, column, number))

@@ -43,6 +43,11 @@ class Node:
         return len(self.slope if self.relu else self.bias)
 
     @property
+    def reads(self) -> tuple[tuple[str, Map], ...]:
+        """Each source, and the map of what it reads there."""
+        return tuple(zip(self.sources, self.maps, strict=True))
+
+    @property
     def terms(self) -> int:
         """The most products in one unit's sum."""
         return sum(linear.terms for linear in self.maps)

@@ -136,7 +136,7 @@ def signs_at(net: Net, target: str, units: Array, points: Array) -> Array:
         values = {"input": rational(points[k : k + 1])}
         for node in plan:
             if not node.relu:
-                parts = (linear.apply(values[s]) for s, linear in zip(node.sources, node.maps, strict=True))
+                parts = (linear.apply(values[s]) for s, linear in node.reads)
                 values[node.name] = sum(parts, rational(node.bias)[None])
             else:
                 z = values[node.sources[0]]
