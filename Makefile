@@ -27,8 +27,8 @@ docs: $(VENV)/.dev ## write the generated reference pages, and the site in build
 dist-check: $(VENV)/.dev ## build what would be uploaded, and try the wheel in empty environments: PYTHONS="python3.11 python3.14"
 	$(BIN)/python tests/extras/dist_check.py $(PYTHONS)
 
-lowest: $(VENV)/.dev ## the light extras at the lowest versions that pyproject.toml allows
-	$(BIN)/python tests/extras/lowest.py
+lowest: $(VENV)/.dev ## the light extras at the lowest versions that pyproject.toml allows; EXTRAS=heavy: the others
+	$(BIN)/python tests/extras/lowest.py $(EXTRAS)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix --quiet .

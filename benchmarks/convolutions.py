@@ -63,36 +63,45 @@ def measured(model: Path, domain: Path) -> dict[str, Any]:
             "bytes": found.get("bytes"),
             "deviation": found["deviation"],
             "float_noise": found["float_noise"],
-            "apart": apart(model, small, domain),
+            **beside(model, small, domain),
         }
 
 
-def apart(model: Path, small: Path, domain: Path) -> float | None:
-    """The largest difference of outputs on 300 inputs, as ONNX Runtime runs both."""
+def beside(model: Path, small: Path, domain: Path) -> dict[str, Any]:
+    """Both in ONNX Runtime: the largest difference of outputs on 300 inputs, and milliseconds for one input.
+
+    They take turns on one thread, so that what else the machine does slows both; each time is the median of 300.
+    """
     import onnxruntime
 
-    sessions = [onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]) for path in (model, small)]
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    providers = ["CPUExecutionProvider"]
+    sessions = [onnxruntime.InferenceSession(path, options, providers=providers) for path in (model, small)]
     given = sessions[0].get_inputs()[0]
     shape = [1 if not isinstance(size, int) else size for size in given.shape]
     box = Box.of(domain, int(np.prod(shape)))
-    inputs = [*box.corners(20), *box.sample(np.random.default_rng(0), 280)]
-    worst = 0.0
-    for x in inputs:
-        example = x.reshape(shape).astype(np.float32)
-        was, now = (session.run(None, {session.get_inputs()[0].name: example}) for session in sessions)
-        worst = max(worst, *(float(np.abs(a.ravel() - b.ravel()).max()) for a, b in zip(was, now, strict=True)))
-    return worst
+    worst, times = 0.0, []
+    for x in [*box.corners(20), *box.sample(np.random.default_rng(0), 280)]:
+        example, ran, ends = x.reshape(shape).astype(np.float32), [], [time.perf_counter()]
+        for session in sessions:
+            ran.append(session.run(None, {session.get_inputs()[0].name: example}))
+            ends.append(time.perf_counter())
+        times.append(np.diff(ends))
+        worst = max(worst, *(float(np.abs(a.ravel() - b.ravel()).max()) for a, b in zip(*ran, strict=True)))
+    return {"apart": worst, "milliseconds": (1e3 * np.median(times, axis=0)).tolist()}
 
 
 def line(row: dict[str, Any]) -> str:
     """One row of the table."""
     if "refused" in row:
-        return f"| {row['file']} | {row['refused']} | | | | | |"
+        return f"| {row['file']} | {row['refused']} | | | | | | |"
     known = row["channels"]
     constant = known.get("inactive", 0) + known.get("constant", 0)
     return (
         f"| {row['file']} | {constant} of {known.get('total', 0)} | {row['connections']:.1%} | {row['operations']:.1%} "
-        f"| {row['deviation']:.1e} | {row['float_noise']:.1e} | {row['apart']:.1e} | {row['seconds']:.0f} s |"
+        f"| {row['deviation']:.1e} | {row['float_noise']:.1e} | {row['apart']:.1e} "
+        f"| {' → '.join(f'{ms:.2g}' for ms in row['milliseconds'])} | {row['seconds']:.0f} s |"
     )
 
 
@@ -105,12 +114,12 @@ _PAGE = """# Convolutional networks made smaller
 
 By `leo compress` at its defaults, on the domain that each network is made for; by `benchmarks/convolutions.py`. δ is
 proved for every input of the domain; the noise is what the original's own arithmetic was seen to err by; 'apart' is the
-largest difference seen on 300 inputs, of the whole models in ONNX Runtime. Seconds are of the whole command, reading,
-proving and writing included. A network of which nothing goes is as honest a result as any: most networks trained
-without sparsity stay as they are.
+largest difference seen on 300 inputs, of the whole models in ONNX Runtime; 'ms' is what one input takes there, before
+and after, on one thread, the two taking turns. Seconds are of the whole command, reading, proving and writing included.
+A network of which nothing goes is as honest a result as any: most networks trained without sparsity stay as they are.
 
-| network | channels constant | weights left | multiplications left | δ | noise | apart | time |
-|---|--:|--:|--:|--:|--:|--:|--:|
+| network | channels constant | weights left | multiplications left | δ | noise | apart | ms | time |
+|---|--:|--:|--:|--:|--:|--:|--:|--:|
 """
 
 

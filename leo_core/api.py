@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
+import numpy as np
+
 import leo_core
 from leo_core import checker, storage, vnnlib2
 from leo_core.arithmetic import round_down, round_up
@@ -34,6 +36,7 @@ from leo_core.errors import CertificateError, OutputError, UsageError
 from leo_core.execution.budget import Budget, Limits
 from leo_core.execution.events import Listener, Note, silent
 from leo_core.files import Source, as_read, output_frontend, read, write
+from leo_core.latency import Latency, measure, stopwatch
 from leo_core.milp.panel import Ledger, Panel
 from leo_core.network import Network, Rounding
 from leo_core.options import VERIFY_SECONDS, Chosen, spelled_out
@@ -162,6 +165,8 @@ def compress(
     settings = options_of(options)
     if settings.tight is not None:
         raise UsageError("compress narrows no bounds; call analyze(result.network, domain, tight=…) for those")
+    if settings.latency:
+        stopwatch()
     budget = Budget.of(settings.time_limit)
     heard = Heard(listener)
     imported, frontend = read(model, heard, domain)
@@ -219,6 +224,7 @@ def compress(
     deviation = _sum_up(imprecise, rewritten.deviation)
     noise_after = noise
     running = running_after = math.inf
+    latency: Latency | None = None
     try:
         running = _running_error(before, stability, imported.loose)
         running_after = _running_error(View(rewritten.network, rewritten.facts), stability)
@@ -226,6 +232,7 @@ def compress(
             noise_after = float_noise(
                 rewritten.network, stability.box, stability.points, settings.seed, lambda: budget.expired
             )
+        latency = _latency(rewritten.network, stability, budget, heard) if settings.latency else None
     except KeyboardInterrupt:
         interrupted = True
     return CompressionResult(
@@ -238,6 +245,7 @@ def compress(
         float_noise_after=noise_after,
         running_error=running,
         running_error_after=running_after,
+        latency=latency,
         tolerance=tolerance,
         steps=rewritten.steps,
         refusals=rewritten.refusals,
@@ -426,6 +434,17 @@ def _shapes_apart(first: Network, second: Network) -> list[str]:
         for what, was, now in pairs
         if was != now and math.prod(was) == math.prod(now)
     ]
+
+
+def _latency(after: Network, stability: StabilityMap, budget: Budget, listener: Listener) -> Latency | None:
+    """Beside the original, at inputs of the domain."""
+    listener(Note("measuring latency", passing=True))
+    points = stability.box.sample(np.random.default_rng(0), 10)
+    found = measure(stability.network, after, points, budget)
+    if isinstance(found, Latency):
+        return found
+    listener(Note(f"latency was not measured: {found}"))
+    return None
 
 
 def _source(imported: Imported, deviation: float) -> Source | None:

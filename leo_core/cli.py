@@ -62,7 +62,7 @@ def main() -> None:
     """
 
 
-@main.command()
+@main.command(short_help="Make a network smaller, and write it.")
 @click.argument("source", metavar="IN", shell_complete=complete_file)
 @click.argument("target", metavar="OUT", shell_complete=complete_file)
 @partial(domain_option, required=False)
@@ -100,6 +100,11 @@ def main() -> None:
     shell_complete=complete_file,
     help="Inputs as a .npy or .npz file (examples × inputs): report the share of them whose class is certain to "
     "stay when both networks are run in floats.",
+)
+@click.option(
+    "--latency",
+    is_flag=True,
+    help="Measure how long one input takes before and after, in ONNX Runtime, which must be installed.",
 )
 @click.option(
     "--certificate",
@@ -198,7 +203,7 @@ def compress(
             say(f"certificate in {certificate}; re-check it with: leo check {certificate} {source} {target}")
 
 
-@main.command()
+@main.command(short_help="Count the ReLUs that never change state.")
 @click.argument("source", metavar="IN", shell_complete=complete_file)
 @domain_option
 @solving_options
@@ -315,7 +320,7 @@ def _cross_check(source: str, domain: str, solvers: str, as_json: bool, quiet: b
             click.echo("no verdicts contradict each other, and no answers")
 
 
-@main.command()
+@main.command(short_help="Bound how far two networks are apart.")
 @click.argument("first", metavar="A", shell_complete=complete_file)
 @click.argument("second", metavar="B", shell_complete=complete_file)
 @domain_option
@@ -397,7 +402,7 @@ def verify(
             sys.exit({True: DONE, False: CANNOT, None: OPEN}[found.within])
 
 
-@main.command()
+@main.command(short_help="Re-check a certificate without any solver.")
 @click.argument("certificate", metavar="CERT", shell_complete=complete_file)
 @click.argument("original", metavar="ORIGINAL", shell_complete=complete_file)
 @click.argument("compressed", metavar="COMPRESSED", shell_complete=complete_file)
@@ -430,7 +435,7 @@ def check(certificate: str, original: str, compressed: str, domain: str | None, 
         fail(f"{certificate}: not proved: {report.trusted} verdicts rest on a solver's word", CANNOT)
 
 
-@main.command()
+@main.command(short_help="Write a network as a mixed-integer program.")
 @click.argument("source", metavar="NET", shell_complete=complete_file)
 @click.argument("target", metavar="OUT.mps|OUT.lp", shell_complete=complete_file)
 @domain_option
@@ -462,7 +467,7 @@ def _span(names: tuple[str, ...]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
 
 
-@main.command()
+@main.command(short_help="Write a network in another format.")
 @click.argument("source", metavar="IN", shell_complete=complete_file)
 @click.argument("target", metavar="OUT", shell_complete=complete_file)
 @quiet_option
@@ -476,7 +481,7 @@ def convert(source: str, target: str, quiet: bool) -> None:
         say(f"written to {target}")
 
 
-@main.command()
+@main.command(short_help="Write the box around examples, for --domain.")
 @click.argument("data", metavar="DATA", shell_complete=complete_file)
 @click.argument("target", metavar="OUT.json", shell_complete=complete_file)
 @click.option(
@@ -501,7 +506,7 @@ def box(data: str, target: str, margin: float, quiet: bool) -> None:
         say(f"{around.size} ranges, within {around.lower.min():g} and {around.upper.max():g}, written to {target}")
 
 
-@main.command()
+@main.command(short_help="Write the page that shows a result.")
 @click.argument("result", metavar="RESULT.json", shell_complete=complete_file)
 @click.argument("target", metavar="OUT.html", shell_complete=complete_file)
 @quiet_option
@@ -516,7 +521,7 @@ def report(result: str, target: str, quiet: bool) -> None:
         say(f"report in {target}")
 
 
-@main.command()
+@main.command(short_help="Compress a network that comes with LEO.")
 @report_option
 @quiet_option
 def demo(shown: str | None, quiet: bool) -> None:
@@ -532,7 +537,7 @@ def demo(shown: str | None, quiet: bool) -> None:
         say(*lines, *([] if shown is None else [f"report in {shown}"]))
 
 
-@main.command()
+@main.command(short_help="List solvers, formats and executors.")
 @json_option
 def plugins(as_json: bool) -> None:
     """List solvers, frontends and executors, what is missing and how to get it."""

@@ -61,7 +61,8 @@ def _load(path: str | Path) -> NDArray[Any] | dict[str, NDArray[Any]]:
     except MemoryError:
         raise
     except Exception as error:  # a damaged file makes zipfile, zlib and the header's parser raise whatever they like
-        raise FormatError(f"{path}: cannot be read as numbers in a .npy or .npz file ({first_line(error)})") from None
+        why = "it holds objects, which are never loaded" if "pickle" in str(error) else first_line(error)
+        raise FormatError(f"{path}: cannot be read as numbers in a .npy or .npz file ({why})") from None
 
 
 def _fits(array: NDArray[Any], size: int | None) -> bool:

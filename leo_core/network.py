@@ -31,10 +31,32 @@ from leo_core.signature import Signature as Signature
 @final
 @dataclass(frozen=True)
 class Origin:
-    """Where a node came from, for reports and for writing back: the layer's name and kind."""
+    """Where a node came from, for reports and for writing back: the layer's name and kind.
+
+    A ReLU also knows the ``shape`` that the model gives one example of its values, and which axis of the node's own
+    shape each axis of that is: (1, 2, 0) where channels, first in a node of images, come last in the model.
+    """
 
     layer: str = ""
     kind: str = ""
+    shape: tuple[int, ...] = field(default=(), compare=False, repr=False)
+    axes: tuple[int, ...] = field(default=(), compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if sorted(self.axes) != list(range(len(self.shape))) or min(self.shape, default=0) < 0:
+            raise NetworkError(f"the axes {self.axes} are not those of a shape {self.shape}")
+
+    def as_in_model(self, values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+        """Values of a node of images of this shape, or a flat one's, laid out as the model has them.
+
+        Where the model's shape is not known, or units have gone from a flat node, they stay as they are.
+        """
+        if shape and len(shape) == len(self.axes):
+            return values.reshape(shape).transpose(self.axes)
+        if not shape and self.shape and values.size == math.prod(self.shape):
+            inner = [self.shape[self.axes.index(axis)] for axis in range(len(self.axes))]
+            return values.reshape(inner).transpose(self.axes)
+        return values.reshape(shape or values.shape)
 
 
 @final

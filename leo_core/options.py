@@ -40,6 +40,7 @@ class Chosen(TypedDict, total=False):
     trust: Literal["proved", "solver"]
     seed: int
     evidence: bool
+    latency: bool
     checkpoint: str | Path | None
     tight: float | None
 
@@ -80,6 +81,9 @@ class Options:
         For everything random, so that a run can be repeated.
     evidence:
         Whether to keep what a certificate holds, and no verdict without it.
+    latency:
+        Of :func:`leo_core.compress`: whether to measure how long one input takes, before and after, in ONNX Runtime,
+        which must be installed.
     checkpoint:
         A file that keeps what was found, to go on from should the run be cut off; or None.
     tight:
@@ -99,6 +103,7 @@ class Options:
     trust: str = "proved"
     seed: int = 0
     evidence: bool = False
+    latency: bool = False
     checkpoint: str | Path | None = None
     tight: float | None = None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +19,7 @@ from leo_core.door import Array, inputs_at
 from leo_core.errors import MissingExtraError, OutputError, PluginError, UsageError
 from leo_core.files import Source, Written, live, read, write
 from leo_core.inputs import inputs_of
+from leo_core.latency import Latency
 from leo_core.network import Network
 from leo_core.options import Options
 from leo_core.paths import replacing, require_apart
@@ -33,6 +34,7 @@ from leo_core.report.json import (
     verdicts_json,
 )
 from leo_core.report.table import before_after_table, refusals_table, running_error_line, steps_table
+from leo_core.report.words import latency_line
 from leo_core.rewrite import Refusal, Step
 from leo_core.rewrite.after import stability_after
 from leo_core.rewrite.facts import Facts
@@ -62,6 +64,8 @@ class CompressionResult:
     running_error, running_error_after:
         What it can be at most, proved, over the domain and whatever the order of summation: a loose bound, and
         infinite where none was found.
+    latency:
+        What one input takes in ONNX Runtime, before and after; there with the option ``latency`` only.
     tolerance:
         The deviation that was allowed, as a number.
     steps, refusals:
@@ -95,6 +99,7 @@ class CompressionResult:
     seconds: float
     interrupted: bool
     frontend: str
+    latency: Latency | None = None
     account: Account | None = None
     door: str = ""
     source: Source | None = None
@@ -237,7 +242,8 @@ class CompressionResult:
         tables = [verdicts_table(self.stability)]
         if self.steps:
             tables.append(steps_table(self.original, self.steps))
-        tables.append(before_after_table(self.original, self.network, bytes_))
+        took = None if self.latency is None else (self.latency.before.median, self.latency.after.median)
+        tables.append(before_after_table(self.original, self.network, bytes_, took))
         return as_text(*tables, *self.lines())
 
     def lines(self) -> list[str]:
@@ -249,6 +255,8 @@ class CompressionResult:
             running_error_line(self.running_error, self.running_error_after, self.float_noise),
             decided_line(self.stability, self.seconds),
         ]
+        if self.latency is not None:
+            lines.append(latency_line(asdict(self.latency)))
         if self.interrupted:
             lines.append("stopped early")
         if (line := outlook(self.stability)) is not None:
@@ -282,6 +290,7 @@ class CompressionResult:
             "float_noise_after": self.float_noise_after,
             "running_error": number_json(self.running_error),
             "running_error_after": number_json(self.running_error_after),
+            **({} if self.latency is None else {"latency": asdict(self.latency)}),
             "total_seconds": round(self.seconds, 6),
             "interrupted": self.interrupted,
             "door": {"read": self.door, "written": written},

@@ -151,6 +151,7 @@ def _array(data: bytes) -> NDArray[Any]:
 def _describe(node: Node, arrays: _Arrays) -> dict[str, Any]:
     described: dict[str, Any] = {"name": node.name, "origin": [node.origin.layer, node.origin.kind]}
     if isinstance(node, Relu):
+        described |= {"laid": [list(node.origin.shape), list(node.origin.axes)]} if node.origin.shape else {}
         return described | {"kind": "relu", "source": node.source, "slope": keep(node.slope, arrays)}
     maps = [
         {
@@ -197,7 +198,8 @@ def _sizes(array: NDArray[Any]) -> NDArray[Any]:
 def _network(content: Mapping[str, Any], arrays: _Arrays) -> Network:
     nodes: list[Node] = []
     for item in content["nodes"]:
-        origin = Origin(*map(_text, item["origin"]))
+        (layer, kind), (laid, axes) = map(_text, item["origin"]), item.get("laid", ((), ()))
+        origin = Origin(layer, kind, tuple(map(_integer, laid)), tuple(map(_integer, axes)))
         name = _text(item["name"])
         if item["kind"] == "relu":
             nodes.append(Relu(name, _text(item["source"]), arrays[item["slope"]], origin))

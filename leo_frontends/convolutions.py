@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from leo_core.linear import Conv, ConvTranspose, LinearMap
 from leo_core.network import Origin
 from leo_frontends import lowering
-from leo_frontends.graph import Array, Graph, Refused, Split, Value, is_identity
+from leo_frontends.graph import Array, Graph, Refused, Split, Value
+from leo_frontends.indices import is_identity
 from leo_frontends.lowering import computed
 
 

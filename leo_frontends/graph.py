@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.errors import UnsupportedModelError
-from leo_core.linear import Conv, ConvTranspose, Dense, Diagonal, LinearMap, Select, Sparse
+from leo_core.linear import Conv, ConvTranspose, Dense, LinearMap, Select, Sparse
 from leo_core.network import (
     INPUT,
     TAILS,
@@ -36,6 +36,7 @@ from leo_core.network import (
     sources_of,
 )
 from leo_core.plugins import Imported, Rounding
+from leo_frontends.indices import is_identity, scaling, scattered
 
 Array = NDArray[Any]
 
@@ -250,7 +251,14 @@ class Graph:
         """Add a ReLU with one slope per element; an affine identity comes first where one is needed."""
         axes = self.stored(value)
         slope = slope.reshape(value.index.shape).transpose(axes).ravel()
-        return turned_back(self._relu(origin, turned(value, axes), slope), axes)
+        return turned_back(self._relu(self._laid(origin, value, axes), turned(value, axes), slope), axes)
+
+    def _laid(self, origin: Origin, value: Value, axes: Sequence[int]) -> Origin:
+        """With the shape of one example of a tensor whose axes, so turned, are those of its node."""
+        shape = value.index.shape
+        if len(shape) < 3 or shape[0] != self.batch or axes[0] != 0:
+            return origin
+        return replace(origin, shape=shape[1:], axes=tuple(int(axis) - 1 for axis in np.argsort(axes)[1:]))
 
     def _relu(self, origin: Origin, value: Value, slope: Array) -> Value:
         split = self.split(value, value.index.reshape(-1, 1))
@@ -312,7 +320,7 @@ class Graph:
         order = (groups.order[:, :, None] * rows + np.arange(rows)).reshape(self.batch, -1)
         split = Split(order, groups.reads)
         if len(groups.reads) == 1:
-            linear: LinearMap = Dense(_scatter(weight, groups.reads[0], size))
+            linear: LinearMap = Dense(scattered(weight, groups.reads[0], size))
         else:
             index = np.repeat(groups.reads, rows, axis=0).ravel()
             pointers = np.arange(0, len(groups.reads) * rows * k + 1, k)
@@ -560,28 +568,6 @@ def _along(name: str, shape: tuple[int, ...], index: Array, groups: Array) -> in
 def _counted(array: Array) -> Array:
     """The places of an array's elements, in its shape."""
     return np.arange(array.size).reshape(array.shape)
-
-
-def is_identity(index: NDArray[np.int64], size: int) -> bool:
-    """Whether an index takes everything in order."""
-    return index.size == size and bool((index.ravel() == np.arange(size)).all())
-
-
-def _scatter(weight: Array, index: NDArray[np.int64], size: int) -> Array:
-    if is_identity(index, size):
-        return weight
-    matrix = np.zeros((weight.shape[0], size), weight.dtype)
-    matrix[:, index] = weight
-    return matrix
-
-
-def scaling(index: NDArray[np.int64], scale: Array, size: int) -> LinearMap:
-    """y_i = scale_i · x[index_i], as the simplest map."""
-    if (scale == 1).all():
-        return Select(index, columns=size)
-    if is_identity(index, size):
-        return Diagonal(scale)
-    return Sparse(scale, index, np.arange(len(index) + 1), columns=size)
 
 
 def _by_channel(split: Split, factors: Array, shape: tuple[int, ...], size: int) -> Conv | None:

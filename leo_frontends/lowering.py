@@ -14,7 +14,8 @@ import numpy as np
 
 from leo_core.linear import LinearMap, Sparse
 from leo_core.network import Origin
-from leo_frontends.graph import Array, Graph, Refused, Tensor, Value, elements, scaling, turned_back
+from leo_frontends.graph import Array, Graph, Refused, Tensor, Value, elements, turned_back
+from leo_frontends.indices import scaling
 
 #: Relative error allowed for one rounded float64 operation and the next: generous on purpose.
 EPS = 2.0**-50

@@ -27,6 +27,7 @@ from typing import Any, final
 import cloudpickle
 import dask
 import distributed
+from distributed.comm import CommClosedError
 from distributed.scheduler import KilledWorker
 
 from leo_backends.dask import join
@@ -39,6 +40,14 @@ from leo_core.plugins import Needs
 
 #: Seconds until a scheduler must answer.
 CONNECT = 5.0
+#: How an address with TLS begins, and what to do about certificates.
+_ENCRYPTED, CERTIFICATES = (
+    ("tls://", "wss://"),
+    (
+        "Dask's configuration names them (distributed.comm.tls.ca-file, .client.cert and .client.key), "
+        "or in Python a Client's security="
+    ),
+)
 #: Seconds of work in a batch; tasks in it at most; batches out for each worker.
 TARGET, MOST, AHEAD = 1.0, 256, 2
 #: Times that a task, alone, may have cost a worker before it is given up.
@@ -96,19 +105,41 @@ def _client(where: Any, owned: ExitStack) -> Any:
         return owned.enter_context(distributed.Client(local, **options))
     if address.endswith(".json"):
         address = _written(address)
+    connection = _connection(address)
     try:
-        asyncio.run(asyncio.wait_for(_answer(address), CONNECT))
+        asyncio.run(asyncio.wait_for(_answer(address, connection), CONNECT))
+    except CommClosedError:
+        why = "a scheduler that asks for TLS is at tls://…"
+        if address.startswith(_ENCRYPTED):
+            why = f"the one's certificates do not suit the other; {CERTIFICATES}"
+        raise ClusterError(f"what answers at {address} hangs up: {why}") from None
     except (OSError, TimeoutError):
         raise ClusterError(f"no Dask scheduler answers at {address}; 'dask scheduler' starts one") from None
+    except MemoryError:  # it took what came for the size of a message
+        raise ClusterError(f"what answers at {address} is no Dask scheduler") from None
     except Exception as error:
         raise ClusterError(f"what answers at {address} is no Dask scheduler ({first_line(error)})") from None
     return owned.enter_context(distributed.Client(address, **options))
 
 
-async def _answer(address: str) -> None:
+def _connection(address: str) -> dict[str, Any]:
+    """What a connection needs besides: certificates, for TLS, as Dask's configuration names them."""
+    security = distributed.Security()
+    try:
+        connection: dict[str, Any] = security.get_connection_args("client")
+    except OSError as error:
+        raise ClusterError(f"a certificate that Dask's configuration names cannot be read ({error})") from None
+    if address.startswith(_ENCRYPTED):
+        if connection.get("ssl_context") is None:
+            raise ClusterError(f"{address} needs certificates; {CERTIFICATES}")
+    elif security.require_encryption:
+        raise ClusterError(f"Dask's configuration requires encryption, and {address} has none; say tls://HOST:PORT")
+    return connection
+
+
+async def _answer(address: str, connection: dict[str, Any]) -> None:
     """Ask a scheduler who it is: a Client that finds none would go on looking when it is given up."""
-    security = distributed.Security().get_connection_args("client")
-    async with distributed.rpc(address, timeout=CONNECT, connection_args=security) as scheduler:
+    async with distributed.rpc(address, timeout=CONNECT, connection_args=connection) as scheduler:
         await scheduler.identity(n_workers=0)
 
 

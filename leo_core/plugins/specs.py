@@ -91,6 +91,10 @@ class FrontendSpec:
         it about live models that LEO made, and the conformance kit does.
     run_file:
         ``(path) -> run``: opens a file that LEO has just written, and runs it as :attr:`Imported.run` does.
+    runtime, deploy:
+        ``() -> str``: the runtime that models of the format are used in, and its version, or a LeoError that says how
+        to get it; ``(path) -> run``: opens a file that LEO has written in it, optimised and on one thread. Latency is
+        measured so.
     runs_in:
         ``(network) -> type``: what a model of that network, written by LEO, is computed in, where that is narrower than
         its dtype ("float32"), else "".
@@ -106,6 +110,8 @@ class FrontendSpec:
     write_model: Callable[[Network], Any] | None = None
     run_model: Callable[[Any, Any], Any] | None = None
     run_file: Callable[[Path], Callable[[Any], Any]] | None = None
+    runtime: Callable[[], str] | None = None
+    deploy: Callable[[Path], Callable[[Any], Any]] | None = None
     runs_in: Callable[[Network], str] | None = None
     packages: tuple[str, ...] = ()
     extra: str | None = None

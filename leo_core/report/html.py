@@ -56,7 +56,7 @@ def page(content: Mapping[str, Any]) -> str:
     from jinja2 import Environment, StrictUndefined, UndefinedError
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(short=words.short, number=_number, plain=_plain)
+    environment.filters.update(short=words.short, number=_number, plain=_plain, microseconds=words.microseconds)
     style = _resource("report.css").strip()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     try:
@@ -118,7 +118,10 @@ def _shown(content: Mapping[str, Any]) -> dict[str, Any]:
         bytes_ = content.get("file_bytes")
         sizes = [(what, int(before[key]), int(after[key])) for key, what in _SIZES]
         sizes += [("Bytes of the file", int(bytes_["before"]), int(bytes_["after"]))] if bytes_ else []
+        latency = content.get("latency")
         shown |= {
+            "latency": None if latency is None else words.latency_line(latency),
+            "took": None if latency is None else [float(latency[side]["median"]) for side in ("before", "after")],
             "change": words.change(content),
             "left": words.left(content),
             "drawing": network_drawing(*(content["details"][side]["nodes"] for side in ("before", "after"))),

@@ -163,7 +163,8 @@ def _six_digits(value: float) -> float | None:
 def nodes_json(network: Network) -> list[dict[str, Any]]:
     """The graph of a network, its input first, as it can be drawn: a channel is a unit where there are none."""
     shape = network.signature.input_shape
-    channels = min(shape[0], shape[-1]) if len(shape) > 1 and min(shape[0], shape[-1]) > 0 else network.input_size
+    ends = (shape[0], shape[-1]) if len(shape) > 1 and _reads_images(network) else ()
+    channels = min(ends, default=0) or network.input_size
     nodes: list[dict[str, Any]] = [
         {"name": INPUT, "kind": "input", "layer": "", "type": "", "reads": [], "channels": channels,
          "units": network.input_size, "weights": 0}
@@ -183,6 +184,12 @@ def nodes_json(network: Network) -> list[dict[str, Any]]:
             }
         )
     return nodes
+
+
+def _reads_images(network: Network) -> bool:
+    """Whether the first layers are of images: a dense one takes an image as a flat list, whatever its shape."""
+    first = [network[name] for name in network.readers.get(INPUT, ())]
+    return any(isinstance(node, Affine) and len(node.shape) > 1 for node in first)
 
 
 def domain_json(box: Box, given: str = "") -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from leo_core.network import Network
-from leo_core.report.words import times
+from leo_core.report.words import microseconds, times
 from leo_core.rewrite.footprint import footprint
 from leo_core.rewrite.step import Refusal, Step
 from leo_core.text import counts_table, scientific, table
@@ -19,10 +19,15 @@ if TYPE_CHECKING:
 _SAYS_NOTHING = 10_000
 
 
-def before_after_table(before: Network, after: Network, bytes_: tuple[int, int] | None = None) -> Table:
-    """Widths, connections, parameters and, where they are known, file sizes; and what is left of each.
+def before_after_table(
+    before: Network,
+    after: Network,
+    bytes_: tuple[int, int] | None = None,
+    seconds: tuple[float, float] | None = None,
+) -> Table:
+    """Widths, connections, parameters and, where they are known, file sizes and latency; and what is left of each.
 
-    ``bytes_`` are those of both networks as LEO writes them, in one format.
+    ``bytes_`` are those of both networks as LEO writes them, in one format; ``seconds`` are medians for one input.
     """
     made = counts_table("", "before", "after", "left")
     made.add_row("widths", _widths(before), _widths(after), "")
@@ -41,6 +46,10 @@ def before_after_table(before: Network, after: Network, bytes_: tuple[int, int] 
         counts.append(("bytes as LEO writes it", *bytes_))
     for label, first, second in counts:
         made.add_row(label, f"{first:,}", f"{second:,}", f"{second / first:.1%}" if first else "")
+    if seconds is not None:
+        was_seconds, now_seconds = seconds
+        numbers = (f"{microseconds(value)}" for value in seconds)
+        made.add_row("µs for one input", *numbers, f"{now_seconds / was_seconds:.1%}" if was_seconds else "")
     made.add_row("largest weight", f"{before.largest_weight:.3g}", f"{after.largest_weight:.3g}", "")
     return made
 

@@ -41,6 +41,24 @@ def short(value: float | None) -> str:
     return "0" if value == 0 else f"{value:.2g}"
 
 
+def microseconds(seconds: float) -> str:
+    """Of seconds, in three digits or all whole ones."""
+    value = 1e6 * seconds
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def latency_line(latency: Mapping[str, Any]) -> str:
+    """How long one input took before and after; whether that differs, as single runs do."""
+    before, after = latency["before"], latency["after"]
+    told = (
+        f"one input took {microseconds(before['median'])} µs before and {microseconds(after['median'])} µs after in "
+        f"{latency['runtime']} on one thread of this machine (medians of {latency['runs']:,} runs of each, in turn)"
+    )
+    if float(after["upper"]) < float(before["lower"]) or float(before["upper"]) < float(after["lower"]):
+        return told
+    return f"{told}; single runs are further apart than that, so no difference is shown"
+
+
 def times(factor: float) -> str:
     """'3 times', and words where the number would say nothing."""
     if factor < 10:

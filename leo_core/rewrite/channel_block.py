@@ -22,14 +22,14 @@ from leo_core.bounds.change import Change
 from leo_core.linear import Conv
 from leo_core.network import Affine, Node, Relu
 from leo_core.rewrite.absorb import Carrier, Reading, added_up, rounded_bias
-from leo_core.rewrite.channels import carrier_at, stream_at
+from leo_core.rewrite.channels import carrier_at, stream_at, varying
 from leo_core.rewrite.facts import Units
 from leo_core.rewrite.form import Form, best_constants, change
 from leo_core.rewrite.merge import Pivoted
 from leo_core.rewrite.refactor import balanced, short_up
 from leo_core.rewrite.relations import channel_bias, filters
 from leo_core.rewrite.step import Ladder, Rewrite
-from leo_core.rewrite.streams import Apart, Stream
+from leo_core.rewrite.streams import Apart, Stream, linear_channels
 from leo_core.rewrite.view import View
 from leo_core.stability.verdict import State
 
@@ -52,47 +52,56 @@ class ChannelLayer:
         (channels, in · taps) and (channels,): its filters; a bias is NaN where not all positions have the same.
     lower, upper:
         (in · taps,): bounds of what the taps read.
-    carriers:
-        For each reader, the channel that is constant there.
-    outgoing:
-        (rows · taps, channels): the weights of all readers, one below the other.
     usable:
         (channels,): those that every node holds, and that all averages treat alike.
     """
 
     view: View
     stream: Stream
-    readings: tuple[Reading, ...]
     weights: Array
     bias: Array
     lower: Array
     upper: Array
-    carriers: tuple[Carrier | None, ...]
-    outgoing: Array
     usable: Mask
 
     @staticmethod
     def of(view: View, stream: Stream) -> ChannelLayer | None:
-        """Of a stream that one convolution in one group writes, and that only whole readers read."""
+        """Of a stream that one convolution in one group writes, and that only averages hand on."""
         (writer, *others) = stream.writers
         conv = writer.maps[0]
         assert isinstance(conv, Conv)
         if others or conv.geometry.groups > 1 or any(r.source != writer.name for r in stream.relus(view.network)):
             return None
-        found = [Reading.of(reader, stream.places[source]) for reader, source in stream.readers]
-        readings = tuple(reading for reading in found if reading is not None and reading.whole)
         usable = _treated_alike(view, stream)
-        if len(readings) < len(found) or usable is None:
+        if usable is None:
             return None
         weights, lower, upper = filters(view, stream, writer)
-        rows = sum(reading.weights.shape[0] * reading.weights.shape[2] for reading in readings)
-        if rows * weights.size > _PRODUCTS:
-            return None
-        outgoing = np.vstack([_by_tap(reading.weights) for reading in readings])
         bias = channel_bias(writer, stream.places[writer.name])
-        usable &= np.isfinite(bias)
-        carriers = tuple(carrier_at(view, source, stream.places[source]) for _, source in stream.readers)
-        return ChannelLayer(view, stream, readings, weights, bias, lower, upper, carriers, outgoing, usable)
+        return ChannelLayer(view, stream, weights, bias, lower, upper, usable & np.isfinite(bias))
+
+    @cached_property
+    def readings(self) -> tuple[Reading, ...]:
+        """All that reads the channels; nothing where one of them sees only some, or the product M W is too large."""
+        found = [Reading.of(reader, self.stream.places[source]) for reader, source in self.stream.readers]
+        readings = tuple(reading for reading in found if reading is not None and reading.whole)
+        rows = sum(reading.weights.shape[0] * reading.weights.shape[2] for reading in readings)
+        return readings if len(readings) == len(found) and rows * self.weights.size <= _PRODUCTS else ()
+
+    @cached_property
+    def outgoing(self) -> Array:
+        """(rows · taps, channels): the weights of all readers, one below the other."""
+        return np.vstack([_by_tap(reading.weights) for reading in self.readings])
+
+    @cached_property
+    def carriers(self) -> tuple[Carrier | None, ...]:
+        """For each reader, a channel that is constant there."""
+        places = self.stream.places
+        return tuple(carrier_at(self.view, source, places[source]) for _, source in self.stream.readers)
+
+    @cached_property
+    def active(self) -> Indices:
+        """The channels that are lines on the box, and not constant."""
+        return np.flatnonzero(self.usable & linear_channels(self.view, self.stream) & varying(self.view, self.stream))
 
     @cached_property
     def cost(self) -> Array:
@@ -234,7 +243,8 @@ class ChannelBlock:
                 constants[rows] = 0.0
             elif reading.padded and carrier is not None:
                 was = outgoing[rows, carrier.channel].copy()
-                now = reading.stored(was + constants[rows] / float(carrier.value))
+                with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                    now = reading.stored(was + constants[rows] / float(carrier.value))
                 outgoing[rows, carrier.channel] = now
                 lost[rows] = _missed(was, now, constants[rows], carrier)
         apart = change(self.old, form.with_constants(constants), layer.lower, layer.upper).most

@@ -21,7 +21,6 @@ from leo_core.rewrite.form import Form, change
 from leo_core.rewrite.opposite import ROUNDING
 from leo_core.rewrite.parallel import apart_by, multiple_of, near_multiples
 from leo_core.rewrite.step import Ladder, Refusal, Rewrite
-from leo_core.rewrite.streams import linear_channels
 from leo_core.rewrite.view import View
 from leo_core.stability.verdict import State
 
@@ -82,7 +81,7 @@ class _Opposite:
             length = np.sqrt((rows * rows).sum(axis=1))
             usable &= np.isfinite(length) & (length > 1e-150)
         found = near_multiples(rows, length, usable, np.zeros(len(rows)), sign=-1)
-        if not found:
+        if not found or not layer.readings:
             return None
         goes, stays = np.array(list(found), np.int64), np.array(list(found.values()), np.int64)
         factor = np.array([multiple_of(full[j], full[i], rows[j], rows[i]) for j, i in found.items()])
@@ -100,10 +99,8 @@ class _Opposite:
         """
         layer = self.layer
         outgoing, before, free = self._turned()
-        active = layer.usable & linear_channels(layer.view, layer.stream) & varying(layer.view, layer.stream)
-        lines = np.flatnonzero(active)
-        cost = np.concatenate([np.zeros(len(self.goes)), layer.cost[lines]])
-        return ChannelBlock(layer, np.concatenate([self.goes, lines]), cost, outgoing, before, free)
+        cost = np.concatenate([np.zeros(len(self.goes)), layer.cost[layer.active]])
+        return ChannelBlock(layer, np.concatenate([self.goes, layer.active]), cost, outgoing, before, free)
 
     def _turned(self) -> tuple[Array, Array, Indices]:
         """(the outgoing weights, what they change, the channels of which they leave nothing)."""

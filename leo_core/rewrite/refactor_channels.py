@@ -9,20 +9,15 @@ from __future__ import annotations
 import numpy as np
 
 from leo_core.rewrite.channel_block import ChannelBlock, channel_layer
-from leo_core.rewrite.channels import varying
 from leo_core.rewrite.step import Ladder
-from leo_core.rewrite.streams import linear_channels
 from leo_core.rewrite.view import View
 
 
 def refactor_channels(view: View, name: str) -> Ladder | None:
     """Make what reads the active channels of the convolution ``name`` read as few new ones as the tolerance allows."""
     layer = channel_layer(view, name)
-    if layer is None:
+    if layer is None or len(layer.active) < 2 or not layer.readings:
         return None
-    active = np.flatnonzero(layer.usable & linear_channels(view, layer.stream) & varying(view, layer.stream))
-    if len(active) < 2:
-        return None
-    nothing = np.zeros(len(layer.outgoing))
+    active, nothing = layer.active, np.zeros(len(layer.outgoing))
     block = ChannelBlock(layer, active, layer.cost[active], layer.outgoing, nothing, active[:0])
     return block.ladder(f"{len(active)} active channel(s) re-factored")

@@ -37,7 +37,8 @@ _WORDS: Mapping[str, type[State] | type[Method]] = {"state": State, "method": Me
 class Values:
     """What is proved of the values of one layer before its ReLU, or of one output before its tail.
 
-    All arrays are of the shape that the model gives one example of these values, channels first.
+    All arrays are of the shape that the model gives one example of these values: of images, channels last where it has
+    them last.
 
     Attributes
     ----------
@@ -118,13 +119,13 @@ class Bounds:
             relu = network[name]
             assert isinstance(relu, Relu)
             node = network.affine(relu.source)
-            everything = np.arange(known.units)
-            layers[name] = _values(known, node.origin.layer or node.name, everything, node.shape or (node.size,))
+            places = relu.origin.as_in_model(np.arange(known.units), node.shape)
+            layers[name] = _values(known, node.origin.layer or node.name, places)
         outputs = {}
         for output, part in zip(network.signature.outputs, network.signature.slices, strict=True):
-            places = np.arange(network.output_size)[part]
+            places = np.arange(network.output_size)[part].reshape(output.shape)
             layer = network[network.output].origin.layer or network.output
-            outputs[output.name] = _values(stability.outputs, layer, places, output.shape, output.tail)
+            outputs[output.name] = _values(stability.outputs, layer, places, output.tail)
         return Bounds(stability.box, layers, outputs, network.digest, stability.trusted, stability.interrupted)
 
     @property
@@ -228,11 +229,11 @@ def by_bounds(state: NDArray[np.int8]) -> NDArray[np.int8]:
     return np.where(state == State.UNDECIDED, Method.NONE, method).astype(np.int8)
 
 
-def _values(
-    known: LayerStability, layer: str, places: NDArray[np.int64], shape: tuple[int, ...], tail: str = ""
-) -> Values:
+def _values(known: LayerStability, layer: str, places: NDArray[np.int64], tail: str = "") -> Values:
+    """What is known of some units, in the shape of ``places``."""
+
     def laid(array: NDArray[Any]) -> NDArray[Any]:
-        return array[places].reshape(shape)
+        return array[places]
 
     least, most = (None if side is None else laid(side) for side in (known.least, known.most))
     return Values(layer, laid(known.lower), laid(known.upper), laid(known.state), laid(known.method), least, most, tail)

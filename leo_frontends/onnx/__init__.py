@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from leo_core.errors import FormatError, MissingExtraError, UnsupportedModelError
+from leo_core.errors import FormatError, MissingExtraError, PluginError, UnsupportedModelError
 from leo_core.network import Network
 from leo_core.plugins import FrontendSpec, Imported, hookimpl
 from leo_frontends.pointers import refuse_pointer
@@ -26,6 +26,8 @@ def leo_frontend() -> FrontendSpec:
         write_model=write_live_model,
         run_model=run_model,
         run_file=run_file,
+        runtime=runtime,
+        deploy=deploy,
         packages=("onnx",),
         extra="onnx",
     )
@@ -39,6 +41,25 @@ def run_model(model: Any, inputs: Any) -> Any:
 def run_file(path: Path) -> Callable[[Any], Any]:
     """The same of a file that LEO has written."""
     return _runs(path)
+
+
+def runtime() -> str:
+    """ONNX Runtime and its version; raises :class:`PluginError` where it is not installed."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise PluginError(
+            "latency is measured in ONNX Runtime, which is not installed. Install it with:  pip install onnxruntime"
+        ) from None
+    return f"ONNX Runtime {onnxruntime.__version__}"
+
+
+def deploy(path: Path) -> Callable[[Any], Any]:
+    """A file that LEO has written, in ONNX Runtime as it is by default, but on one thread."""
+    import_onnx()
+    from leo_frontends.onnx.run import optimised
+
+    return optimised(path)
 
 
 def _runs(source: Any) -> Callable[[Any], Any]:

@@ -26,7 +26,7 @@ FLOORS = (
     {"api"},
     {"result"},
     {"deciding"},
-    {"files"},
+    {"files", "latency"},
     {"report", "certificate", "door"},
     {"compare"},
     {"rewrite"},
@@ -90,8 +90,8 @@ def test_imports_run_downwards_only(path):
             continue
         assert other != "testing", f"{here} imports {target}: the core does not see its test kits"
         if other == "plugins":
-            assert room in ("api", "cli", "deciding", "files", "flags", "programs", "result"), (
-                f"{here} imports {target}: plugins are for api, files and cli"
+            assert room in ("api", "cli", "deciding", "files", "flags", "latency", "programs", "result"), (
+                f"{here} imports {target}: plugins are for api, files, latency and cli"
             )
             continue
         assert LEVEL[room] <= LEVEL[other], f"{here} imports {target}, which lies above it"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import socket
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from leo_core.testing import executor_kit
 from leo_core.testing.executor_kit import Place
 from leo_core.testing.networks import chain
 
+dask = pytest.importorskip("dask")
 distributed = pytest.importorskip("distributed")
 client = pytest.importorskip("leo_backends.dask.client")
 
@@ -48,14 +50,15 @@ OTHER = "import leo_core\nleo_core.__version__ = {version!r}\n"
 
 
 class Cluster:
-    """A scheduler and its workers, each a process."""
+    """A scheduler and its workers, each a process that sees the settings of Dask given."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.file = folder, folder / "scheduler.json"
+    def __init__(self, folder: Path, protocol: str = "tcp", settings: dict[str, str] | None = None) -> None:
+        self.folder, self.file, self._settings = folder, folder / "scheduler.json", settings or {}
         self._started: list[subprocess.Popen[bytes]] = []
         self.scheduler = self._start(
-            "scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", self.file, "--idle-timeout", "10m"
-        )
+            "scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", self.file, "--idle-timeout", "10m",
+            "--protocol", protocol,
+        )  # fmt: skip
         soon(self.file.exists)
         self.address = json.loads(self.file.read_text())["address"]
 
@@ -80,6 +83,10 @@ class Cluster:
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
             "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1",
+            **{
+                "DASK_" + name.upper().replace(".", "__").replace("-", "_"): value
+                for name, value in self._settings.items()
+            },
         }
         words = [sys.executable, "-m", "dask", *map(str, command), "--no-dashboard"]
         with (self.folder / "log").open("ab") as log:
@@ -240,13 +247,17 @@ def test_a_killed_client_goes_on_with_nothing_lost(cluster, tmp_path):
         ("SILENT", "no Dask scheduler answers"),
         ("not-there.json", "cannot be read"),
         ("EMPTY.json", "is no scheduler's file"),
+        ("STALE.json", "no Dask scheduler answers at tcp://127.0.0.1:9"),
         ("local:none", "is not local:N"),
+        ("local:0", "is not local:N"),
+        ("tls://127.0.0.1:9", "needs certificates"),
         ("elsewhere", "no executor knows the cluster 'elsewhere'"),
     ],
 )
 def test_what_is_no_cluster_is_one_sentence(where, said, tmp_path):
     model = leo_core.convert(chain(2, 4, 1), tmp_path / "in.leo")
     (tmp_path / "EMPTY.json").write_text("{}")
+    (tmp_path / "STALE.json").write_text('{"address": "tcp://127.0.0.1:9"}')
     where = str(tmp_path / where) if where.endswith(".json") else where
     with socket.socket() as silent:  # it accepts, and says nothing
         silent.bind(("127.0.0.1", 0))
@@ -285,6 +296,59 @@ def test_a_worker_without_leo_lives_and_gets_no_work(tmp_path):
                 leo_core.analyze(*NETWORKS["phases"], cluster=live)
             assert live.submit(sum, (1, 2)).result(timeout=SOON) == 3
         assert worker.poll() is None
+
+
+def certified(folder: Path, name: str) -> dict[str, str]:
+    """Settings of Dask that name a certificate made here, by which all who have it know each other."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl, which makes the certificates, is not installed")
+    key, certificate = (str(folder / f"{name}.{kind}.pem") for kind in ("key", "certificate"))
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}",
+         "-keyout", key, "-out", certificate],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    roles = {f"distributed.comm.tls.{role}.": role for role in ("scheduler", "worker", "client")}
+    named = {f"{at}{what}": path for at in roles for what, path in (("key", key), ("cert", certificate))}
+    return {**named, "distributed.comm.tls.ca-file": certificate}
+
+
+def test_certificates(tmp_path):
+    network, box = NETWORKS["phases"]
+    ours, others = certified(tmp_path, "ours"), certified(tmp_path, "others")
+    with closing(Cluster(tmp_path, "tls", ours)) as at:
+        at.worker("--protocol", "tls")
+        assert at.address.startswith("tls://")
+        with pytest.raises(ClusterError, match="needs certificates; Dask's configuration names them"):
+            leo_core.analyze(network, box, cluster=at.address)
+        with dask.config.set(others), pytest.raises(ClusterError, match="hangs up: the one's certificates"):
+            leo_core.analyze(network, box, cluster=at.address)
+        missing = {**ours, "distributed.comm.tls.ca-file": str(tmp_path / "none.pem")}
+        with dask.config.set(missing), pytest.raises(ClusterError, match="configuration names cannot be read"):
+            leo_core.analyze(network, box, cluster=at.address)
+        required = {**ours, "distributed.comm.require-encryption": True}
+        with dask.config.set(required), pytest.raises(ClusterError, match=r"requires encryption.*say tls://"):
+            leo_core.analyze(network, box, cluster=at.address.replace("tls", "tcp"))
+        with dask.config.set(required):
+            found = leo_core.analyze(network, box, cluster=at.file)
+        paths = (ours[f"distributed.comm.tls.{name}"] for name in ("ca-file", "client.cert", "client.key"))
+        security = distributed.Security(**dict(zip(("tls_ca_file", "tls_client_cert", "tls_client_key"), paths)))
+        with distributed.Client(at.address, security=security, set_as_default=False) as live:
+            again = leo_core.analyze(network, box, cluster=live)
+    assert found.count(leo_core.State.UNDECIDED) == again.count(leo_core.State.UNDECIDED) == 0
+
+
+def test_a_cluster_that_grows_and_shrinks_with_the_work(came):
+    network, box = NETWORKS["phases"]
+    here = leo_core.analyze(network, box)
+    with distributed.LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address=None) as adaptive:
+        adaptive.adapt(minimum=0, maximum=2, interval="500ms", target_duration="500ms")
+        found = leo_core.analyze(network, box, cluster=adaptive)
+        soon(lambda: not adaptive.scheduler_info["workers"])
+        again = leo_core.analyze(network, box, cluster=adaptive)
+    assert came, "nothing came from the cluster"
+    for other in (found, again):
+        assert all((layer.state == other.layers[relu].state).all() for relu, layer in here.layers.items())
 
 
 def test_a_scheduler_that_goes_away_leaves_a_valid_result(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import importlib.util
 import itertools
 import json
 import re
@@ -23,9 +24,10 @@ from leo_core.network import Affine, Network, Origin, Relu
 from leo_core.report import words
 from leo_core.report.drawing import network_drawing, ranges_drawing, stacked, waterfall
 from leo_core.report.html import page, read_result
+from leo_core.report.json import details_json
 from leo_core.rewrite import pipeline
 from leo_core.rewrite.unread import drop_unread
-from leo_core.testing.networks import chain, constant, convolutional, residual, skip, two_heads
+from leo_core.testing.networks import chain, constant, convolutional, residual, shaped, skip, two_heads
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "docs" / "reference" / "result.schema.json"
@@ -244,8 +246,9 @@ def test_the_schema_describes_what_is_printed(results, tmp_path):
         check(content)
     net = leo_core.convert(chain(3, 8, 8, 2, seed=2), tmp_path / "net.leo")
     np.save(tmp_path / "x.npy", np.zeros((2, 3)))
+    flags = ["--latency"] if importlib.util.find_spec("onnxruntime") else []
     printed = leo("compress", net, tmp_path / "o.leo", "--domain", "0,1", "-q", "--json", "--inputs",
-                  tmp_path / "x.npy", "--certificate", tmp_path / "c.cert").stdout  # fmt: skip
+                  tmp_path / "x.npy", "--certificate", tmp_path / "c.cert", *flags).stdout  # fmt: skip
     whole = json.loads(printed)
     check(whole)
     check(json.loads(leo("inspect", net, "--domain", "0,1", "-q", "--json").stdout))
@@ -311,6 +314,11 @@ def test_drawings():
         assert bar.top + bar.height <= 96
     assert drawn.bars[0].top > 48
     assert ranges_drawing({"lower": [], "upper": [], "state": []}).bars == ()
+
+
+def test_the_input_is_as_wide_as_it_is_read():
+    widths = {make: details_json(make())["nodes"][0]["channels"] for make in (shaped, convolutional)}
+    assert widths == {shaped: 12, convolutional: 2}, "a dense layer reads an image's values, a convolution its channels"
 
 
 def palettes():

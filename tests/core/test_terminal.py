@@ -78,6 +78,13 @@ def test_prose_is_broken_at_the_ends_of_words(columns, net, tmp_path):
     assert max(map(len, shown.split("\n"))) <= max(columns, len(str(tmp_path)) + 20)
 
 
+def test_the_list_of_commands_is_whole_at_80_columns():
+    done = CliRunner().invoke(main, ["--help"], terminal_width=80)
+    listed = done.output.split("Commands:\n")[1].splitlines()
+    assert [line.split()[0] for line in listed] == sorted(main.commands)
+    assert all(line.endswith(".") and not line.endswith("...") for line in listed)
+
+
 def test_wrapping():
     text = "one two three /a/very/long/path/that/is/never-broken"
     assert wrapped(text, 10).split("\n") == ["one two", "  three", "  /a/very/long/path/that/is/never-broken"]

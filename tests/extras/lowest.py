@@ -3,7 +3,8 @@
     python tests/extras/lowest.py [EXTRAS …]
 
 makes an environment for each list of extras (by default the light ones), with every package that LEO names held at its
-floor and all others as pip chooses, and runs the script of those extras in it.
+floor and all others as pip chooses, and runs the script of those extras in it. ``heavy`` stands for the others, which
+take gigabytes, unless PIP_EXTRA_INDEX_URL names PyTorch's index of builds without CUDA.
 """
 
 from __future__ import annotations
@@ -20,7 +21,20 @@ from dist_check import ROOT, build, run
 
 SCRIPTS = Path(__file__).parent / "scripts"
 #: By extras: the script that must succeed with them.
-LIGHT = {"": "bare.py", "highs": "highs.py", "scip": "scip.py", "highs,onnx": "onnx_files.py"}
+LIGHT = {
+    "": "bare.py",
+    "highs": "highs.py",
+    "scip": "scip.py",
+    "highs,onnx": "onnx_files.py",
+    "highs,dask": "dask_cluster.py",
+    "highs,tflite": "tflite_files.py",
+    "exact,report": "exact_report.py",
+}
+HEAVY = {
+    "highs,torch": "torch_models.py",
+    "highs,keras,torch": "keras_models.py",
+    "highs,tensorflow": "tensorflow_models.py",
+}
 SUFFIXES = (".nnet", ".leo", ".onnx", ".pt2", ".pt", ".keras")
 
 
@@ -51,7 +65,8 @@ def make_files(folder: Path) -> None:
     for suffix in SUFFIXES:
         leo_core.convert(chain(3, 8, 8, 2, seed=2), folder / f"net{suffix}")
     np.save(folder / "points.npy", np.random.default_rng(0).uniform(-1, 1, (50, 3)))
-    shutil.copytree(ROOT / "docs" / "examples" / "digits", folder / "digits")
+    for name in ("digits", "edge"):
+        shutil.copytree(ROOT / "docs" / "examples" / name, folder / name)
 
 
 def try_out(wheel: Path, extras: str, constraints: Path, files: Path) -> None:
@@ -62,7 +77,7 @@ def try_out(wheel: Path, extras: str, constraints: Path, files: Path) -> None:
         wanted = f"{wheel}[{extras}]" if extras else str(wheel)
         run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", constraints, wanted)
         shutil.copytree(files, work)
-        run(python, "-P", SCRIPTS / LIGHT[extras], cwd=work)
+        run(python, "-P", SCRIPTS / (LIGHT | HEAVY)[extras], cwd=work)
         print(f"works at its lowest versions: {extras or 'no extra'}", flush=True)
 
 
@@ -74,7 +89,7 @@ def main(chosen: list[str]) -> None:
         files.mkdir()
         make_files(files)
         wheel, _ = build(built)
-        for extras in chosen or LIGHT:
+        for extras in HEAVY if chosen == ["heavy"] else chosen or LIGHT:
             try_out(wheel, extras, constraints, files)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 sys.path.append(str(Path(__file__).parent))
-from lowest import LIGHT, SCRIPTS, all_floors, floors
+from lowest import HEAVY, LIGHT, SCRIPTS, all_floors, floors
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -28,9 +28,10 @@ def test_everything_leo_needs_has_a_floor_that_can_be_tried():
     assert len(held) == len({line.split("==")[0] for line in held}), "one floor for each package"
     with pytest.raises(ValueError, match="names no lowest version"):
         floors(["numpy"])
-    for extras, script in LIGHT.items():
+    for script in (LIGHT | HEAVY).values():
         assert (SCRIPTS / script).is_file()
-        assert set(filter(None, extras.split(","))) <= set(PROJECT["optional-dependencies"])
+    tried = {extra for extras in LIGHT | HEAVY for extra in extras.split(",") if extra}
+    assert tried == set(PROJECT["optional-dependencies"]) - {"all"}, "each extra is tried at its floor"
 
 
 def test_every_package_leo_names_is_pinned():

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 if find_spec("keras") is None:
     pytest.skip("keras is not installed", allow_module_level=True)
 
+import leo_core
 from leo_core.errors import LeoError, UnsupportedModelError
+from leo_core.files import write
 from leo_core.linear import Conv, ConvTranspose, Select
 from leo_frontends.keras import import_keras, read_file, read_live_model
 
@@ -334,3 +336,33 @@ def test_real_files_have_the_channels_of_their_exports(old, other):
     assert all(channels[0])
     x = np.random.default_rng(0).random((2, ours.input_size))
     assert np.allclose(ours.evaluate(x, np.float64), theirs.evaluate(x, np.float64), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("order", [FIRST, LAST])
+def test_bounds_lie_as_the_layers_do(order, tmp_path):
+    given_ = image(order, 5, 4, channels=2)
+    kernel = {"data_format": order, "kernel_size": (2, 3)}
+    first = layers.Conv2D(3, name="edges", **kernel)
+    x = layers.ReLU(name="first")(first(given_))
+    x = layers.ReLU(name="second")(layers.BatchNormalization(axis=1 if order == FIRST else -1, name="norm")(x))
+    rows = layers.Dense(5, name="rows")
+    model = seeded(keras.Model(given_, layers.Flatten()(layers.ReLU(name="third")(rows(x)))))
+    if order == FIRST and keras.backend.backend() == "tensorflow":
+        pytest.skip("TensorFlow has no convolution with channels first on a CPU")
+    network = read_live_model(model).network
+    write(network, tmp_path / "net.leo")
+    points = np.random.default_rng(0).uniform(-1, 1, (200, *model.inputs[0].shape[1:]))
+    for net in (network, leo_core.files.read(tmp_path / "net.leo")[0].network):
+        bounds = leo_core.analyze(net, (-1, 1), solver="scipy", time_limit=5).bounds
+        for values, layer in zip(bounds.layers.values(), (first, model.get_layer("norm"), rows), strict=True):
+            inner = keras.ops.convert_to_numpy(keras.Model(given_, layer.output)(points, training=False))
+            assert values.shape == inner.shape[1:]
+            assert values.layer == layer.name
+            slack = 1e-9 * np.abs(inner).max()
+            assert (values.lower - slack <= inner).all()
+            assert (inner <= values.upper + slack).all()
+    small = leo_core.compress(network, (-1, 1), solver="scipy", time_limit=5)
+    shapes = [values.shape for values in small.bounds_after.layers.values()]
+    channels = [small.network.affine(relu.source).shape[0] for relu in small.network.relus][:2]
+    places = (4, 2)
+    assert shapes[:2] == [(c, *places) if order == FIRST else (*places, c) for c in channels]

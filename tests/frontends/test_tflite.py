@@ -492,3 +492,10 @@ def test_one_matrix_on_each_of_many_rows_stays_one_matrix(tmp_path):
     network = read(graph.data(), tmp_path).network
     path = files.write(network, tmp_path / "again.tflite").path
     assert tflite.read_file(path).network.connections == network.connections
+
+
+def test_bounds_lie_as_tensors_do(tmp_path):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(conv_net(activation=1).data())
+    bounds = leo_core.analyze(path, (0, 1), solver="scipy", time_limit=5).bounds
+    assert [values.shape for values in bounds.layers.values()][:2] == [(5, 4, 4), (5, 4, 8)]

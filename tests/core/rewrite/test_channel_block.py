@@ -8,6 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from images import WHERE, compressed
 
+import leo_core
+from leo_core.domain import Box
+from leo_core.storage import save
 from leo_core.testing.sown import Sown, active, constant, parallel
 
 LOOSE = 0.05
@@ -158,3 +161,17 @@ def test_sizes_that_leave_no_digits_cost_what_they_cost(scale, where):
     sown = mirrored(2, 0.7).change(scaled).convolve(3, 2, **where)
     for tolerance in (0.0, LOOSE, LOOSE * scale):
         compressed(sown.network(), tolerance)
+
+
+def test_certificates_of_opposite_and_of_re_factored_channels_are_accepted(tmp_path):
+    active_ones = Sown(3, (2, 6, 5)).convolve(7, low=1, high=1).change(active()).convolve(4, 2, low=1)
+    for number, sown in enumerate((active_ones.change(low_rank(2)), mirrored(2, 0.7).convolve(3, 2, high=1))):
+        network, model, certificate = sown.network(), tmp_path / f"{number}.leo", tmp_path / f"{number}.cert"
+        save(network, model)
+        found = leo_core.compress(model, (0, 1), tolerance=LOOSE, evidence=True)
+        assert rules(found)[-1] == ("refactor_channels", "merge_opposite_channels")[number]
+        small = tmp_path / f"{number}.small.leo"
+        found.export(small)
+        found.certify(certificate, small)
+        claimed = leo_core.check(certificate, model, small, Box.uniform(0, 1, network.input_size))
+        assert claimed.deviation <= LOOSE

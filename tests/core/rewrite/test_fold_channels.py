@@ -43,10 +43,10 @@ def test_nothing_folds_where_that_takes_more_weights_or_others_read_it_too():
     assert len(channels(wide.network)) == 2
     sown = Sown(2).convolve(6, 3, relu=False)
     at, shape = sown.at, sown.shape
-    sown.convolve(2, 1, relu=False)
+    sown.convolve(3, 1, relu=False)
     first = sown.at
     sown.at, sown.shape = at, shape
-    sown.convolve(2, 1, relu=False).added(first).rectify()
+    sown.convolve(3, 1, relu=False).added(first).rectify()
     assert channels(compressed(sown.network(), LOOSE).network)[0] == 6
 
 
