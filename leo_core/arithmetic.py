@@ -59,7 +59,7 @@ def sum_up(values: Array, axis: int = -1) -> Array:
     return round_up(np.sum(values, axis=axis) + product_error(np.sum(np.abs(values), axis=axis), values.shape[axis]))
 
 
-def felt(weights: Array, off: Array) -> Array:
+def weigh_up(weights: Array, off: Array) -> Array:
     """How far Σ weights · v can be off where each v is by ``off`` at most: not at all where none of those is read.
 
     0 · ∞ is nothing here, and a product that underflows is something.

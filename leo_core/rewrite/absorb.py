@@ -15,7 +15,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.arithmetic import felt, float_down, float_up, nearest_float, product_error, round_up, to_integers
+from leo_core.arithmetic import float_down, float_up, nearest_float, product_error, round_up, to_integers, weigh_up
 from leo_core.linear import LARGEST_DENSE, Conv, ConvTranspose, LinearMap
 from leo_core.network import Affine
 from leo_core.rewrite import maps
@@ -199,7 +199,7 @@ def absorbed(view: View, source: str, reading: Reading, of: Relations, carrier: 
     bias, lost = reading.node.bias.astype(np.float64), np.zeros(rows)
     if constants.any() or (of.shift.any() and not reading.padded):
         bias, lost = _shifted(reading, of, constants)
-    made = added_up(made + felt(old.outgoing[:, : len(goes)], off), 1)
+    made = added_up(made + weigh_up(old.outgoing[:, : len(goes)], off), 1)
     error = added_up(made.reshape(rows, taps).sum(axis=1) + lost, taps)
     weights = reading.weights.copy()
     weights[:, goes] = 0

@@ -17,7 +17,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.arithmetic import felt, float_up, product_error
+from leo_core.arithmetic import float_up, product_error, weigh_up
 from leo_core.bounds.change import Change
 from leo_core.linear import Conv
 from leo_core.network import Affine, Node, Relu
@@ -248,7 +248,7 @@ class ChannelBlock:
                 outgoing[rows, carrier.channel] = now
                 lost[rows] = _missed(was, now, constants[rows], carrier)
         apart = change(self.old, form.with_constants(constants), layer.lower, layer.upper).most
-        error = added_up(apart + felt(self.old.outgoing, self.cost) + lost + self.before, 3)
+        error = added_up(apart + weigh_up(self.old.outgoing, self.cost) + lost + self.before, 3)
         changed: list[Node] = []
         changes = {}
         for reading, rows in layer.parts():

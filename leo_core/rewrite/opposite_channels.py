@@ -13,7 +13,7 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.arithmetic import felt
+from leo_core.arithmetic import weigh_up
 from leo_core.rewrite.absorb import added_up
 from leo_core.rewrite.channel_block import ChannelBlock, ChannelLayer, channel_layer
 from leo_core.rewrite.channels import told_copies, varying
@@ -118,7 +118,7 @@ class _Opposite:
         upper = self._upper()[stays]
         new = Form(made, eye, np.zeros(len(stays)), np.zeros(len(made)))
         before = change(old, new, np.zeros(len(stays)), upper).most
-        before = added_up(before + felt(layer.outgoing[:, self.goes], self.error), 1)
+        before = added_up(before + weigh_up(layer.outgoing[:, self.goes], self.error), 1)
         outgoing = layer.outgoing.copy()
         outgoing[:, stays] = made
         return outgoing, before, stays[empty]
