@@ -59,6 +59,17 @@ def sum_up(values: Array, axis: int = -1) -> Array:
     return round_up(np.sum(values, axis=axis) + product_error(np.sum(np.abs(values), axis=axis), values.shape[axis]))
 
 
+def weigh_up(weights: Array, off: Array) -> Array:
+    """How far Σ weights · v can be off where each v is by ``off`` at most: not at all where none of those is read.
+
+    0 · ∞ is nothing here, and a product that underflows is something.
+    """
+    read = (weights != 0) & (off != 0)
+    with np.errstate(invalid="ignore", over="ignore", under="ignore"):
+        flow = np.where(read, np.abs(weights) * off, 0.0).sum(axis=1)
+        return np.where(read.any(axis=1), round_up(flow + product_error(flow, len(off) + 1)), 0.0)
+
+
 def minus_multiple(values: Array, factor: Array, others: Array) -> tuple[Array, Array]:
     """values − factor · others, and how far each may be off: not at all, where the two are the same number.
 

@@ -51,7 +51,8 @@ class Change:
 
     @staticmethod
     def at_most(error: Array) -> Change:
-        """One of which only the size is known."""
+        """One of which only the size is known, if that."""
+        error = np.where(np.isnan(error), np.inf, error)
         nothing = np.zeros(0)
         return Change(np.zeros((len(error), 0)), np.zeros(len(error)), error, nothing, nothing, error)
 

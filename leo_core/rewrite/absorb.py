@@ -15,7 +15,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.arithmetic import float_down, float_up, nearest_float, product_error, round_up, to_integers
+from leo_core.arithmetic import float_down, float_up, nearest_float, product_error, round_up, to_integers, weigh_up
 from leo_core.linear import LARGEST_DENSE, Conv, ConvTranspose, LinearMap
 from leo_core.network import Affine
 from leo_core.rewrite import maps
@@ -199,16 +199,17 @@ def absorbed(view: View, source: str, reading: Reading, of: Relations, carrier: 
     bias, lost = reading.node.bias.astype(np.float64), np.zeros(rows)
     if constants.any() or (of.shift.any() and not reading.padded):
         bias, lost = _shifted(reading, of, constants)
-    if off.any():
-        flow = np.abs(old.outgoing[:, : len(goes)]) @ off
-        made = round_up(made + flow + product_error(flow, len(goes) + 1))
-    error = made.reshape(rows, taps).sum(axis=1)
-    error = np.where(error > 0, round_up(error + product_error(error, taps)), 0.0)
-    error = np.where(lost > 0, round_up(error + lost), error)
+    made = added_up(made + weigh_up(old.outgoing[:, : len(goes)], off), 1)
+    error = added_up(made.reshape(rows, taps).sum(axis=1) + lost, taps)
     weights = reading.weights.copy()
     weights[:, goes] = 0
     weights[:, reads] = new.outgoing.reshape(rows, taps, -1).swapaxes(1, 2)
     return reading.with_weights(weights, bias), reading.units(error)
+
+
+def added_up(total: Array, additions: int) -> Array:
+    """Sums of what is not negative, rounded up; where all of it is nothing, there is nothing to round."""
+    return np.where(total == 0, 0.0, round_up(total + product_error(total, additions + 1)))
 
 
 def _shifted(reading: Reading, of: Relations, more: Array) -> tuple[Array, Array]:

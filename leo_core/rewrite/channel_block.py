@@ -17,11 +17,11 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.arithmetic import float_up, product_error, round_up
+from leo_core.arithmetic import float_up, product_error, weigh_up
 from leo_core.bounds.change import Change
 from leo_core.linear import Conv
 from leo_core.network import Affine, Node, Relu
-from leo_core.rewrite.absorb import Carrier, Reading, rounded_bias
+from leo_core.rewrite.absorb import Carrier, Reading, added_up, rounded_bias
 from leo_core.rewrite.channels import carrier_at, stream_at, varying
 from leo_core.rewrite.facts import Units
 from leo_core.rewrite.form import Form, best_constants, change
@@ -248,8 +248,7 @@ class ChannelBlock:
                 outgoing[rows, carrier.channel] = now
                 lost[rows] = _missed(was, now, constants[rows], carrier)
         apart = change(self.old, form.with_constants(constants), layer.lower, layer.upper).most
-        flow = np.abs(self.old.outgoing) @ self.cost
-        error = round_up(apart + flow + product_error(flow, len(self.cost) + 1) + lost + self.before)
+        error = added_up(apart + weigh_up(self.old.outgoing, self.cost) + lost + self.before, 3)
         changed: list[Node] = []
         changes = {}
         for reading, rows in layer.parts():
@@ -259,8 +258,7 @@ class ChannelBlock:
                 bias, rounded = rounded_bias(reading.node.bias, constants[rows].reshape(count, taps).tolist())
             weights = outgoing[rows].reshape(count, taps, -1).swapaxes(1, 2)
             changed.append(reading.with_weights(weights, bias))
-            total = error[rows].reshape(count, taps).sum(axis=1)
-            total = round_up(total + product_error(total, taps) + rounded)
+            total = added_up(error[rows].reshape(count, taps).sum(axis=1) + rounded, taps)
             if total.any():
                 changes[reading.node.name] = Change.at_most(reading.units(total))
         view = lines.written(layer, slots[:rank], one)

@@ -19,7 +19,7 @@ from typing import final
 
 import numpy as np
 
-from leo_core.arithmetic import Array, product_error, round_up
+from leo_core.arithmetic import TINY, Array, product_error, round_up, weigh_up
 from leo_core.bounds.change import Change, Values, carry
 from leo_core.network import Affine, Relu
 from leo_core.rewrite.bends import Bends, beside_lines
@@ -275,11 +275,11 @@ def _felt(weights: Array, rounded: Change, felt: Array, active: Mask, off: Mask)
         passed, shift = middle[:, None] * rounded.matrix, middle * rounded.offset
         reach = np.maximum(np.abs(rounded.lower), np.abs(rounded.upper))
         size = np.abs(weights) @ (np.abs(passed) @ reach + np.abs(shift))
-        rest = np.abs(weights) @ (middle * rounded.rest)
+        lost = TINY * (1 + reach.sum())  # by each number that falls below all floats
+        rest = np.abs(weights) @ (middle * rounded.rest + np.where(middle == 1, 0.0, lost))
         terms = weights.shape[1] + rounded.matrix.shape[1] + 8
-        rest = round_up(rest + product_error(rest, terms) + product_error(size, terms))
-        most = np.abs(weights) @ (np.where(off, 0.0, rounded.most) + felt)
-        most = np.where(most > 0, round_up(most + product_error(most, terms)), 0.0)
+        rest = round_up(rest + product_error(rest, terms) + product_error(size, terms) + terms * lost)
+        most = weigh_up(weights, np.where(off, 0.0, rounded.most) + felt)
         return Change(
             np.hstack([weights @ passed, weights]),
             weights @ shift,

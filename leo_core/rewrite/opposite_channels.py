@@ -13,7 +13,8 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.arithmetic import product_error, round_up
+from leo_core.arithmetic import weigh_up
+from leo_core.rewrite.absorb import added_up
 from leo_core.rewrite.channel_block import ChannelBlock, ChannelLayer, channel_layer
 from leo_core.rewrite.channels import told_copies, varying
 from leo_core.rewrite.form import Form, change
@@ -116,9 +117,8 @@ class _Opposite:
         made[:, empty] = 0.0
         upper = self._upper()[stays]
         new = Form(made, eye, np.zeros(len(stays)), np.zeros(len(made)))
-        flow = np.abs(layer.outgoing[:, self.goes]) @ self.error
         before = change(old, new, np.zeros(len(stays)), upper).most
-        before = round_up(before + flow + product_error(flow, len(self.error) + 1))
+        before = added_up(before + weigh_up(layer.outgoing[:, self.goes], self.error), 1)
         outgoing = layer.outgoing.copy()
         outgoing[:, stays] = made
         return outgoing, before, stays[empty]

@@ -1,6 +1,7 @@
 """Channels that others express merge, whatever stands between them and their readers; nothing else does."""
 
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -8,8 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from images import WHERE, channels, compressed
 
-from leo_core.network import Affine
+from leo_core.domain import Box
+from leo_core.linear import Conv, Dense
+from leo_core.network import INPUT, Affine, Network, Relu
+from leo_core.rewrite import rewrite
 from leo_core.testing.sown import Sown, active, constant, dead, dependent, parallel, unread
+from tests.deciding import decide
 
 LOOSE = 0.05
 SEEDS = st.integers(0, 2**32 - 1)
@@ -175,3 +180,24 @@ def test_shifts_that_nothing_carries_are_not_forgotten():
 def test_unread_channels_and_merged_ones_go_together():
     sown = Sown(10).convolve(6, low=1, high=1).change(parallel(1, 0, 0.5)).convolve(3, 2).change(unread(4))
     assert channels(compressed(sown.network(), LOOSE).network)[0] == 4
+
+
+def test_a_shift_that_no_float_holds_is_not_lost_where_it_is_not_read():
+    """The second channel is 1.25 · 1.7e308 − a quarter of the first; the reader with pads reads the third alone."""
+    kernel = np.zeros((3, 2, 1, 1))
+    kernel[:, 0, 0, 0], kernel[2, 1] = (4, -1, 1), 1e-3
+    bias = np.repeat([1.7e308, 1.7e308, 10.0], 4)
+    padded, plain = np.zeros((1, 3, 2, 2)), np.zeros((1, 3, 1, 1))
+    padded[0, 2], plain[0, :2, 0, 0] = 1.0, (2.0**-1001, 2.0**-1000)
+    nodes = (
+        Affine("conv", (INPUT,), (Conv.of(kernel, (2, 2)),), bias, shape=(3, 2, 2)),
+        Relu("relu", "conv", np.zeros(12)),
+        Affine("padded", ("relu",), (Conv.of(padded, (2, 2), low=1, high=1),), np.zeros(9), shape=(1, 3, 3)),
+        Affine("plain", ("relu",), (Conv.of(plain, (2, 2)),), np.zeros(4), shape=(1, 2, 2)),
+        Affine("out", ("padded", "plain"), (Dense(np.ones((1, 9))), Dense(np.ones((1, 4)))), np.zeros(1)),
+    )
+    network, box = Network(8, nodes, "out"), Box.uniform(-1, 1, 8)
+    found = rewrite(network, decide(network, box), tolerance=1e-3)
+    for x in box.corners(2):
+        was, now = (net.evaluate_exact(x)[net.output].fractions() for net in (network, found.network))
+        assert abs(was[0] - now[0]) <= Fraction(found.deviation)

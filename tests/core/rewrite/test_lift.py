@@ -208,6 +208,15 @@ def test_what_would_round_too_much_is_refused():
     assert found.what == "1 unit(s) not lifted"
 
 
+@pytest.mark.parametrize("weight", [5e-324, 2.0**-1040])
+def test_what_is_lost_counts_where_its_product_with_a_weight_is_below_all_floats(weight):
+    nodes = split([[1 / 3, 0.7]], [0.1], [0.2], [3], [0.7])
+    network = Network(2, (*nodes, dense("out", "h", [[weight]], [0])), "out")
+    assert proposes_only_what_is_proved(lift, network, BOX) > 0
+    found = rewrite(network, decide(network, BOX), tolerance=0.0)
+    assert largest_difference(network, found.network, BOX) <= Fraction(found.deviation)
+
+
 def test_denormal_weights_are_halved_only_where_that_is_exact():
     tiny = 5e-324
     network = pair([[tiny, -tiny]], constants=(0.0,))
