@@ -225,8 +225,10 @@ class _Ties:
         held = {source: part.places.index[part.places.held] for source, part in parts.items()}
         if len({index.shape[1] for index in held.values()}) > 1:
             return False
-        index, of = np.unique(np.concatenate(list(held.values())), axis=0, return_inverse=True)
-        if len(np.unique(index)) < index.size:
+        every = np.concatenate(list(held.values()))
+        _, first, of = np.unique(every[:, 0], return_index=True, return_inverse=True)
+        index = every[first]
+        if (index[of.ravel()] != every).any() or np.bincount(index.ravel()).max() > 1:
             return False
         self.index[name], self._kept[name] = index, parts
         self._number(name)
