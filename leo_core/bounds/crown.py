@@ -142,14 +142,28 @@ def backward_interval(
     expired: Callable[[], bool] = lambda: False,
 ) -> Interval:
     """(lower, upper) of an affine node's units, or of some, on one region; infinite from where ``expired`` on."""
-    way = upto(network, target)
     units = np.arange(network.size(target)) if units is None else units
     memo = Memo()
-    low, high = np.full(len(units), -np.inf), np.full(len(units), np.inf)
+    below, above = (
+        backward_above(network, target, region, units, np.full(len(units), sign), memo, expired) for sign in (-1.0, 1.0)
+    )
+    return -below, above
+
+
+def backward_above(
+    network: Network,
+    target: str,
+    region: Region,
+    units: Indices,
+    signs: Array,
+    memo: Memo,
+    expired: Callable[[], bool] = lambda: False,
+) -> Array:
+    """Upper bounds on signs[k]·a of unit ``units[k]`` of an affine node; infinite from where ``expired`` on."""
+    way = upto(network, target)
+    found = np.full(len(units), np.inf)
     for chunk in way.chunks(len(units)):
         if expired():
             break
-        for sign, side in ((-1.0, low), (1.0, high)):
-            objectives = way.objectives(units[chunk], sign)
-            side[chunk] = sign * bound_linearly(network, target, objectives, region, memo).upper
-    return low, high
+        found[chunk] = bound_linearly(network, target, way.objectives(units[chunk], signs[chunk]), region, memo).upper
+    return found

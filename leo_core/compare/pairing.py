@@ -23,7 +23,7 @@ from leo_core.compare.joint import Shared
 from leo_core.compare.pair import Pair
 from leo_core.domain import Box
 from leo_core.execution.budget import Budget, Limits
-from leo_core.network import Network
+from leo_core.network import INPUT, Network, Node, Relu, sources_of
 from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.view import View
 from leo_core.search.attack import scatter
@@ -100,16 +100,18 @@ def paired(pair: Pair, budget: Budget, seen: float) -> Paired:
 
 
 def alike(first: Network, second: Network, box: Box) -> Paired | None:
-    """Two networks of one architecture paired unit by unit in order, on quick bounds; None for others.
+    """Two networks of one architecture paired unit by unit, node by node, on quick bounds; None for others.
 
     What is the same in both is so for certain, however large they are: a layer that was trained on, or rounded anew.
     """
-    pairs = list(zip(first.relus, second.relus, strict=False))
-    if len(first.relus) != len(second.relus) or any((a.slope != b.slope).any() for a, b in pairs if a.size == b.size):
+    if len(first.relus) != len(second.relus):
         return None
-    if any(a.size != b.size for a, b in pairs):
+    partner = counterparts(first, second)
+    slopes = [(relu, first[partner[relu.name]]) for relu in second.relus if relu.name in partner]
+    if len(slopes) < len(second.relus) or any((new.slope != old.slope).any() for new, old in slopes):  # type: ignore[union-attr]
         return None
-    roles = Roles({new.name: (old.name, np.arange(old.size)) for old, new in pairs})
+    named = {node.name for node in second.nodes if isinstance(node, Relu) or not _rectified(second, node)}
+    roles = Roles({new: (old, np.arange(first.size(old))) for new, old in partner.items() if new in named})
     old, new = as_checked(first), as_checked(second)
     region: dict[str, tuple[Array, Array]] = {"input": (box.lower[None], box.upper[None])}
     for node in old.nodes:
@@ -122,9 +124,64 @@ def alike(first: Network, second: Network, box: Box) -> Paired | None:
         return None
 
 
+def counterparts(first: Network, second: Network) -> dict[str, str]:
+    """By node of ``second`` the one of ``first`` at the same place: of its kind and size, reading the same in order.
+
+    Among several the one that stores the same numbers, else the earliest. Where that does not reach all ReLUs, as other
+    layers stand in between, each ReLU is taken for the one of its number and size, if there are as many.
+    """
+    partner = _placed(first, second, {})
+    pairs = list(zip(first.relus, second.relus, strict=False))
+    in_order = len(first.relus) == len(second.relus) and all(old.size == new.size for old, new in pairs)
+    if in_order and any(relu.name not in partner for relu in second.relus):
+        return _placed(first, second, {new.name: old.name for old, new in pairs})
+    return partner
+
+
+def _placed(first: Network, second: Network, known: Mapping[str, str]) -> dict[str, str]:
+    partner, free = {INPUT: INPUT}, {node.name: node for node in first.nodes}
+    for name in known.values():
+        free.pop(name)
+    for node in second.nodes:
+        if node.name in known:
+            partner[node.name] = known[node.name]
+            continue
+        read = [partner.get(source) for source in sources_of(node)]
+        fitting = [
+            other
+            for other in free.values()
+            if type(other) is type(node) and other.size == node.size and list(sources_of(other)) == read
+        ]
+        if fitting:
+            found = next((other for other in fitting if _equal(other, node)), fitting[0])
+            partner[node.name] = found.name
+            free.pop(found.name)
+    partner.pop(INPUT)
+    return partner
+
+
+def _equal(node: Node, other: Node) -> bool:
+    """Whether two nodes store the same numbers."""
+    if isinstance(node, Relu) or isinstance(other, Relu):
+        return isinstance(node, Relu) and isinstance(other, Relu) and np.array_equal(node.slope, other.slope)
+    arrays = [
+        [array for linear in each.maps for _, array in sorted(linear.arrays().items())] + [each.bias]
+        for each in (node, other)
+    ]
+    return len(arrays[0]) == len(arrays[1]) and all(map(np.array_equal, *arrays))
+
+
+def _rectified(network: Network, node: Node) -> bool:
+    return any(isinstance(network[reader], Relu) for reader in network.readers[node.name])
+
+
 def _same(found: Difference) -> Shared:
     """The units that are proved to compute the same."""
-    kept = {relu: (name, origin, found.moved[relu] == 0) for relu, (name, origin) in found.roles.kept.items()}
+    kept = {
+        relu: (name, origin, found.moved[relu] == 0)
+        for relu, (name, origin) in found.roles.kept.items()
+        if relu in found.moved
+    }
     return {
         relu: (name, np.where(same, origin, -1))
         for relu, (name, origin, same) in kept.items()

@@ -7,13 +7,14 @@ step is to the corner which the linear piece around the start favours; it halves
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.bounds.upto import Step, upto
 from leo_core.domain import Box
+from leo_core.linear import FloatArray
 from leo_core.network import INPUT, Network
 
 Array = NDArray[np.float64]
@@ -65,21 +66,34 @@ def ascend(
 
 def _value_and_gradient(plan: Sequence[Step], objectives: Array, points: Array) -> tuple[Array, Array]:
     """objectives·a_target at each point, and its gradient there."""
-    values: dict[str, Array] = {INPUT: points}
+    values, target = forward(plan, points), plan[-1][0].name
+    return (objectives * values[target]).sum(axis=1), gradient(plan, values, {target: objectives})
+
+
+def forward(plan: Sequence[Step], points: FloatArray) -> dict[str, FloatArray]:
+    """The values of all nodes of a plan at points (count, inputs), by name, in their dtype."""
+    values: dict[str, FloatArray] = {INPUT: points}
     for node, relus in plan:
         a = values[node.name] = node.apply(values)
         for relu in relus:
-            values[relu.name] = np.where(a >= 0, a, relu.slope * a)
-    reached = (objectives * values[plan[-1][0].name]).sum(axis=1)
-    flows: dict[str, Array] = {plan[-1][0].name: objectives}
+            slope = relu.slope.astype(a.dtype, copy=False)
+            values[relu.name] = np.where(a >= 0, a, slope * a) if slope.any() else np.maximum(a, 0)
+    return values
+
+
+def gradient(plan: Sequence[Step], values: Mapping[str, FloatArray], prices: Mapping[str, FloatArray]) -> FloatArray:
+    """Of Σ prices·a over the affine nodes that have prices, each (count, units), at points with these values."""
+    flows = dict(prices)
     for node, relus in reversed(plan):
         price = flows.pop(node.name, None)
         for relu in relus:
             flow = flows.pop(relu.name, None)
             if flow is not None:
-                passed = flow * np.where(values[node.name] >= 0, 1.0, relu.slope)
+                slope = relu.slope.astype(flow.dtype, copy=False)
+                on = values[node.name] >= 0
+                passed = flow * (np.where(on, 1, slope).astype(flow.dtype, copy=False) if slope.any() else on)
                 price = passed if price is None else price + passed
         if price is None:
             continue
         node.push(price, flows)
-    return reached, flows.get(INPUT, np.zeros_like(points))
+    return flows.get(INPUT, np.zeros_like(values[INPUT]))

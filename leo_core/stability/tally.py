@@ -67,6 +67,10 @@ class Tally:
             self._told.add(text)
             self._listener(Note(text))
 
+    def say(self, text: str) -> None:
+        """Tell the user what is being done."""
+        self._listener(Note(text, passing=True))
+
     def follows(self, name: str) -> bool:
         """Whether a ReLU reads this affine node."""
         return name in self._state

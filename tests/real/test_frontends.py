@@ -75,3 +75,16 @@ def test_conversion_keeps_every_bit(target, nets, index, tmp_path):
     for was, now in zip(original.layers(), copied.layers(), strict=True):
         assert was.affine.maps[0].dense().tobytes() == now.affine.maps[0].dense().tobytes()
         assert was.affine.bias.tobytes() == now.affine.bias.tobytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", ["keras", "torch"])
+@pytest.mark.parametrize("file", ["mlperf_tiny/vww_96_mobilenet025.onnx", "mipverify/WK17a_linf0.1.onnx"])
+def test_a_convolutional_network_is_itself_in_another_format(file, framework, nets, index, tmp_path):
+    """The layers have other names there, and in a deep network with norms a bound by names alone proves nothing."""
+    pytest.importorskip(framework)
+    if file not in index:
+        pytest.skip(f"{file} is not in INDEX.json")
+    path = leo_core.convert(nets / file, tmp_path / ("copy.keras" if framework == "keras" else "copy.pt2"))
+    found = leo_core.verify(nets / file, path, nets / index[file]["domain"], within=0)
+    assert found.within is True

@@ -22,7 +22,7 @@ from leo_core.compare import side_by_side
 from leo_core.compare.joint import Arrangement, joint_region
 from leo_core.errors import UsageError
 from leo_core.execution.budget import Budget
-from leo_core.linear import Dense
+from leo_core.linear import Conv, Dense, Diagonal
 from leo_core.network import INPUT, Affine, Relu
 from leo_core.testing.networks import chain
 from leo_core.within import Within
@@ -257,3 +257,46 @@ def test_one_architecture_is_paired_in_order_at_once():
     assert leo_core.compare.pairing.alike(first, chain(40, 30, 29, 2), box) is None
     assert leo_core.compare.pairing.alike(first, chain(40, 30, 2), box) is None
     assert leo_core.verify(first, second, box, within=0.011, time_limit=0).within is True
+
+
+def branched(names, gains, kernels=(1.0, 2.0)):
+    """A layer, two branches without a ReLU that are added, one with a norm's numbers, a ReLU, an output."""
+    layer, left, right, added = names
+    kernel = np.arange(-4.0, 5.0, dtype=np.float32).reshape(1, 1, 3, 3)
+    geometry = {"low": 1, "high": 1}
+    nodes = [Affine(layer, (INPUT,), (Conv.of(kernel, (4, 4), **geometry),), np.full(16, 0.5), shape=(1, 4, 4)),
+             Relu("h", layer, np.zeros(16))]  # fmt: skip
+    for name, factor in zip((left, right), kernels, strict=True):
+        conv = Conv.of(kernel * np.float32(factor), (4, 4), **geometry)
+        nodes.append(Affine(name, ("h",), (conv,), np.zeros(16), shape=(1, 4, 4)))
+    nodes += [Affine(added, (left, right), (Diagonal(np.full(16, gains[0])), Diagonal(np.full(16, gains[1]))),
+                     np.full(16, -1.0), shape=(1, 4, 4)),
+              Relu("g", added, np.zeros(16)),
+              Affine("out", ("g",), (Dense(np.full((1, 16), 1e6)),), np.zeros(1))]  # fmt: skip
+    return Network(16, tuple(nodes), "out")
+
+
+def test_layers_are_found_by_their_place_whatever_they_are_called():
+    """Another format names other layers the same; a bound by names alone was as wide as the outputs are."""
+    first = branched(("a", "b", "c", "d"), (1.0, 1 / 3))
+    box = Box.uniform(0, 1, 16)
+    for names in (("d", "c", "b", "a"), ("b", "a", "d", "c"), ("p", "q", "r", "s")):
+        second = branched(names, (1.0, 1 / 3))
+        assert first != second
+        assert leo_core.compare.pairing.alike(first, second, box).bound == 0
+    swapped = branched(("a", "b", "c", "d"), (1 / 3, 1.0), kernels=(2.0, 1.0))
+    other = branched(("a", "b", "c", "d"), (1.0, 1 / 3), kernels=(2.0, 1.0))
+    for second in (swapped, other):
+        apart = float(largest_seen(first, second, box))
+        found = leo_core.compare.pairing.alike(first, second, box)
+        assert found is None or found.bound >= apart
+    assert largest_seen(first, other, box) > 0
+
+
+def largest_seen(first, second, box):
+    points = np.vstack([box.sample(np.random.default_rng(0), 20), box.corners(20)])
+    return max(
+        abs(a - b)
+        for x in points
+        for a, b in zip(*(net.evaluate_exact(x)[net.output].fractions() for net in (first, second)), strict=True)
+    )

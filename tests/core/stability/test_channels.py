@@ -117,7 +117,7 @@ def test_an_end_before_anything_leaves_everything_undecided_and_valid():
     assert counts["undecided"] == counts["total"] == 4
 
 
-@pytest.mark.parametrize("stage", ["_points", "_pursued"])
+@pytest.mark.parametrize("stage", ["first_points", "_climb_together", "_bounded"])
 def test_ctrl_c_leaves_a_valid_map_of_every_layer(stage, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
