@@ -180,7 +180,10 @@ def framed(index: NDArray[np.int64], before: Layout, behind: Layout) -> tuple[Pa
     if len(before) != len(behind) or before[0] != behind[0] or not len(there):
         return None
     start, stop = there.min(axis=0), there.max(axis=0) + 1
-    first = np.array(np.unravel_index(int(index.reshape(behind)[tuple(start)]), before))
+    corner = int(index.reshape(behind)[tuple(start)])
+    if corner == none:  # a hole
+        return None
+    first = np.array(np.unravel_index(corner, before))
     cut = tuple(zip(first, before - (first + stop - start), strict=True))
     around = tuple(zip(start, behind - stop, strict=True))
     if np.min(cut) < 0 or np.any(cut[0] + around[0]):

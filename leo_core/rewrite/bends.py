@@ -69,7 +69,7 @@ class Bends:
             rounded[:, place] += np.where(goes[:, k] != 0, np.abs(outgoing[:, place]) + np.abs(factor * goes[:, k]), 0)
         left = np.where(rounded > 0, round_up(left + 2 * UNIT_ROUNDOFF * (len(pairs.goes) + 4) * rounded + TINY), left)
         with np.errstate(invalid="ignore", over="ignore"):
-            apart = np.where((goes != 0) & (pairs.error > 0), 0.5 * np.abs(goes) * pairs.error, 0.0)
+            apart = np.where((goes != 0) & (pairs.error > 0), round_up(0.5 * np.abs(goes) * pairs.error), 0.0)
         at, pair = _opposite(layer, pairs, outgoing)
         z, w = pairs.stays[pair], pairs.goes[pair]
         # a factor for each that makes the two weights cancel
@@ -86,8 +86,8 @@ class Bends:
         reach = np.maximum(units.upper, 0.0)
         reach[pairs.stays] = 0.5 * np.maximum(np.abs(units.lower), np.abs(units.upper))[pairs.stays]
         with np.errstate(invalid="ignore", over="ignore"):
-            size = np.where(left > 0, left * reach, 0.0).sum(axis=1) + apart.sum(axis=1)
-            constant = np.where(size > 0, round_up(size + product_error(size, 2 * layer.relu.size + 8)), 0.0)
+            size = np.where((left == 0) | (reach == 0), 0.0, round_up(left * reach)).sum(axis=1) + apart.sum(axis=1)
+            constant = np.where(size == 0, 0.0, round_up(size + product_error(size, 2 * layer.relu.size + 8)))
         constant = np.where(np.isnan(constant), np.inf, constant)
         single = (np.count_nonzero(outgoing, axis=1) == 2) & (np.bincount(at, minlength=len(rows)) == 1)
         both = np.zeros(len(rows))  # where both z and w are positive, m z is less than this

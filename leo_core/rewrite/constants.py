@@ -178,7 +178,7 @@ def _into_bias(view: View, node: Affine, read: list[_Read]) -> Ladder | Refusal 
     if not np.isfinite(bias).all():
         return Refusal(what, "a new bias would overflow")
     rounded = np.array([float_up(abs(Fraction(float(new)) - old)) for new, old in zip(bias, exact, strict=True)])
-    error = np.where(error > 0, round_up(error + rounded), rounded)
+    error = np.where(error == 0, rounded, round_up(error + rounded))
     changed = replace(node, maps=tuple(part.without(part.gone) for part in read), bias=bias)
     changes = {node.name: Change.at_most(error)} if error.any() else {}
     return only(

@@ -56,7 +56,7 @@ def fold_convolutions(view: View, name: str) -> Ladder | Refusal | None:
         flow = np.abs(old.outgoing) @ pair.defect
         error = round_up(error + flow + product_error(flow, len(pair.defect)))
     total = error.reshape(rows, taps).sum(axis=1)
-    total = np.where(total > 0, round_up(total + product_error(total, taps)), 0.0)
+    total = np.where(total == 0, 0.0, round_up(total + product_error(total, taps)))
     try:
         changed, lost = rounded_bias(pair.second.bias, [[*row] for row in new.constants.reshape(rows, taps).tolist()])
     except OverflowError as overflow:

@@ -15,7 +15,7 @@ from typing import TypeAlias, final
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.arithmetic import float_up, product_error, round_up
+from leo_core.arithmetic import float_up, product_error, round_up, weigh_up
 from leo_core.linear import Conv
 from leo_core.network import Affine, Relu
 from leo_core.rewrite.form import Form, change
@@ -201,7 +201,7 @@ def _apart(view: View, source: str, places: Places, part: Apart, of: Relations, 
     total = np.zeros(len(of.goes))
     for row, j in enumerate(of.goes):
         mine = part.weights[j]
-        terms = np.abs(mine) * of.off[row] if of.off[row] else np.zeros(len(mine))
+        terms = np.where((mine == 0) | (of.off[row] == 0), 0.0, round_up(np.abs(mine) * of.off[row]))
         for i in np.flatnonzero((of.factors[row] != 0) | (factors[row] != 0)):
             c, behind = float(of.factors[row, i]), float(factors[row, i])
             if c == behind and np.array_equal(mine, part.weights[i]):
@@ -247,9 +247,9 @@ def _rectified(view: View, stream: Stream, relu: Relu, of: Relations) -> Relatio
     for row, (j, factors) in enumerate(zip(of.goes, of.factors, strict=True)):
         others = np.flatnonzero(factors)
         if active[j] and active[others].all():
-            cost = defect[j] + np.abs(factors[others]) @ defect[others]
+            cost = weigh_up(np.append(factors[others], 1.0)[None], np.append(defect[others], defect[j]))[0]
             if cost:
-                off[row] = round_up(off[row] + cost + product_error(np.array(cost), len(others) + 1))
+                off[row] = round_up(off[row] + cost)
             continue
         single = len(others) == 1 and factors[others[0]] > 0 and np.array_equal(slopes[j], slopes[others[0]])
         if not single or slopes[j].max(initial=0.0) > 1:

@@ -15,8 +15,8 @@ if find_spec("keras") is None:
 import leo_core
 from leo_core.errors import LeoError, UnsupportedModelError
 from leo_core.files import live, read, write
-from leo_core.linear import Dense, Select, Sparse
-from leo_core.network import INPUT, Affine, Network, Relu
+from leo_core.linear import Conv, Dense, Select, Sparse
+from leo_core.network import INPUT, Affine, Network, Relu, Signature
 from leo_core.plugins import registry
 from leo_frontends.keras import import_keras, read_file, read_live_model
 
@@ -286,6 +286,20 @@ def test_what_is_taken_off_takes_no_bias_along(turned):
     assert "Subtract" in kinds(written)
     x = np.random.default_rng(1).uniform(-1, 1, (5, 2)).astype(np.float32)
     assert np.allclose(computed(written, x), network.evaluate(x), atol=1e-5)
+
+
+def test_an_image_with_a_hole_in_its_corner_is_written():
+    """Zeros in the place of some values, which are no frame of zeros."""
+    conv = Conv.of(np.ones((1, 1, 1, 1), np.float32), (2, 2))
+    holes = Sparse(data=np.ones(3, np.float32), indices=np.arange(1, 4), indptr=np.array([0, 0, 1, 2, 3]), columns=4)
+    nodes = (
+        Affine("conv", (INPUT,), (conv,), np.zeros(4, np.float32), shape=(1, 2, 2)),
+        Affine("out", ("conv",), (holes,), np.zeros(4, np.float32), shape=(1, 2, 2)),
+    )
+    network = Network(4, nodes, "out", Signature("image", (1, 2, 2)))
+    x = np.random.default_rng(1).uniform(-1, 1, (5, 1, 2, 2)).astype(np.float32)
+    found = computed(live(network, registry.frontend("keras")), x)
+    assert np.allclose(found.reshape(5, 4), network.evaluate(x.reshape(5, 4)), atol=1e-5)
 
 
 def test_functions_need_the_new_format(tmp_path):
