@@ -175,7 +175,7 @@ def compress(
     box = box_of(domain, original, heard)
     deciding = budget if settings.time_limit is None else budget.at_most(_DECIDING * settings.time_limit)
     with work_of(original, box, settings, deciding, heard) as work:
-        stability = decide_folded(work, heard)
+        stability = decide_folded(work, heard, gone_too=False)
     evidence = None
     if settings.evidence:
         evidence, again = _kept_on(

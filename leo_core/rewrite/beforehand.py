@@ -35,10 +35,11 @@ Array = NDArray[np.float64]
 _PAIRED, _FEWER = 0.05, 0.1
 
 
-def decide_folded(work: Work, listener: Listener = silent) -> StabilityMap:
+def decide_folded(work: Work, listener: Listener = silent, *, gone_too: bool = True) -> StabilityMap:
     """As :func:`~leo_core.stability.decide`, by way of the network that is left once all that folds exactly is folded.
 
-    Of units that are gone there, what is cheap is asked of the network itself.
+    Units that are gone there are asked of the network itself: what is cheap, and all else only if they are to be
+    decided ``gone_too``, which no rewriting needs.
     """
     begun = time.monotonic()
     folded = folded_beforehand(work) if work.strategy == "cascade" and work.trust == "proved" else None
@@ -48,7 +49,8 @@ def decide_folded(work: Work, listener: Listener = silent) -> StabilityMap:
     listener(Note(f"{before - after:,} of {before:,} ReLUs fold into others, whatever their signs", passing=True))
     found = decide(replace(work, network=folded.network), listener)
     limits = replace(work.limits, budget=Budget.of(0.0)) if found.interrupted else work.limits
-    stability = decide(replace(work, known=carried_back(work.network, folded, found), limits=limits), listener)
+    known = carried_back(work.network, folded, found)
+    stability = decide(replace(work, known=known, cheaply=not gone_too, limits=limits), listener)
     interrupted = stability.interrupted or found.interrupted
     return replace(stability, seconds=time.monotonic() - begun, interrupted=interrupted)
 

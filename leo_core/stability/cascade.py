@@ -76,7 +76,7 @@ def decide_by_cascade(work: Work, tally: Tally) -> None:
 def _all_units(work: Work, tally: Tally, patience: Patience) -> None:
     network, starts = work.network, _Starts(work)
     region = Region.of(work.box)
-    for thorough in (False,) if work.known else (False, True):
+    for thorough in (False,) if work.cheaply else (False, True):
         changed = not thorough
         for node in network.nodes:
             if work.budget.expired:

@@ -34,7 +34,9 @@ class Work:
         Holds what earlier runs found, and takes what this one does.
     known:
         By ReLU node, proved bounds and witnesses found elsewhere: of a network with the same units, say
-        (:mod:`leo_core.rewrite.beforehand`). With any, the cascade asks only what is cheap of the rest.
+        (:mod:`leo_core.rewrite.beforehand`).
+    cheaply:
+        The cascade stops at what is cheap.
     """
 
     network: Network
@@ -48,6 +50,7 @@ class Work:
     executor: Executor = field(default_factory=Here)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     known: Mapping[str, LayerStability] = field(default_factory=dict)
+    cheaply: bool = False
 
     @property
     def budget(self) -> Budget:
