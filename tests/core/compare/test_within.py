@@ -18,7 +18,7 @@ from truth import extremes, largest_difference
 import leo_core
 from leo_core import Box, Network, deciding, storage
 from leo_core.cli import main
-from leo_core.compare import side_by_side
+from leo_core.compare import Pair, side_by_side
 from leo_core.compare.joint import Arrangement, joint_region
 from leo_core.errors import UsageError
 from leo_core.execution.budget import Budget
@@ -109,10 +109,10 @@ def test_what_reading_rounds_counts_against_both_answers():
     solver = deciding.solver_of(deciding.options_of({}), lambda event: None)
     for limit, slack in ((1.55, 0.1), (1.45, 0.1), (10.0, math.inf)):
         within = Within((Fraction(limit),), (False,), slack)
-        assert leo_core.compare.compare(*pair, box, solver, within=within).within is None
+        assert leo_core.compare.compare(Pair(*pair, box, solver), within).within is None
     for limit, answer in ((1.65, True), (1.35, False)):
         within = Within((Fraction(limit),), (False,), 0.1)
-        assert leo_core.compare.compare(*pair, box, solver, within=within).within is answer
+        assert leo_core.compare.compare(Pair(*pair, box, solver), within).within is answer
 
 
 def test_two_that_are_one():
