@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,7 @@ def vnnlib(pair: Pair) -> str:
         lines.append(f"(declare-network {name}{relation} (declare-input X_{name} float32 [1,{inputs}])"
                      f" (declare-output Y_{name} float32 [1,{outputs}]))")  # fmt: skip
     for i, (low, high) in enumerate(zip(pair.box.lower.tolist(), pair.box.upper.tolist(), strict=True)):
-        lines.append(f"(assert (and (<= X_f[0,{i}] {high:.17f}) (>= X_f[0,{i}] {low:.17f})))")
+        lines.append(f"(assert (and (<= X_f[0,{i}] {Decimal(high):f}) (>= X_f[0,{i}] {Decimal(low):f})))")  # exactly
         lines.append(f"(assert (== X_f[0,{i}] X_g[0,{i}]))")
     apart = (f"(> Y_g[0,{k}] (+ Y_f[0,{k}] {pair.epsilon})) (< Y_g[0,{k}] (- Y_f[0,{k}] {pair.epsilon}))"
              for k in range(outputs))  # fmt: skip

@@ -315,9 +315,12 @@ def verify(
         pair = Pair(left.network, right.network, box, checked, settings.seed, heard, executor)
         asked = None if within is None else replace(within, slack=apart)
         found = compare(pair, asked, Budget.of(0.0) if interrupted else budget)
-    found = replace(found, interrupted=found.interrupted or interrupted)
-    if certificate is not None and found.within:
-        found = replace(found, certified=_certify((left.network, right.network), box, found, certificate, heard))
+        interrupted = interrupted or found.interrupted
+        if certificate is not None and found.within:
+            certify = partial(_certify, pair, found, certificate)
+            certified, again = _kept_on(certify, Budget.of(0.0) if interrupted else budget)
+            found, interrupted = replace(found, certified=certified), interrupted or again
+    found = replace(found, interrupted=interrupted)
     if apart == 0.0:
         return found
     lower = max(0.0, float(round_down(found.lower - apart)))
@@ -407,14 +410,14 @@ def _asked(domain: Any, first: Network, second: Network, within: Any, listener: 
     return Box(found.lower, found.upper), found.within
 
 
-def _certify(pair: tuple[Network, Network], box: Box, found: Comparison, path: str | Path, listener: Listener) -> bool:
+def _certify(pair: Pair, found: Comparison, path: str | Path, budget: Budget) -> bool:
     """Write a certificate of the answer; whether there is one."""
     assert found.asked is not None
     assert found.evidence is not None
     try:
-        content, arrays = equivalence.content_of(*pair, box, found.asked, found.evidence, listener)
+        content, arrays = equivalence.content_of(pair, found.asked, found.evidence, budget)
     except OutputError as error:  # the answer stands all the same
-        listener(Note(str(error)))
+        pair.listener(Note(str(error)))
         return False
     told = {"made_by": f"leo-compress {leo_core.__version__}", "import_deviation": found.asked.slack}
     with replacing(path) as temporary:

@@ -13,29 +13,59 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core import checker
-from leo_core.checker import networks
+from leo_core.bounds.region import Region
+from leo_core.checker import bounds, networks
 from leo_core.checker.difference import Roles
 from leo_core.checker.equivalence import proved_differences, require_within
 from leo_core.checker.trees import describe
+from leo_core.compare.pair import Pair
 from leo_core.compare.pairing import Paired
-from leo_core.compare.work import Evidence
+from leo_core.compare.work import Evidence, decided_on
 from leo_core.domain import Box
 from leo_core.errors import OutputError
-from leo_core.execution.events import Listener, Note
-from leo_core.network import Network
+from leo_core.execution.budget import Budget
+from leo_core.network import INPUT, Network
 from leo_core.storage import as_checked, write_archive
 from leo_core.within import Within
 
 _Arrays = dict[str, NDArray[Any]]
 
 
-def content_of(
-    first: Network, second: Network, box: Box, within: Within, evidence: Evidence, listener: Listener
-) -> tuple[dict[str, Any], _Arrays]:
+def content_of(pair: Pair, within: Within, evidence: Evidence, budget: Budget) -> tuple[dict[str, Any], _Arrays]:
     """(description, arrays) of a certificate that the checker accepts.
 
-    Raises :class:`OutputError` where it does not: what was proved is then a matter of rounding.
+    The checker's bounds are wider than the engine's in places: where it does not come as far, proofs are looked for
+    anew on its own. Raises :class:`OutputError` where there are none.
     """
+    try:
+        return _accepted(pair, within, evidence)
+    except checker.Refused as refused:
+        pair.note("looking for proofs on the checker's own bounds")
+        refusal = refused
+    with np.errstate(all="ignore"):
+        again = decided_on(partial(_checkers_region, box=pair.box), pair, within, evidence, budget)
+    try:
+        if again.complete:
+            return _accepted(pair, within, again)
+    except checker.Refused as refused:
+        refusal = refused
+    raise OutputError(f"no certificate: the checker, on bounds of its own, does not come as far: {refusal}") from None
+
+
+def _checkers_region(network: Network, box: Box) -> Region:
+    """The checker's bounds of every affine node, as the engine takes them."""
+    net = as_checked(network)
+    region: bounds.Region = {INPUT: (box.lower[None], box.upper[None])}
+    for node in net.nodes:
+        if not node.relu:
+            region = bounds.bounded(net, node, region)
+    known = {name: (low[0], high[0]) for name, (low, high) in region.items() if name != INPUT}
+    return Region(box.lower, box.upper, known)
+
+
+def _accepted(pair: Pair, within: Within, evidence: Evidence) -> tuple[dict[str, Any], _Arrays]:
+    """The same of this evidence. Raises :class:`checker.Refused` where the checker does not accept it."""
+    first, second, box = pair.first, pair.second, pair.box
     arrays: _Arrays = {}
     keep = partial(networks.keep, arrays=arrays)
     pairings = [] if evidence.pairing is None else [_pairing(evidence.pairing, first, arrays)]
@@ -60,18 +90,10 @@ def content_of(
     }
     content = json.loads(json.dumps(content, allow_nan=False))
     arrays |= {"lower": box.lower, "upper": box.upper}
-    try:
-        with np.errstate(all="ignore"):
-            sides = box.lower[None], box.upper[None]
-            nets = as_checked(first), as_checked(second)
-            found, _ = proved_differences(
-                *nets, sides, content, arrays, lambda text: listener(Note(text, passing=True))
-            )
-            require_within(found, content["limits"])
-    except checker.Refused as refusal:
-        raise OutputError(
-            f"no certificate: the checker, on bounds of its own, does not come as far: {refusal}"
-        ) from None
+    with np.errstate(all="ignore"):
+        sides, nets = (box.lower[None], box.upper[None]), (as_checked(first), as_checked(second))
+        found, _ = proved_differences(*nets, sides, content, arrays, pair.note)
+        require_within(found, content["limits"])
     return content, arrays
 
 

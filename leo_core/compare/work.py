@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from leo_core.bounds.region import Region
 from leo_core.checker.difference import Roles
 from leo_core.compare.joint import DIFFERENCE, Arrangement, Side, favoured_corners, joint_region
 from leo_core.compare.narrow import Proof, Settled, Work, few_inputs, narrowed, on_boxes, one_by_one
@@ -121,6 +122,24 @@ def decided(pair: Pair, within: Within, budget: Budget, seen: Seen) -> Iterator[
     if asked.open(seen) and not budget.expired:
         pair.note("splitting on phases")
         yield asked.settled(one_by_one(work, asked.turned(work), budget, seen))
+
+
+def decided_on(
+    region_of: Callable[[Network], Region], pair: Pair, within: Within, evidence: Evidence, budget: Budget
+) -> Evidence:
+    """What is proved on other bounds of both networks side by side, arranged as some evidence had them in the end."""
+    arrangement = evidence.proofs[-1].arrangement if evidence.proofs else NOT_PAIRED
+    joint = arrangement.joint(pair.first, pair.second)
+    work = Work(joint, arrangement, region_of(joint), pair.solver, pair.seed, pair.executor)
+    seen = Seen(pair.first, pair.second, pair.box, pair.listener, within)
+    asked = _Asked(within)
+    asked.pairing = evidence.pairing
+    found = asked.bounded(work)
+    if asked.open(seen) and work.few_inputs:
+        found = asked.settled(on_boxes(work, asked.turned(work), share_of(budget, _AGAIN), seen))
+    if asked.open(seen) and not budget.expired:
+        found = asked.settled(one_by_one(work, asked.turned(work), budget, seen))
+    return found
 
 
 def identical(network: Network) -> Evidence:

@@ -151,7 +151,7 @@ def test_shared_units_are_taken_once(tmp_path):
     found = one_by_one(work, asked, budget, seen)
     assert len(found.proved) == 4
     evidence = Evidence(0.0, True, found.proofs, pairing)
-    content, arrays = content_of(FIRST, second, BOX, within, evidence, lambda event: None)
+    content, arrays = content_of(Pair(FIRST, second, BOX, solver), within, evidence, budget)
     nets, sides = (as_checked(FIRST), as_checked(second)), (BOX.lower[None], BOX.upper[None])
     for proof in content["proofs"]:
         assert proof["shared"]
@@ -319,3 +319,29 @@ def test_a_network_and_itself(tmp_path):
 def test_the_description_names_its_kind(tmp_path):
     _, paths = certified(tmp_path, FIRST, FIRST, BOX, 0)
     assert open_archive(paths[0])[0]["content"]["kind"] == checker.EQUIVALENCE
+
+
+def test_where_the_checker_does_not_come_as_far_proofs_are_looked_for_anew():
+    """By its own bounds it does not accept what bounds alone are said to show here, though it is true."""
+    from leo_core.certificate.equivalence import content_of
+    from leo_core.compare.joint import Arrangement
+    from leo_core.compare.narrow import Proof
+    from leo_core.compare.work import Evidence
+    from leo_core.errors import OutputError
+    from leo_core.execution.budget import Budget
+    from leo_core.within import Within
+
+    first, box = chain(9, 4, 4, 2, seed=1), Box.uniform(-1, 1, 9)
+    second = first.with_nodes(replace(first.affine("dense1"), bias=first.affine("dense1").bias + np.float32(0.05)))
+    pair = Pair(first, second, box, deciding.solver_of(deciding.options_of({}), lambda event: None))
+    limit = 1.2 * leo_core.verify(first, second, box, time_limit=2.0).upper
+    within, rows = Within.of(limit, 2), tuple((unit, sign) for unit in (0, 1) for sign in (1.0, -1.0))
+    weak = Proof(Arrangement(), rows, np.full(4, limit), uncut([(row, 1) for row in range(4)], {}))
+    evidence = Evidence(limit, True, (weak,))
+    with pytest.raises(OutputError, match="no certificate"):
+        content_of(pair, within, evidence, Budget.of(0.0))
+    content, arrays = content_of(pair, within, evidence, Budget())
+    nets, sides = (as_checked(first), as_checked(second)), (box.lower[None], box.upper[None])
+    most, leaves = proved_differences(*nets, sides, content, arrays, print)
+    assert (most <= limit).all()
+    assert leaves > 4
