@@ -42,7 +42,11 @@ def decide_folded(work: Work, listener: Listener = silent, *, gone_too: bool = T
     decided ``gone_too``, which no rewriting needs.
     """
     begun = time.monotonic()
-    folded = folded_beforehand(work) if work.strategy == "cascade" and work.trust == "proved" else None
+    try:
+        folded = folded_beforehand(work) if work.strategy == "cascade" and work.trust == "proved" else None
+    except KeyboardInterrupt:
+        ended = decide(replace(work, limits=replace(work.limits, budget=Budget.of(0.0))), listener)
+        return replace(ended, seconds=time.monotonic() - begun, interrupted=True)
     if folded is None:
         return decide(work, listener)
     before, after = (sum(relu.size for relu in network.relus) for network in (work.network, folded.network))
@@ -56,19 +60,26 @@ def decide_folded(work: Work, listener: Listener = silent, *, gone_too: bool = T
 
 
 def folded_beforehand(work: Work) -> Rewritten | None:
-    """The network without what folds exactly; None where that is too little, or some layer has numbers of its own."""
+    """The network without what folds exactly; None where that is too little, or some layer has numbers of its own.
+
+    Raises KeyboardInterrupt for one that came meanwhile.
+    """
     network = work.network
     if any(node.own is not None or node.shape for node in network.nodes if isinstance(node, Affine)):
         return None
     limits = Limits(Budget.of(0.0))
     intervals = decide(replace(work, limits=limits))
+    if intervals.interrupted:
+        raise KeyboardInterrupt
     view = View(network, Facts.of(network, intervals))
     total = sum(relu.size for relu in network.relus)
     if not _paired(view) > _PAIRED * total:
         return None
     found = rewrite(network, intervals, tolerance=0.0, budget=work.budget)
+    if found.interrupted:
+        raise KeyboardInterrupt
     left = sum(relu.size for relu in found.network.relus)
-    return found if found.unmoved and not found.interrupted and left <= (1 - _FEWER) * total else None
+    return found if found.unmoved and left <= (1 - _FEWER) * total else None
 
 
 def carried_back(network: Network, folded: Rewritten, found: StabilityMap) -> Mapping[str, LayerStability]:

@@ -19,16 +19,15 @@ ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(__file__).parent / "scripts"
 EXAMPLE = ROOT / "docs" / "examples" / "leo-solver-cbc"
 RLV = ROOT / "docs" / "examples" / "leo-frontend-rlv"
-#: Which extras are installed, what else, and the script that must then succeed.
+#: Which extras are installed, what else, and the scripts that must then succeed.
 ENVIRONMENTS = {
     "": ([], "bare.py"),
     "highs": ([], "highs.py"),
     "scip": ([], "scip.py"),
     "highs,dask": ([], "dask_cluster.py"),
-    "highs,onnx": ([], "onnx_files.py"),
+    "highs,onnx": ([str(EXAMPLE), "pytest", "matplotlib"], "onnx_files.py", "cbc.py"),
     "highs,torch": ([], "torch_models.py"),
     "highs,keras,torch": ([], "keras_models.py"),
-    "onnx,highs": ([str(EXAMPLE), "pytest", "matplotlib"], "cbc.py"),
     "exact": ([str(RLV), "pytest"], "rlv.py"),
     "highs,tflite": ([], "tflite_files.py"),
 }
@@ -83,10 +82,12 @@ def test_extras_alone_are_enough(extras, wheel, files):
         venv.create(folder, with_pip=False, symlinks=True)
         python = Path(folder, "bin", "python")
         wanted = f"{wheel}[{extras}]" if extras else str(wheel)
-        others, script = ENVIRONMENTS[extras]
+        others, *scripts = ENVIRONMENTS[extras]
         constraints = str(ROOT / "constraints.txt")
         pip(python, "install", "--constraint", constraints, "--build-constraint", constraints, wanted, *others)
         work = Path(folder, "work")
         shutil.copytree(files, work)
-        done = subprocess.run([python, "-P", SCRIPTS / script], cwd=work, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+        for script in scripts:
+            command = [python, "-P", SCRIPTS / script]
+            done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
