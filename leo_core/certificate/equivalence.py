@@ -54,11 +54,7 @@ def content_of(pair: Pair, within: Within, evidence: Evidence, budget: Budget) -
 
 def _checkers_region(network: Network, box: Box) -> Region:
     """The checker's bounds of every affine node, as the engine takes them."""
-    net = as_checked(network)
-    region: bounds.Region = {INPUT: (box.lower[None], box.upper[None])}
-    for node in net.nodes:
-        if not node.relu:
-            region = bounds.bounded(net, node, region)
+    region = bounds.all_bounded(as_checked(network), (box.lower[None], box.upper[None]))
     known = {name: (low[0], high[0]) for name, (low, high) in region.items() if name != INPUT}
     return Region(box.lower, box.upper, known)
 

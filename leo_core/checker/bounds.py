@@ -233,6 +233,15 @@ def one_hot(units: Array, size: int, sign: Any = 1.0) -> Array:
     return rows
 
 
+def all_bounded(net: Net, box: tuple[Array, Array]) -> Region:
+    """The region of a box, (1, inputs) each, with every affine node bounded in turn."""
+    region: Region = {"input": box}
+    for node in net.nodes:
+        if not node.relu:
+            region = bounded(net, node, region)
+    return region
+
+
 def exact_extreme(net: Net, node: Node, region: Region, unit: int, sign: int) -> Fraction:
     """The exact largest value of sign·unit over the bounds of what the node reads."""
     total = sign * Fraction(float(node.bias[unit]))

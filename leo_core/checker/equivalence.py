@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .bounds import Region, bounded, limited
+from .bounds import all_bounded, limited
 from .difference import Difference, Roles
 from .errors import Refused
 from .maps import Entries, Map, Matrix, integers
@@ -50,10 +50,7 @@ def proved_differences(
         require_same(shared, same.get(swapped))
         rows, thresholds = arrays[proof["rows"]], arrays[proof["thresholds"]].astype(np.float64)
         net = joined(old, new, shared, rows, thresholds)
-        region: Region = {"input": box}
-        for node in net.nodes:
-            if not node.relu:
-                region = bounded(net, node, region)
+        region = all_bounded(net, box)
         note(f"checking {len(rows)} sides of the difference")
         tree = tree_of(proof["tree"], arrays)
         found_bounds = proved_bounds(net, EXCESS, region, tree)
@@ -96,11 +93,7 @@ def roles_of(content: Mapping[str, Any], arrays: Mapping[str, Array]) -> Roles:
 
 def paired(old: Net, new: Net, box: tuple[Array, Array], roles: Roles) -> Difference:
     """Both networks by the units that they share, on bounds of the old one."""
-    region: Region = {"input": box}
-    for node in old.nodes:
-        if not node.relu:
-            region = bounded(old, node, region)
-    return Difference(old, new, region, roles)
+    return Difference(old, new, all_bounded(old, box), roles)
 
 
 def deviations(found: Difference, old: Net, new: Net) -> Array:

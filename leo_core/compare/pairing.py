@@ -16,7 +16,7 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.checker.bounds import bounded, limited
+from leo_core.checker.bounds import all_bounded, limited
 from leo_core.checker.difference import Difference, Roles
 from leo_core.checker.errors import Refused
 from leo_core.compare.joint import Shared
@@ -113,10 +113,7 @@ def alike(first: Network, second: Network, box: Box) -> Paired | None:
     named = {node.name for node in second.nodes if isinstance(node, Relu) or not _rectified(second, node)}
     roles = Roles({new: (old, np.arange(first.size(old))) for new, old in partner.items() if new in named})
     old, new = as_checked(first), as_checked(second)
-    region: dict[str, tuple[Array, Array]] = {"input": (box.lower[None], box.upper[None])}
-    for node in old.nodes:
-        if not node.relu:
-            region = bounded(old, node, region)
+    region = all_bounded(old, (box.lower[None], box.upper[None]))
     try:
         found = Difference(old, new, region, roles)
         return Paired(first, second, found.deviations(), _same(found), roles)

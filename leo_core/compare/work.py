@@ -117,6 +117,11 @@ def decided(pair: Pair, within: Within, budget: Budget, seen: Seen) -> Iterator[
         asked.halvings = WHOLE
         asked.pairing = pairing
         yield asked.bounded(work)
+    yield from _split(pair, asked, work, budget, seen)
+
+
+def _split(pair: Pair, asked: _Asked, work: Work, budget: Budget, seen: Seen) -> Iterator[Evidence]:
+    """What parts of the box show of what is left, and then splits on phases."""
     if asked.open(seen):
         yield asked.settled(on_boxes(work, asked.turned(work), share_of(budget, _AGAIN), seen, asked.halvings))
     if asked.open(seen) and not budget.expired:
@@ -134,12 +139,8 @@ def decided_on(
     seen = Seen(pair.first, pair.second, pair.box, pair.listener, within)
     asked = _Asked(within)
     asked.pairing = evidence.pairing
-    found = asked.bounded(work)
-    if asked.open(seen) and work.few_inputs:
-        found = asked.settled(on_boxes(work, asked.turned(work), share_of(budget, _AGAIN), seen))
-    if asked.open(seen) and not budget.expired:
-        found = asked.settled(one_by_one(work, asked.turned(work), budget, seen))
-    return found
+    *_, last = asked.bounded(work), *_split(pair, asked, work, budget, seen)
+    return last
 
 
 def identical(network: Network) -> Evidence:
