@@ -9,6 +9,7 @@ had made: they only say where to look, and every box is bounded again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import final
@@ -36,12 +37,15 @@ Indices = NDArray[np.int64]
 FEW_INPUTS = 8
 #: Boxes bounded at once, at most: enough to keep numpy busy, few enough to stay in the cache.
 BATCH = 256
-#: So many boxes are worked on breadth first, to see where over the whole box a claim may fail; then depth first.
+#: So many boxes are worked on breadth first, to see where over the whole box a claim may fail; then depth first, every
+#: other time from where a claim came nearest to failing.
 BROAD = 8_192
+#: With fewer boxes than this the workers are not asked: they would take longer to start.
+ALONE = 1_024
 #: What is found is handed out whenever there are so many times the boxes of last time, from so many on.
 GROWTH, FIRST = 1.25, 1_024
-#: Batches that a worker does before it hands back what is left, for others to share.
-STEPS = 32
+#: Batches that a worker does depth first before it hands back what is left, for others to share.
+STEPS = 8
 #: Corners of each batch that a climb begins at, per claim, in either part; and its steps.
 BROAD_STARTS, STARTS, CLIMB = 64, 8, 12
 #: An input is halved at most this often; then a claim that is still open stays so.
@@ -74,12 +78,16 @@ class Cut:
 @final
 @dataclass(frozen=True, eq=False)
 class _Boxes:
-    """Boxes still to be worked on: a stack of regions, ``open`` (boxes × claims), and each one's node in the tree."""
+    """Boxes still to be worked on: a stack of regions, ``open`` (boxes × claims), and each one's node in the tree.
+
+    ``near`` says how near a claim came to failing around a box: the largest value found, as a share of its reach.
+    """
 
     region: Region
     open: NDArray[np.bool_]
     node: Indices
     depth: Indices
+    near: Array
 
     def __len__(self) -> int:
         return len(self.node)
@@ -92,14 +100,14 @@ class _Boxes:
         lower, upper, depth = parts(tree, region.lower, region.upper)
         known = Region(region.lower, region.upper, intervals).take(node).intervals
         start = Region(lower[node], upper[node], known)
-        return _Boxes(start, np.ones((len(node), claims), dtype=bool), node, depth[node])
+        return _Boxes(start, np.ones((len(node), claims), dtype=bool), node, depth[node], np.full(len(node), -np.inf))
 
     def take(self, rows: NDArray[np.int64]) -> _Boxes:
-        return _Boxes(self.region.take(rows), self.open[rows], self.node[rows], self.depth[rows])
+        return _Boxes(self.region.take(rows), self.open[rows], self.node[rows], self.depth[rows], self.near[rows])
 
     def rooted(self) -> _Boxes:
         """The same boxes as the roots of a tree of their own."""
-        return _Boxes(self.region, self.open, np.arange(len(self)), self.depth)
+        return replace(self, node=np.arange(len(self)))
 
 
 def split_box(
@@ -114,16 +122,16 @@ def split_box(
 ) -> Iterator[Cut]:
     """Prove or refute claims about the units of one affine node, whose region holds intervals up to it.
 
-    What is found comes out now and then, and at the end. The pool's workers share the boxes that are left when the
-    search stops going broad. ``start`` are the halvings of an earlier cut, to go on from.
+    What is found comes out now and then, and at the end. The pool's workers share the boxes once there are some.
+    ``start`` are the halvings of an earlier cut, to go on from.
     """
     leaves = _Boxes.leaves(start, network, target, region, len(claims))
     search = _Search(network, target, claims, box, leaves, _Halvings.of(start), BROAD)
-    while search.pending and search.broad and not budget.expired:
+    while search.pending and search.small and not budget.expired:
         search.step()
         if search.grown:
             yield search.cut()
-    for part, result in pool.map(_Part, (network, target, claims, box), search.part, budget):
+    for part, result in pool.map(_Worker, (network, target, claims, box), search.part, budget):
         if result is LOST:
             search.give_up(part)
         else:
@@ -131,6 +139,15 @@ def split_box(
         if search.grown:
             yield search.cut()
     yield search.cut()
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Boxes for a worker, and whether the search goes broad."""
+
+    boxes: _Boxes
+    broad: bool
 
 
 @final
@@ -149,15 +166,16 @@ class _Found:
     share: Array
 
 
-class _Part:
-    """Works on some boxes depth first, for a while: what workers do."""
+class _Worker:
+    """Bounds some boxes once if the search goes broad, or works on them depth first for a while."""
 
     def __init__(self, network: Network, target: str, claims: list[Claim], box: Box) -> None:
         self._arguments = (network, target, claims, box)
 
-    def __call__(self, part: _Boxes, budget: Budget) -> _Found:
-        search = _Search(*self._arguments, part.rooted(), _Halvings(len(part)), broad=0)
-        for _ in range(STEPS):
+    def __call__(self, part: _Part, budget: Budget) -> _Found:
+        boxes, broad = part.boxes, math.inf if part.broad else 0
+        search = _Search(*self._arguments, boxes.rooted(), _Halvings(len(boxes)), broad)
+        for _ in range(1 if part.broad else STEPS):
             if not search.pending or budget.expired:
                 break
             search.step()
@@ -178,13 +196,13 @@ class _Search:
         box: Box,
         start: _Boxes,
         tree: _Halvings,
-        broad: int,
+        broad: float,
     ) -> None:
         self._network, self._target, self._claims, self._box = network, target, claims, box
         self._units = np.array([unit for unit, _ in claims], dtype=np.int64)
         self._signs = np.array([sign for _, sign in claims], dtype=np.float64)
         self._names = upto(network, target).names
-        self._broad = broad
+        self._broad, self._drawn = broad, 0
         self._at_once = parts_at_once(network, target, BATCH)
         self.pending: list[_Boxes] = [start]
         self._tree = tree
@@ -206,6 +224,11 @@ class _Search:
         return self._tree.count < self._broad
 
     @property
+    def small(self) -> bool:
+        """Whether there are too few boxes to share."""
+        return self.broad and self._tree.count < ALONE
+
+    @property
     def grown(self) -> bool:
         """Whether there is so much more than at the last cut that the next is due."""
         return self._tree.count >= max(FIRST, self._due)
@@ -216,30 +239,32 @@ class _Search:
             self._tree, self._closed, self._left, self._alive, self._refuted, self.pending, self._work, self._share
         )
 
-    def merge(self, part: _Boxes, found: _Found) -> None:
+    def merge(self, part: _Part, found: _Found) -> None:
         """Take in what came of a part."""
-        known = self._tree.graft(part.node, found.tree)
-        self._left += found.left - part.open.sum(axis=0)
+        boxes = part.boxes
+        known = self._tree.graft(boxes.node, found.tree)
+        self._left += found.left - boxes.open.sum(axis=0)
         for column, claim in enumerate(self._claims):
             self._closed[column] += [known[nodes] for nodes in found.closed[column]]
             if claim in found.refuted:
                 self._refuted.setdefault(claim, found.refuted[claim])
-        self._alive &= ~(part.open.any(axis=0) & ~found.alive & (found.left > 0))
-        self.pending += [_Boxes(boxes.region, boxes.open, known[boxes.node], boxes.depth) for boxes in found.pending]
+        self._alive &= ~(boxes.open.any(axis=0) & ~found.alive & (found.left > 0))
+        self.pending += [replace(left, node=known[left.node]) for left in found.pending]
         self._work += found.work
         self._share += found.share
         self._judge()
 
-    def give_up(self, part: _Boxes) -> None:
+    def give_up(self, part: _Part) -> None:
         """Leave open the claims of a part that was lost."""
-        self._lost |= part.open.any(axis=0)
+        self._lost |= part.boxes.open.any(axis=0)
         self._alive &= ~self._lost
 
     def step(self) -> None:
         """Bound one batch of boxes, close what closes, and halve the rest."""
-        boxes = self.part()
-        if boxes is None:
+        part = self.part()
+        if part is None:
             return
+        boxes = part.boxes
         self._work += boxes.open.sum(axis=0)
         region, lean = descend(self._network, self._target, boxes.region)
         rows, columns = np.nonzero(boxes.open)
@@ -258,7 +283,9 @@ class _Search:
         still[rows[closed], columns[closed]] = False
         self._judge()
         still &= self._alive
-        self._halve(_Boxes(region, still, boxes.node, boxes.depth), lean)
+        came = np.full(len(boxes), -np.inf)
+        np.maximum.at(came, rows[left], reached / np.maximum(self._reach[columns[left]], 1e-300))
+        self._halve(_Boxes(region, still, boxes.node, boxes.depth, came), lean)
 
     def cut(self) -> Cut:
         """What was found since the last cut."""
@@ -282,21 +309,25 @@ class _Search:
         self._told |= refuted.keys() | new
         return Cut(new, refuted, tree, self._tree.tree(needed), frozenset(stuck))
 
-    def part(self) -> _Boxes | None:
+    def part(self) -> _Part | None:
         """A batch of the boxes pending, with the claims that are worth more work; None without any."""
-        taken: list[_Boxes] = []
+        broad, taken = self.broad, list[_Boxes]()
         count = 0
+        self._drawn += 1
+        if not broad and self._drawn % 2 and self.pending:  # a claim that fails, fails near where it came near to it
+            nearest = max(range(len(self.pending)), key=lambda at: self.pending[at].near.max(initial=-np.inf))
+            self.pending.append(self.pending.pop(nearest))
         while self.pending and count < self._at_once:
-            boxes = self.pending.pop(0 if self.broad else -1)
+            boxes = self.pending.pop(0 if broad else -1)
             useful = np.flatnonzero((boxes.open & self._alive).any(axis=1))
             if len(useful) > self._at_once - count:
                 self.pending.append(boxes.take(useful[: len(useful) - (self._at_once - count)]))
                 useful = useful[len(useful) - (self._at_once - count) :]
             if len(useful):
                 boxes = boxes.take(useful)
-                taken.append(_Boxes(boxes.region, boxes.open & self._alive, boxes.node, boxes.depth))
+                taken.append(replace(boxes, open=boxes.open & self._alive))
                 count += len(useful)
-        return _joined(taken) if taken else None
+        return _Part(_joined(taken), broad) if taken else None
 
     def _close(self, boxes: _Boxes, rows: Indices, columns: Indices) -> None:
         np.add.at(self._left, columns, -1)
@@ -352,7 +383,7 @@ class _Search:
         stuck = ~splittable.any(axis=1)
         if stuck.any():
             self._alive &= ~boxes.open[stuck].any(axis=0)
-            self._halve(_Boxes(boxes.region, boxes.open & self._alive, boxes.node, boxes.depth), lean)
+            self._halve(replace(boxes, open=boxes.open & self._alive), lean)
             return
         self._left += boxes.open.sum(axis=0)
         at = middle[each, axis]
@@ -367,6 +398,7 @@ class _Search:
                 boxes.open[twice],
                 np.stack([children, children + 1], axis=1).ravel(),
                 boxes.depth[twice] + 1,
+                boxes.near[twice],
             )
         )
 
@@ -447,4 +479,5 @@ def _joined(stacks: list[_Boxes]) -> _Boxes:
         np.vstack([boxes.open for boxes in stacks]),
         np.concatenate([boxes.node for boxes in stacks]),
         np.concatenate([boxes.depth for boxes in stacks]),
+        np.concatenate([boxes.near for boxes in stacks]),
     )
