@@ -83,8 +83,11 @@ class Pool:
                             again.append((task, deaths + 1))
                         else:
                             yield task, LOST
+        except GeneratorExit:
+            self._call_off()
+            raise
         except BaseException:
-            self.close()  # whoever stopped listening, or Ctrl-C: nothing may go on in the background
+            self.close()  # Ctrl-C: nothing may go on in the background
             raise
 
     def _feed(self, setup: Setup, draw: Draw, again: list[tuple[Any, int]], budget: Budget) -> None:
@@ -97,6 +100,20 @@ class Pool:
                 worker = _Worker()
                 self._workers.append(worker)
             worker.give(setup, task, deaths, budget)
+
+    def _call_off(self) -> None:
+        """Nobody listens any more: who is done in a moment stays, as another would take longer to start."""
+        until = time.monotonic() + GRACE
+        try:
+            for worker in [worker for worker in self._workers if worker.busy]:
+                if wait(worker.ends, max(0.0, until - time.monotonic())):
+                    with contextlib.suppress(Exception):  # what a task raises matters to nobody any more
+                        worker.receive()
+                if worker.busy:
+                    self._drop(worker)
+        except BaseException:
+            self.close()
+            raise
 
     def _drop(self, worker: _Worker) -> None:
         worker.stop()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -131,13 +132,16 @@ def split_box(
         search.step()
         if search.grown:
             yield search.cut()
-    for part, result in pool.map(_Worker, (network, target, claims, box), search.part, budget):
-        if result is LOST:
-            search.give_up(part)
-        else:
-            search.merge(part, result)
-        if search.grown:
-            yield search.cut()
+    with closing(pool.map(_Worker, (network, target, claims, box), search.part, budget)) as results:
+        for part, result in results:
+            if result is LOST:
+                search.give_up(part)
+            else:
+                search.merge(part, result)
+            if search.settled:
+                break  # what is still being worked on is of no use
+            if search.grown:
+                yield search.cut()
     yield search.cut()
 
 
@@ -227,6 +231,11 @@ class _Search:
     def small(self) -> bool:
         """Whether there are too few boxes to share."""
         return self.broad and self._tree.count < ALONE
+
+    @property
+    def settled(self) -> bool:
+        """Whether no claim is worth more work."""
+        return not self._alive.any()
 
     @property
     def grown(self) -> bool:
