@@ -14,6 +14,7 @@ import dataclasses
 import json
 import logging
 import math
+import platform
 import queue
 import time
 import uuid
@@ -247,6 +248,9 @@ class DaskCluster:
         told = []
         for address in new:
             lacks = lacking.get(address)
+            if isinstance(lacks, Exception) and not isinstance(lacks, OSError):  # what asks it travels as code
+                python = platform.python_version()
+                lacks = f"it cannot be asked ({first_line(lacks)}); start it with the Python that runs here, {python}"
             if not isinstance(lacks, str):  # it is about to be asked, or has just left
                 continue
             self._seen.add(address)

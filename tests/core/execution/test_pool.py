@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 
 import pytest
 
+from leo_core.execution import pool as pools
 from leo_core.execution.budget import Budget
 from leo_core.execution.executor import LOST
 from leo_core.execution.pool import Pool
@@ -135,6 +136,28 @@ def test_who_stops_listening_leaves_no_process_behind():
     pool.close()
     assert workers
     assert not any(process.is_alive() for process in workers)
+
+
+@pytest.mark.parametrize(("kind", "grace"), [("square", 30.0), ("hang", 0.1)])
+def test_who_stops_listening_keeps_the_processes_that_are_done_in_a_moment(kind, grace, monkeypatch):
+    monkeypatch.setattr(pools, "GRACE", grace)
+
+    def results(*tasks):
+        waiting = list(tasks)
+        return closing(pool.map(Square, (), lambda: waiting.pop() if waiting else None, Budget()))
+
+    with closing(Pool(2)) as pool:
+        with results(("square", 1), ("square", 2)) as both:
+            assert len(list(both)) == 2
+        before = {worker.process.pid for worker in pool._workers}
+        with results((kind, 1), ("square", 2)) as one:
+            next(one)
+        after = {worker.process.pid for worker in pool._workers}
+        assert not any(worker.busy for worker in pool._workers)
+        assert len(before) == 2
+        assert after == before if kind == "square" else after < before
+        with results(("square", 3), ("square", 4)) as again:
+            assert dict(again) == {("square", 3): 9, ("square", 4): 16}
 
 
 def test_a_script_without_a_main_guard_is_not_run_again(tmp_path):

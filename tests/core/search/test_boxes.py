@@ -1,4 +1,4 @@
-"""The order in which boxes are worked on: broad over the whole box, then deep, from where a claim came near to failing."""
+"""The order in which boxes are worked on: broad over the whole box, then deep, from where a claim nearly failed."""
 
 import numpy as np
 
@@ -21,6 +21,13 @@ def search(broad):
     return boxes._Search(NETWORK, "dense2", CLAIMS, BOX, leaves, boxes._Halvings.of(WHOLE), broad)
 
 
+def decided(pool, claims=CLAIMS):
+    """The claims that are proved, and those that are refuted."""
+    region = bound_network(NETWORK, BOX)
+    cuts = list(boxes.split_box(NETWORK, "dense2", claims, region, BOX, Budget(), pool))
+    return {claim for cut in cuts for claim in cut.proved}, {claim for cut in cuts for claim in cut.refuted}
+
+
 def pieces(start, near):
     """Boxes in a stack for each of the given lists."""
     whole = start.pending[0]
@@ -41,7 +48,8 @@ def test_broad_takes_the_oldest_boxes_first():
     start = queued(100, [[-0.5, -0.5], [-0.1, -0.2], [-0.9, -0.9]])
     drawn = [start.part() for _ in range(3)]
     assert [part.boxes.near[0] for part in drawn] == [-0.5, -0.1, -0.9]
-    assert all(part.broad for part in drawn) and start.part() is None
+    assert all(part.broad for part in drawn)
+    assert start.part() is None
 
 
 def test_deep_takes_in_turn_where_a_claim_came_nearest_to_failing_and_the_newest():
@@ -55,7 +63,8 @@ def test_boxes_remember_how_near_a_claim_came_to_failing():
     start = search(100)
     start.step()
     left = start.pending[0]
-    assert np.isfinite(left.near).all() and (left.near > -1).all() and (left.near <= 1).all()
+    assert np.isfinite(left.near).all()
+    assert (np.abs(left.near) <= 1).all()
 
 
 class Shuffled:
@@ -81,14 +90,24 @@ def test_workers_share_the_broad_part_too_and_find_the_same(monkeypatch):
     monkeypatch.setattr(boxes, "ALONE", 8)
     monkeypatch.setattr(boxes, "BROAD", 200)
     monkeypatch.setattr(boxes, "BATCH", 16)
-    region = bound_network(NETWORK, BOX)
-
-    def decided(pool):
-        cuts = list(boxes.split_box(NETWORK, "dense2", CLAIMS, region, BOX, Budget(), pool))
-        return {claim for cut in cuts for claim in cut.proved}, {claim for cut in cuts for claim in cut.refuted}
-
     several = Shuffled(3)
     proved, refuted = decided(several)
     assert (proved, refuted) == decided(Here())
-    assert proved and refuted and not proved & refuted
+    assert proved
+    assert refuted
+    assert not proved & refuted
     assert several.broad[0]
+
+
+def test_nobody_is_waited_for_once_no_claim_is_worth_more_work(monkeypatch):
+    monkeypatch.setattr(boxes, "ALONE", 0)
+    claims = sorted(decided(Here())[1])[:1]
+
+    class Endless(Here):
+        """After the first result, others that would never come."""
+
+        def map(self, make, arguments, draw, budget):
+            yield from super().map(make, arguments, draw, budget)
+            raise AssertionError("waited for")
+
+    assert decided(Endless(), claims) == (set(), set(claims))
