@@ -23,7 +23,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -177,10 +177,13 @@ def watched(wire: Wire) -> Iterator[None]:
 
     def mapped(self: Any, make: Any, arguments: Any, draw: Any, budget: Any) -> Any:
         begun = last = time.perf_counter()
-        for pair in map_(self, make, arguments, draw, budget):
-            last = time.perf_counter()
-            yield pair
-        wire.shared += last - begun
+        with closing(map_(self, make, arguments, draw, budget)) as results:
+            try:
+                for pair in results:
+                    last = time.perf_counter()
+                    yield pair
+            finally:  # also when what is left is called off
+                wire.shared += last - begun
 
     patched = (
         (dask_client._Run, "_send", sent),
