@@ -14,7 +14,6 @@ import dataclasses
 import json
 import logging
 import math
-import platform
 import queue
 import time
 import uuid
@@ -25,7 +24,6 @@ from os import fspath
 from pathlib import Path
 from typing import Any, final
 
-import cloudpickle
 import dask
 import distributed
 from distributed.comm import CommClosedError
@@ -57,8 +55,6 @@ DEATHS = 4
 LOOK = 2.0
 #: Seconds that a task which was called off may go on before its worker is started anew.
 HANGS = 20.0
-
-cloudpickle.register_pickle_by_value(join)
 
 
 def connect(where: Any, needs: Needs, note: Callable[[str], None]) -> DaskCluster:
@@ -244,13 +240,10 @@ class DaskCluster:
         self.workers = frozenset(address for address, about in found.items() if about["resources"].get(self.resource))
         self._last = self.workers or self._last
         new = sorted(found.keys() - self._seen)
-        lacking = self.client.run(join.verdict, self.resource, workers=new, on_error="return") if new else {}
+        lacking = self.client.run(join.Verdict(), self.resource, workers=new, on_error="return") if new else {}
         told = []
         for address in new:
             lacks = lacking.get(address)
-            if isinstance(lacks, Exception) and not isinstance(lacks, OSError):  # what asks it travels as code
-                python = platform.python_version()
-                lacks = f"it cannot be asked ({first_line(lacks)}); start it with the Python that runs here, {python}"
             if not isinstance(lacks, str):  # it is about to be asked, or has just left
                 continue
             self._seen.add(address)

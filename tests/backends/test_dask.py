@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
+import pickletools
 import platform
 import shutil
 import socket
@@ -37,7 +39,9 @@ from leo_core.testing.networks import chain
 
 dask = pytest.importorskip("dask")
 distributed = pytest.importorskip("distributed")
+cloudpickle = pytest.importorskip("cloudpickle")
 client = pytest.importorskip("leo_backends.dask.client")
+join = pytest.importorskip("leo_backends.dask.join")
 
 pytestmark = pytest.mark.slow
 
@@ -462,3 +466,17 @@ def test_five_real_networks_byte_for_byte(file, nets, index, cluster, came, tmp_
     assert came, "nothing came from the cluster"
     assert states[0] == states[1] == states[2]
     assert files[0] == files[1] == files[2]
+
+
+@pytest.mark.parametrize("sent", [join.Join("LEO", ("0", "1", "highs")), join.Verdict()], ids=["plugin", "question"])
+def test_what_asks_a_worker_travels_as_source(sent):
+    """Byte code of one Python crashes another, and a worker without LEO must be able to say so."""
+    payload = cloudpickle.dumps(sent)
+    named = [argument for operation, argument, _ in pickletools.genops(payload) if operation.name == "STACK_GLOBAL"]
+    strings = {argument for _, argument, _ in pickletools.genops(payload) if isinstance(argument, str)}
+    assert named == [None]
+    assert {"builtins", "eval"} <= strings
+    assert not any(text.startswith(("leo_core", "leo_backends")) for text in strings)
+    made = pickle.loads(payload)
+    assert type(made).__name__ == type(sent).__name__
+    assert {name: vars(made)[name] for name in vars(sent)} == vars(sent)
