@@ -17,7 +17,7 @@ from leo_core.bounds.upto import upto
 from leo_core.compare import Pair, compare
 from leo_core.domain import Box
 from leo_core.milp.checked import CheckedSolver
-from leo_core.rewrite import rewrite
+from leo_core.rewrite import View, rewrite
 from leo_core.search.attack import Climb, ascend
 from leo_core.search.witness import signs_at
 from leo_core.stability import State
@@ -64,7 +64,7 @@ def test_whenever_a_budget_ends_verdicts_and_deviation_are_true(times):
         assert (layer.upper >= z.max(axis=0) - 1e-9).all()
         assert not ((layer.state == State.INACTIVE) & (z.max(axis=0) > 1e-9)).any()
         assert not ((layer.state == State.ACTIVE) & (z.min(axis=0) < -1e-9)).any()
-    result = rewrite(network, found, tolerance=1e-6, budget=Asked(times, []))
+    result = rewrite(View.of(network, found), tolerance=1e-6, budget=Asked(times, []))
     for x in points[:3]:
         was, now = (net.evaluate_exact(x)[net.output].fractions()[0] for net in (network, result.network))
         assert abs(was - now) <= Fraction(result.deviation)
