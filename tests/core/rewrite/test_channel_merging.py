@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from images import WHERE, channels, compressed
 
 from leo_core.domain import Box
-from leo_core.linear import Conv, Dense
+from leo_core.linear import Conv, Dense, Spacing
 from leo_core.network import INPUT, Affine, Network, Relu
 from leo_core.rewrite import View, rewrite
 from leo_core.testing.sown import Sown, active, constant, dead, dependent, parallel, unread
@@ -192,7 +192,7 @@ def test_a_shift_that_no_float_holds_is_not_lost_where_it_is_not_read():
     nodes = (
         Affine("conv", (INPUT,), (Conv.of(kernel, (2, 2)),), bias, shape=(3, 2, 2)),
         Relu("relu", "conv", np.zeros(12)),
-        Affine("padded", ("relu",), (Conv.of(padded, (2, 2), low=1, high=1),), np.zeros(9), shape=(1, 3, 3)),
+        Affine("padded", ("relu",), (Conv.of(padded, (2, 2), Spacing(low=1, high=1)),), np.zeros(9), shape=(1, 3, 3)),
         Affine("plain", ("relu",), (Conv.of(plain, (2, 2)),), np.zeros(4), shape=(1, 2, 2)),
         Affine("out", ("padded", "plain"), (Dense(np.ones((1, 9))), Dense(np.ones((1, 4)))), np.zeros(1)),
     )
