@@ -42,7 +42,7 @@ from leo_core.milp.result import SolverResult, Stop
 from leo_core.milp.solver import Interruptible, Solver, SolverSession
 from leo_core.options import STRATEGIES
 from leo_core.plugins import registry
-from leo_core.rewrite import rewrite
+from leo_core.rewrite import View, rewrite
 from leo_core.stability import StabilityMap, Work, decide
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -158,7 +158,7 @@ def astray(case: Adversary, found: StabilityMap) -> list[str]:
     """Rewrites that are further from the network than they claim, by the exact truth, which few inputs allow."""
     mistakes = []
     for tolerance in TOLERANCES if case.box.size <= 2 else ():
-        result = rewrite(case.network, found, tolerance=tolerance)
+        result = rewrite(View.of(case.network, found), tolerance=tolerance)
         true = largest_difference(case.network, result.network, case.box)
         if not (np.isfinite(result.deviation) and true <= Fraction(result.deviation)):
             mistakes.append(f"a deviation of {result.deviation:.6g} is claimed, {nearest_float(true):.6g} is true")

@@ -46,7 +46,6 @@ from leo_core.report.live import shown
 from leo_core.result import CompressionResult
 from leo_core.rewrite import rewrite
 from leo_core.rewrite.beforehand import decide_folded
-from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.view import View
 from leo_core.stability import StabilityMap, decide
 from leo_core.stability.cross_check import CrossCheck, cross_checked
@@ -183,7 +182,7 @@ def compress(
         )
         stability = replace(evidence.stability, interrupted=evidence.stability.interrupted or again)
     noise = 0.0
-    before = View(original, Facts.of(original, stability))
+    before = View.of(original, stability)
     interrupted = stability.interrupted
     try:
         noise = float_noise(original, stability.box, stability.points, settings.seed, lambda: budget.expired)
@@ -205,8 +204,7 @@ def compress(
         )
     rewritten, again = _kept_on(
         lambda left: rewrite(
-            original,
-            stability,
+            before,
             tolerance=max(0.0, float(round_down(tolerance - imprecise)) if imprecise else tolerance),
             passes=settings.passes,
             objective=settings.objective,

@@ -9,7 +9,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.linear import Conv, ConvTranspose, LinearMap
+from leo_core.linear import Conv, ConvTranspose, LinearMap, Spacing
 from leo_core.network import Origin
 from leo_frontends import lowering
 from leo_frontends.graph import Array, Graph, Refused, Split, Value
@@ -51,6 +51,11 @@ class Windows:
         ones, rank = (1,) * len(taps), len(taps)
         around = tuple(pads or (0,) * (2 * rank))
         return Windows(tuple(taps), tuple(strides or ones), around[:rank], around[rank:], tuple(dilations or ones))
+
+    @property
+    def spacing(self) -> Spacing:
+        """The same for a kernel, which has the taps."""
+        return Spacing(self.strides, self.low, self.high, self.dilations)
 
     @property
     def spans(self) -> tuple[int, ...]:
@@ -96,10 +101,22 @@ class Windows:
         return counts
 
 
-def convolve(
-    graph: Graph, origin: Origin, value: Value, kernel: Array, bias: Array | None, windows: Windows, groups: int = 1
-) -> Value:
-    """A convolution by a kernel (out, in/groups, *taps); the bias has one number for each output channel."""
+@final
+@dataclass(frozen=True, eq=False)
+class Filters:
+    """What a convolution multiplies by: a kernel (out, in/groups, *taps), of a transposed one (in, out/groups, *taps).
+
+    The bias has one number for each output channel.
+    """
+
+    kernel: Array
+    bias: Array | None = None
+    groups: int = 1
+
+
+def convolve(graph: Graph, origin: Origin, value: Value, filters: Filters, windows: Windows) -> Value:
+    """A convolution."""
+    kernel, groups = filters.kernel, filters.groups
     sizes = _sizes(value, len(windows.taps))
     if kernel.shape[1] * groups != value.index.shape[1] or kernel.shape[0] % groups:
         raise Refused(
@@ -110,11 +127,8 @@ def convolve(
         raise Refused("negative pads are not read")
     value, windows = _with_zeros_as_pads(graph, value, windows)
     sizes = _sizes(value, len(windows.taps))
-    linear = Conv.of(
-        kernel, sizes, strides=windows.strides, low=windows.low, high=windows.high, dilations=windows.dilations,
-        groups=groups,
-    )  # fmt: skip
-    return mapped(graph, origin, value, linear, bias, (linear.out_channels, *linear.geometry.output))
+    linear = Conv.of(kernel, sizes, windows.spacing, groups)
+    return mapped(graph, origin, value, linear, filters.bias, (linear.out_channels, *linear.geometry.output))
 
 
 def _with_zeros_as_pads(graph: Graph, value: Value, windows: Windows) -> tuple[Value, Windows]:
@@ -152,7 +166,7 @@ def pointwise(graph: Graph, origin: Origin, value: Value, weight: Array, bias: A
     rank = value.index.ndim - 2
     first = Value(value.node, np.moveaxis(value.index, -1, 1))
     kernel = weight.reshape(*weight.shape, *[1] * rank)
-    result = convolve(graph, origin, first, kernel, bias, Windows.of((1,) * rank))
+    result = convolve(graph, origin, first, Filters(kernel, bias), Windows.of((1,) * rank))
     return Value(result.node, np.moveaxis(result.index, 1, -1))
 
 
@@ -160,25 +174,21 @@ def convolve_transposed(
     graph: Graph,
     origin: Origin,
     value: Value,
-    kernel: Array,
-    bias: Array | None,
+    filters: Filters,
     windows: Windows,
-    groups: int,
     output_padding: Sequence[int],
 ) -> Value:
-    """A transposed convolution by a kernel (in, out/groups, *taps)."""
+    """A transposed convolution."""
+    kernel = filters.kernel
     sizes = _sizes(value, len(windows.taps))
     if kernel.shape[0] != value.index.shape[1]:
         raise Refused(f"its kernel is for {kernel.shape[0]} channels, its input has {value.index.shape[1]}")
     try:
-        linear = ConvTranspose.of(
-            kernel, sizes, strides=windows.strides, low=windows.low, high=windows.high, dilations=windows.dilations,
-            groups=groups, output_padding=tuple(output_padding),
-        )  # fmt: skip
+        linear = ConvTranspose.of(kernel, sizes, windows.spacing, filters.groups, tuple(output_padding))
     except ValueError as error:
         raise Refused(str(error)) from None
     geometry = linear.conv.geometry
-    return mapped(graph, origin, value, linear, bias, (linear.conv.in_channels, *geometry.input))
+    return mapped(graph, origin, value, linear, filters.bias, (linear.conv.in_channels, *geometry.input))
 
 
 def mapped(
@@ -223,7 +233,7 @@ def average_pool(graph: Graph, origin: Origin, value: Value, windows: Windows, w
     counts = windows.counts(sizes, low, high)
     channels = value.index.shape[1]
     ones = np.ones((channels, 1, *windows.taps), np.float32)
-    summed = convolve(graph, origin, value, ones, None, windows, channels)
+    summed = convolve(graph, origin, value, Filters(ones, groups=channels), windows)
     return computed(lowering.divide(graph, origin, summed, counts.astype(graph.dtype)))
 
 

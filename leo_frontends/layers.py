@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from leo_core.linear import Conv, ConvTranspose, Diagonal, LinearMap, Select, Sparse
+from leo_core.linear import Conv, ConvTranspose, Diagonal, LinearMap, Select, Spacing, Sparse
 from leo_core.network import INPUT, Affine, Network, Node, Origin, Own, Relu, sources_of
 
 Array = NDArray[Any]
@@ -450,8 +450,7 @@ def _windows(last: Affine, source: str, layout: Layout, reached: Any, group: lis
     taps, strides, low, high, dilations = (tuple(part) for part in zip(*parts, strict=True))
     channels = reached.indices[reached.indptr[: -1 : math.prod(outputs)]] // count
     ones = np.ones((len(channels), 1, *taps), np.float32)
-    where = {"strides": strides, "low": low, "high": high, "dilations": dilations}
-    wanted = Conv.of(ones, sizes, groups=len(channels), **where)
+    wanted = Conv.of(ones, sizes, Spacing(strides, low, high, dilations), len(channels))
     if wanted.geometry.output != outputs:
         return None
     of_channels = (channels[:, None] * count + np.arange(count)).ravel()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from leo_core.bounds.noise import float_noise
 from leo_core.domain import Box
 from leo_core.network import Affine
-from leo_core.rewrite import rewrite
+from leo_core.rewrite import View, rewrite
 from tests.deciding import decide
 
 
@@ -16,7 +16,7 @@ def compressed(network, tolerance=None):
     box = Box.uniform(0, 1, network.input_size)
     stability = decide(network, box)
     noise = float_noise(network, box)
-    found = rewrite(network, stability, tolerance=64 * noise if tolerance is None else tolerance)
+    found = rewrite(View.of(network, stability), tolerance=64 * noise if tolerance is None else tolerance)
     assert found.deviation <= (64 * noise if tolerance is None else tolerance)
     rng = np.random.default_rng(5)
     for x in np.vstack([box.sample(rng, 3), box.corners(2)]):

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from leo_core.domain import Box
-from leo_core.linear import Conv, Dense, Diagonal, Select, Sparse
+from leo_core.linear import Conv, Dense, Diagonal, Select, Spacing, Sparse
 from leo_core.network import INPUT, Affine, Network, Relu
 
 #: A coarse grid makes ties, zeros and dependent rows common; free floats make everything else.
@@ -92,7 +92,7 @@ def convolutions(draw, entries, dtype, sizes=st.integers(0, 4)):
     values = draw(st.lists(entries, min_size=math.prod(shape), max_size=math.prod(shape)))
     kernel = np.array(values, dtype).reshape(shape)
     inputs = tuple(np.maximum(reaches - low - high, 1) + spare)
-    return Conv.of(kernel, inputs, strides=strides, low=low, high=high, dilations=dilations, groups=groups)
+    return Conv.of(kernel, inputs, Spacing(strides=strides, low=low, high=high, dilations=dilations), groups=groups)
 
 
 def biases(size, entries, dtype):

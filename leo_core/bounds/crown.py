@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.arithmetic import round_up
-from leo_core.bounds.dual import add, collect, one_rounding, outermost
+from leo_core.bounds.dual import Summed, add, collect, one_rounding, outermost
 from leo_core.bounds.region import Interval, Region
-from leo_core.bounds.upto import upto
+from leo_core.bounds.upto import SignedUnits, upto
 from leo_core.network import INPUT, Affine, Network
 
 Array = NDArray[np.float64]
@@ -130,7 +130,7 @@ def bound_linearly(
             affine.push(price, collected)
         slope = collected.get(INPUT)
         slope = np.zeros((count, network.input_size)) if slope is None else slope
-        upper, _ = outermost(network, region, rows, slope, total, magnitude, terms, scale)
+        upper, _ = outermost(network, region, rows, slope, Summed(total, magnitude, terms, scale))
     return LinearBound(upper, slope)
 
 
@@ -145,7 +145,7 @@ def backward_interval(
     units = np.arange(network.size(target)) if units is None else units
     memo = Memo()
     below, above = (
-        backward_above(network, target, region, units, np.full(len(units), sign), memo, expired) for sign in (-1.0, 1.0)
+        backward_above(network, target, region, SignedUnits.alike(units, sign), memo, expired) for sign in (-1.0, 1.0)
     )
     return -below, above
 
@@ -154,16 +154,15 @@ def backward_above(
     network: Network,
     target: str,
     region: Region,
-    units: Indices,
-    signs: Array,
+    asked: SignedUnits,
     memo: Memo,
     expired: Callable[[], bool] = lambda: False,
 ) -> Array:
-    """Upper bounds on signs[k]·a of unit ``units[k]`` of an affine node; infinite from where ``expired`` on."""
+    """Upper bounds on sign·a of some units of an affine node; infinite from where ``expired`` on."""
     way = upto(network, target)
-    found = np.full(len(units), np.inf)
-    for chunk in way.chunks(len(units)):
+    found = np.full(len(asked), np.inf)
+    for chunk in way.chunks(len(asked)):
         if expired():
             break
-        found[chunk] = bound_linearly(network, target, way.objectives(units[chunk], signs[chunk]), region, memo).upper
+        found[chunk] = bound_linearly(network, target, way.signed(asked[chunk]), region, memo).upper
     return found

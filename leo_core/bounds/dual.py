@@ -27,7 +27,7 @@ per node (`one_rounding`), and added at the end.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TypeAlias, final
 
@@ -46,10 +46,33 @@ Array = NDArray[np.float64]
 #: Multipliers y by affine node, each of shape (objectives, units) or (units,).
 Multipliers: TypeAlias = Mapping[str, Array]
 #: From a node's name, Λ_p (objectives × units) and its interval, the y to use.
-Policy: TypeAlias = Callable[[str, Array, Array, Array], Array]
+Choice: TypeAlias = Callable[[str, Array, Array, Array], Array]
 
 Tilts: TypeAlias = Mapping[str, Tilt]
 NO_TILTS: Tilts = {}
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Policy:
+    """How units are priced, going backwards: the choice of y, and tilts that are used for every objective."""
+
+    choice: Choice
+    tilts: Tilts = field(default_factory=dict)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Summed:
+    """What a sweep has added up, per objective: the ``total``, and what its rounding is bounded by.
+
+    ``magnitude`` is the sum of the absolute values of all ``terms`` products, ``scale`` of all values they are of.
+    """
+
+    total: Array
+    magnitude: Array
+    terms: int
+    scale: float
 
 
 @final
@@ -68,7 +91,7 @@ class DualBound:
     slope_at_input: Array
 
 
-def given(multipliers: Multipliers) -> Policy:
+def given(multipliers: Multipliers, tilts: Tilts = NO_TILTS) -> Policy:
     """Use known y; where it is NaN or absent, the y that makes a settled unit's term exact (else 0)."""
 
     def choose(name: str, ahead: Array, lower: Array, _upper: Array) -> Array:
@@ -76,7 +99,7 @@ def given(multipliers: Multipliers) -> Policy:
         y = multipliers.get(name)
         return natural if y is None else np.where(np.isnan(y), natural, y)
 
-    return choose
+    return Policy(choose, tilts)
 
 
 def bound_above(
@@ -86,7 +109,6 @@ def bound_above(
     region: Region,
     policy: Policy,
     rows: NDArray[np.int64] | None = None,
-    tilts: Tilts = NO_TILTS,
 ) -> DualBound:
     """Bound objectives·a_target from above on a region, or each on its own region of a stack.
 
@@ -96,12 +118,8 @@ def bound_above(
         An affine node. Every affine node before it that a ReLU reads needs an interval in ``region``.
     objectives:
         Shape (objectives, units of the target), float64.
-    policy:
-        How y is chosen, going backwards.
     rows:
         For a stack: the region of each objective.
-    tilts:
-        Used for every objective.
     """
     objectives = np.asarray(objectives, dtype=np.float64)
     count = objectives.shape[0]
@@ -124,14 +142,14 @@ def bound_above(
             if relus:
                 low, high = (own(side) for side in region.intervals[affine.name])
                 prices[affine.name] = ahead
-                if affine.name in tilts:
-                    tilt = _Tilted(network, affine, tilts[affine.name], region, rows)
+                if affine.name in policy.tilts:
+                    tilt = _Tilted(network, affine, policy.tilts[affine.name], region, rows)
                     ahead = tilt.rest(ahead)
                     total, magnitude = total + tilt.total, magnitude + tilt.magnitude
                     for source, flow in zip(affine.sources, tilt.flows, strict=True):
                         collected[source] = flow + collected.get(source, np.zeros((count, 1)))
                     terms += 2 * tilt.columns + affine.size
-                y = policy(affine.name, ahead, low, high)
+                y = policy.choice(affine.name, ahead, low, high)
                 used[affine.name] = y
                 total = total + _corner_terms(ahead, y, low, high).sum(axis=1)
                 reach = region.reach(network, affine.name)
@@ -150,29 +168,19 @@ def bound_above(
             affine.push(node_price, collected)
         slope = collected.get(INPUT)
         slope = np.zeros((count, network.input_size)) if slope is None else slope
-        upper, rounding = outermost(network, region, rows, slope, total, magnitude, terms, scale)
+        upper, rounding = outermost(network, region, rows, slope, Summed(total, magnitude, terms, scale))
     return DualBound(upper, rounding, used, prices, slope)
 
 
 def outermost(
-    network: Network,
-    region: Region,
-    rows: NDArray[np.int64] | None,
-    slope: Array,
-    total: Array,
-    magnitude: Array,
-    terms: int,
-    scale: float,
+    network: Network, region: Region, rows: NDArray[np.int64] | None, slope: Array, summed: Summed
 ) -> tuple[Array, Array]:
-    """(bounds, what of them only covers rounding), from the slope at the input and what the nodes have added up.
-
-    ``magnitude`` is the sum of the absolute values of all ``terms`` products, ``scale`` of all values they are of.
-    """
+    """(bounds, what of them only covers rounding), from the slope at the input and what the nodes have added up."""
     lower, upper = (side if rows is None else side[rows] for side in (region.lower, region.upper))
     reach = region.reach(network, INPUT)
-    total = total + np.maximum(slope * lower, slope * upper).sum(axis=1)
-    magnitude = magnitude + np.abs(slope) @ reach
-    rounding = magnitude * gamma(terms + 24) + terms * TINY * (scale + float(reach.sum()) + magnitude)
+    total = summed.total + np.maximum(slope * lower, slope * upper).sum(axis=1)
+    magnitude, terms = summed.magnitude + np.abs(slope) @ reach, summed.terms
+    rounding = magnitude * gamma(terms + 24) + terms * TINY * (summed.scale + float(reach.sum()) + magnitude)
     bound = round_up(total + rounding)
     return np.where(np.isnan(bound), np.inf, bound), rounding
 

@@ -32,27 +32,26 @@ def improved(
     objectives: Array,
     region: Region,
     steps: int,
-    rows: Indices | None = None,
     expired: Callable[[], bool] = lambda: False,
 ) -> DualBound:
-    """The best safe bounds met in ``steps`` steps from the adaptive slopes on; arguments as in ``bound_above``.
+    """The best safe bounds met in ``steps`` steps from the adaptive slopes on, on a region, or on one of a stack each.
 
     An objective is left alone once its bound is not positive; no step begins once ``expired``.
     """
     slopes: dict[str, _Slopes] = {}
-    now = bound_above(network, target, objectives, region, _policy(slopes, np.arange(len(objectives))), rows)
+    at = np.arange(len(objectives))
+    stack = region.lower.ndim == 2
+    now = bound_above(network, target, objectives, region, _policy(slopes, at), at if stack else None)
     upper, rounding, slope = now.upper.copy(), now.rounding.copy(), now.slope_at_input.copy()
     used = {name: y.copy() for name, y in now.multipliers.items()}
     prices = {name: price.copy() for name, price in now.prices.items()}
-    at = np.arange(len(objectives))
     for step in range(steps):
         kept = np.flatnonzero(upper[at] > 0)
         if len(kept) == 0 or expired():
             break
-        _descend(slopes, _gradients(upto(network, target).steps, region, rows, at, now, slopes), at, kept, step)
+        _descend(slopes, _gradients(upto(network, target).steps, region, at, now, slopes), at, kept, step)
         at = at[kept]
-        own = None if rows is None else rows[at]
-        now = bound_above(network, target, objectives[at], region, _policy(slopes, at), own)
+        now = bound_above(network, target, objectives[at], region, _policy(slopes, at), at if stack else None)
         better = now.upper < upper[at]
         won = at[better]
         upper[won], rounding[won], slope[won] = now.upper[better], now.rounding[better], now.slope_at_input[better]
@@ -96,13 +95,12 @@ def _policy(slopes: dict[str, _Slopes], at: Indices) -> Policy:
         price = np.where(crossing, 0.0, mine.beta[at] * mine.scale[at])
         return np.asarray(ahead * mine.gain + price)
 
-    return choose
+    return Policy(choose)
 
 
 def _gradients(
     plan: Sequence[Step],
     region: Region,
-    rows: Indices | None,
     at: Indices,
     now: DualBound,
     slopes: dict[str, _Slopes],
@@ -110,7 +108,7 @@ def _gradients(
     """(∂bound/∂α or ∂bound/∂β, which of the two) per node: the relaxed network at the input of the bound."""
 
     def own(side: Array) -> Array:
-        return side if rows is None else side[rows[at]]
+        return side[at] if side.ndim == 2 else side
 
     values = {INPUT: np.where(now.slope_at_input > 0, own(region.upper), own(region.lower))}
     result: dict[str, tuple[Array, NDArray[np.bool_]]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias, final
@@ -17,6 +18,32 @@ Step: TypeAlias = "tuple[Affine, tuple[Relu, ...]]"
 _NUMBERS = 2_000_000
 #: Products in one sweep: well under a second.
 _PRODUCTS = 2_000_000_000
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class SignedUnits:
+    """Units of a node, each with a sign; one may be there twice. What is asked about is signs[k]·a of ``units[k]``."""
+
+    units: NDArray[np.int64]
+    signs: NDArray[np.float64]
+
+    @staticmethod
+    def of(claims: Iterable[tuple[int, int]]) -> SignedUnits:
+        """From pairs of a unit and a sign."""
+        pairs = np.array(list(claims), dtype=np.int64).reshape(-1, 2)
+        return SignedUnits(pairs[:, 0], pairs[:, 1].astype(np.float64))
+
+    @staticmethod
+    def alike(units: NDArray[np.int64], sign: float) -> SignedUnits:
+        """All with one sign."""
+        return SignedUnits(units, np.full(len(units), float(sign)))
+
+    def __len__(self) -> int:
+        return len(self.units)
+
+    def __getitem__(self, rows: Any) -> SignedUnits:
+        return SignedUnits(self.units[rows], self.signs[rows])
 
 
 @final
@@ -56,6 +83,10 @@ class Upto:
     def objectives(self, units: Any, signs: Any = 1.0) -> NDArray[np.float64]:
         """One row for each of some units of the target, with its sign there: (len(units), units of the target)."""
         return one_hot(units, self.steps[-1][0].size, signs)
+
+    def signed(self, asked: SignedUnits) -> NDArray[np.float64]:
+        """The same of units with signs."""
+        return self.objectives(asked.units, asked.signs)
 
     def chunks(self, count: int) -> list[slice]:
         """Slices of so many objectives that a sweep of one fits memory, and is well under a second."""

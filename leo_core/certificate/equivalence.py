@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from leo_core import checker
 from leo_core.bounds.region import Region
+from leo_core.certificate.archive import write_certificate
 from leo_core.checker import bounds, networks
 from leo_core.checker.difference import Roles
 from leo_core.checker.equivalence import proved_differences, require_within
@@ -25,7 +25,7 @@ from leo_core.domain import Box
 from leo_core.errors import OutputError
 from leo_core.execution.budget import Budget
 from leo_core.network import INPUT, Network
-from leo_core.storage import as_checked, write_archive
+from leo_core.storage import as_checked
 from leo_core.within import Within
 
 _Arrays = dict[str, NDArray[Any]]
@@ -95,14 +95,7 @@ def _accepted(pair: Pair, within: Within, evidence: Evidence) -> tuple[dict[str,
 
 def write(path: Path, content: Mapping[str, Any], arrays: _Arrays, told: Mapping[str, Any]) -> None:
     """Write it; the caller renames a temporary file into place. ``told`` is for readers, not checked."""
-    content = json.loads(json.dumps({**content, "told": told}, allow_nan=False))
-    header = {
-        "format": "leo certificate",
-        "version": checker.VERSION,
-        "sha256": networks.checksum(content, arrays),
-        "content": content,
-    }
-    write_archive(path, header, arrays, zipfile.ZIP_DEFLATED)
+    write_certificate(path, {**content, "told": told}, arrays)
 
 
 def _pairing(pairing: Paired, first: Network, arrays: _Arrays) -> dict[str, Any]:

@@ -88,7 +88,8 @@ def gather(
             if node.name not in net.rectified:
                 continue
             relus = [relu.name for relu in net.rectified[node.name]]
-            work = _Layer(network, net, node.name, region, stability.layers[relus[0]], solver, budget, patience, seed)
+            search = _Search(solver, budget, patience, seed)
+            work = _Layer(network, net, node.name, region, stability.layers[relus[0]], search)
             try:
                 listener(Note(f"evidence for '{relus[0]}'", passing=True))
                 if node is not rectified[-1]:
@@ -108,15 +109,31 @@ def gather(
     return Evidence(layers, region, replace(stability, layers=order, interrupted=interrupted))
 
 
+@final
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """What looking anew for proofs works with, and for how long."""
+
+    solver: Solver
+    budget: Budget
+    patience: Patience
+    seed: int
+
+
 class _Layer:
     """One affine node that ReLUs read, on the checker's bounds (``region``)."""
 
     def __init__(
-        self, network: Network, net: networks.Net, target: str, region: bounds.Region, known: LayerStability,
-        solver: Solver, budget: Budget, patience: Patience, seed: int
-    ) -> None:  # fmt: skip
+        self,
+        network: Network,
+        net: networks.Net,
+        target: str,
+        region: bounds.Region,
+        known: LayerStability,
+        search: _Search,
+    ) -> None:
         self._network, self._net, self._target, self._known = network, net, target, known
-        self._solver, self._budget, self._patience, self._seed = solver, budget, patience, seed
+        self._search, self._budget = search, search.budget
         self.region = region
         self._state = known.state.copy()
         self._method = known.method.copy()
@@ -167,15 +184,15 @@ class _Layer:
         missing = self._open()
         if not missing or self._budget.expired:
             return
-        prover = Prover(self._network, self._target, self._engine_region(), self._solver, self._seed)
+        prover = Prover(self._network, self._target, self._engine_region(), self._search.solver, self._search.seed)
         try:
             for claim in missing:
                 begun = time.monotonic()
-                tree = prover.never_positive(*claim, self._budget.at_most(self._patience.each)).tree
+                tree = prover.never_positive(*claim, self._budget.at_most(self._search.patience.each)).tree
                 if tree is not None:
                     self._take(tree)
                 else:
-                    self._patience.lose(time.monotonic() - begun)
+                    self._search.patience.lose(time.monotonic() - begun)
         except EncodingError:  # its LP cannot be written: without evidence, what is missing is undecided
             return
         finally:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,7 +12,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core import checker
+from leo_core.certificate.archive import write_certificate
 from leo_core.certificate.evidence import Evidence
 from leo_core.checker import networks
 from leo_core.checker.bounds import limited
@@ -23,7 +21,7 @@ from leo_core.checker.trees import describe
 from leo_core.errors import NetworkError, OutputError
 from leo_core.network import Affine, Network
 from leo_core.rewrite import Rewritten
-from leo_core.storage import as_checked, write_archive
+from leo_core.storage import as_checked
 from leo_core.tails import named
 
 Indices = NDArray[np.int64]
@@ -183,12 +181,5 @@ def write(path: Path, certificate: Certificate, told: Mapping[str, Any]) -> None
         "lines": {name: [keep(part) for part in parts] for name, parts in known.lines.items()},
         "told": told,
     }
-    content = json.loads(json.dumps(content, allow_nan=False))
     arrays |= {"lower": box.lower, "upper": box.upper, "points": np.array(rows).reshape(-1, box.size)}
-    header = {
-        "format": "leo certificate",
-        "version": checker.VERSION,
-        "sha256": networks.checksum(content, arrays),
-        "content": content,
-    }
-    write_archive(path, header, arrays, zipfile.ZIP_DEFLATED)
+    write_certificate(path, content, arrays)

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from .bounds import Region, reach, spanned, values_of
+from .bounds import Bounded, reach, spanned, values_of
 from .maps import Entries, Map, Matrix, Taps
-from .networks import Net, Node
+from .networks import Node
 from .numbers import rational, two_sum, upwards
 
 Array = Any
@@ -35,12 +35,10 @@ class Match:
     apart: Array
 
 
-def distance(
-    f: Net, g: Net, old: Node, new: Node, origin: Array, region: Region, own: Region, known: Mapping[str, Match]
-) -> Array:
+def distance(f: Bounded, g: Bounded, old: Node, new: Node, origin: Array, known: Mapping[str, Match]) -> Array:
     """How far each unit of an affine node of g is from unit ``origin`` of one of f, 0 where there is none.
 
-    ``region`` and ``own`` bound what they read, ``known`` says how far apart that is.
+    ``known`` says how far apart what they read is.
     """
     if any(source in known and known[source].of == old.name for source in new.sources):  # it reads what it is
         each, nothing = np.arange(old.size), np.zeros(old.size)
@@ -51,17 +49,17 @@ def distance(
     by_new: list[Part] = []
     unread = [*old.reads]
     for source, linear in new.reads:
-        match, mine = known.get(source), values_of(g, own, source)
+        match, mine = known.get(source), values_of(g.net, g.region, source)
         at = next((k for k, (name, _) in enumerate(unread) if match is not None and name == match.of), None)
         if match is None or at is None:
             by_new.append((linear, *mine))
             continue
         name, other = unread.pop(at)
         moved, lost, rest = laid_beside(linear, other, origin, match.origin)
-        far, largest = np.where(match.origin >= 0, match.apart, 0.0)[None], reach(f, region, name)[None]
-        by_old += [(moved, *values_of(f, region, name)), (lost, -largest, largest)]
+        far, largest = np.where(match.origin >= 0, match.apart, 0.0)[None], reach(f.net, f.region, name)[None]
+        by_old += [(moved, *values_of(f.net, f.region, name)), (lost, -largest, largest)]
         by_new += [(rest, *mine), (linear, -far, far)]
-    by_old += [(linear.holding(-linear.values), *values_of(f, region, name)) for name, linear in unread]
+    by_old += [(linear.holding(-linear.values), *values_of(f.net, f.region, name)) for name, linear in unread]
     (by_new, fixed_new), (by_old, fixed_old) = (
         apart_from_fixed([part for part in parts if part[0].values.any()]) for parts in (by_new, by_old)
     )

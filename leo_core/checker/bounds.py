@@ -9,6 +9,7 @@ from behind and ν = y for any y (plus what a collects itself),
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
@@ -22,6 +23,22 @@ from .numbers import TINY, gamma, like, put, times, upwards
 
 Array = Any
 Region = dict[str, tuple[Array, Array]]  # by affine node and "input": bounds, (regions × units)
+
+
+@dataclass(frozen=True, eq=False)
+class Bounded:
+    """A network, and bounds of what is in it."""
+
+    net: Net
+    region: Region
+
+
+@dataclass(frozen=True, eq=False)
+class Duals:
+    """By affine node, multipliers y, NaN being the natural choice, and tilts (units, share, slope)."""
+
+    y: Mapping[str, Array]
+    tilts: Mapping[str, tuple[Array, Array, Array]] = field(default_factory=dict)
 
 
 def limited(region: Region) -> bool:
@@ -93,17 +110,13 @@ def spanned(parts: Sequence[tuple[Map, Array, Array]], bias: Array) -> tuple[Arr
     return low, high, errors
 
 
-def upper_bound(
-    net: Net, target: str, price: Array, region: Region, of: Array,
-    y: Mapping[str, Array] | None = None, tilts: Mapping[str, tuple[Array, Array, Array]] | None = None,
-) -> Array:  # fmt: skip
+def upper_bound(net: Net, target: str, price: Array, region: Region, of: Array, duals: Duals | None = None) -> Array:
     """Per row k, price[k]·target is at most this on region ``of[k]``; rational if the prices are.
 
-    ``y`` are multipliers by affine node, NaN being the natural choice; without any, adaptive slopes. ``tilts``:
-    (units, share, slope) by affine node; they price the values h that enter a unit instead of their sum a: with a
+    Without multipliers, by adaptive slopes. Tilts price the values h that enter a unit instead of their sum a: with a
     share s ≥ 0 of Λ, s max(a, 0) ≤ t·h + max(max over the box of (s w − t)·h + s b, max over the box of −t·h).
     """
-    nodes, tilts = net.before([target]), tilts or {}
+    nodes, tilts = net.before([target]), duals.tilts if duals else {}
     total, slack, rounded = price[:, 0] * 0, np.zeros(len(price)), price.dtype != object
     flows, ahead = {target: price}, dict[str, Array]()
     sums = len(nodes) + sum(len(units) for units, _, _ in tilts.values())
@@ -123,8 +136,9 @@ def upper_bound(
         if passed is not None:
             low, high = (like(side[of], price) for side in region[node.name])
             size = np.abs(passed) + (0 if nu is None else np.abs(nu))
+            boxes = boxes_of(net, node, region, of, price) if node.name in tilts else []
             for unit, share, slope in zip(*tilts.get(node.name, ((), (), ())), strict=True):
-                total = total + tilted(net, node, unit, like(share, price), like(slope, price), region, of, flows)
+                total = total + tilted(node, unit, like(share, price), like(slope, price), boxes, flows)
                 passed[:, unit] -= like(share, price)
                 if rounded:
                     ends = np.concatenate([reach(net, region, source) for source in node.sources])
@@ -132,10 +146,10 @@ def upper_bound(
                     slack += (
                         gamma(terms) * (share * weight[unit] + 2 * np.abs(like(slope, price)) @ ends) + terms * TINY
                     )
-            if y is None:
+            if duals is None:
                 own = adaptive(passed, *region[node.name], of)
             else:
-                own = multipliers(passed, low, y.get(node.name, np.full((1, node.size), np.nan)))
+                own = multipliers(passed, low, duals.y.get(node.name, np.full((1, node.size), np.nan)))
             ends = np.maximum(passed * np.maximum(low, 0) - own * low, passed * np.maximum(high, 0) - own * high)
             total = total + np.where((low < 0) & (high > 0), np.maximum(ends, 0), ends).sum(axis=1)
             nu = own if nu is None else nu + own
@@ -181,15 +195,20 @@ def adaptive(passed: Array, low: Array, high: Array, of: Array) -> Array:
     return passed * np.where(passed > 0, like(chord[of], passed), like(branch[of], passed))
 
 
+def boxes_of(net: Net, node: Node, region: Region, of: Array, price: Array) -> list[tuple[Array, Array]]:
+    """What each source of a node is between on the region of each row, as numbers of the kind that the prices are."""
+    ends = [values_of(net, region, source) for source in node.sources]
+    return [(like(low[of], price), like(high[of], price)) for low, high in ends]
+
+
 def tilted(
-    net: Net, node: Node, unit: int, share: Array, slope: Array, region: Region, of: Array, flows: dict[str, Array]
+    node: Node, unit: int, share: Array, slope: Array, boxes: Sequence[tuple[Array, Array]], flows: dict[str, Array]
 ) -> Array:
-    """The terms of one tilted unit; its slopes are added to the flows."""
+    """The terms of one tilted unit, where each source is in its box; its slopes are added to the flows."""
     if not share >= 0:
         raise Refused("a tilt with a negative share")
     on, off = share * like(node.bias, slope)[unit], slope[0] * 0
-    for source, linear, part in zip(node.sources, node.maps, by_source(node, slope), strict=True):
-        low, high = (like(side[of], slope) for side in values_of(net, region, source))
+    for (source, linear), part, (low, high) in zip(node.reads, by_source(node, slope), boxes, strict=True):
         rest = share * like(linear.row_alone(unit), slope) - part
         on = on + np.maximum(rest * low, rest * high).sum(axis=1)
         off = off + np.maximum(-part * low, -part * high).sum(axis=1)

@@ -17,6 +17,7 @@ import numpy as np
 
 from .beside import Match, distance
 from .bounds import (
+    Bounded,
     Region,
     chunk,
     interval,
@@ -76,6 +77,7 @@ class Difference:
         self.number = rational if exact else lambda values: np.asarray(values, dtype=np.float64)
         self.rounded = not exact
         self.own: Region = {"input": region["input"]}  # of the compressed network
+        self.old, self.new = Bounded(original, region), Bounded(compressed, self.own)
         self.lines = {node.name: self._lines(node) for node in original.nodes if node.relu}
         self.copies: dict[str, list[tuple[int, int, float, float]]] = {}
         for node in original.nodes:
@@ -203,7 +205,7 @@ class Difference:
         old, units = self.f.by_name[name], origin[origin >= 0]
         if old.relu or len(origin) != node.size or len(np.unique(units)) < len(units):
             raise Refused(f"the units of '{node.name}' are not those of '{name}'")
-        return Match(name, origin, distance(self.f, self.g, old, node, origin, self.region, self.own, self.known))
+        return Match(name, origin, distance(self.old, self.new, old, node, origin, self.known))
 
     def _most(self, of_f: dict[str, Array], of_g: dict[str, Array]) -> Array:
         """The same as :meth:`largest`; infinite where a bound is, which is no rational."""
@@ -220,18 +222,18 @@ class Difference:
         for node in reversed(self.g.nodes):
             self.step()
             if not node.relu:
-                trace.through(self.g, self.own, node, of_g)
+                trace.through(self.new, node, of_g)
             elif node.name in of_g:
                 self._through_new(node, of_g.pop(node.name), of_f, of_g, trace)
         for node in reversed(self.f.nodes):
             self.step()
             if not node.relu:
-                trace.through(self.f, self.region, node, of_f)
+                trace.through(self.old, node, of_f)
             elif node.name in of_f:
                 self._through_old(node, of_f.pop(node.name), of_f, trace)
         for flows in (of_f, of_g):
             if "input" in flows:
-                trace.add(self.f, self.region, trace.inputs, "input", flows["input"])
+                trace.add(self.old, trace.inputs, "input", flows["input"])
         if trace.inputs:
             trace.end(trace.inputs["input"], *self.region["input"])
         return trace.bound()
@@ -252,7 +254,7 @@ class Difference:
                 continue
             before, old = self.f.by_name[name], origin[kept]
             moved = self.moved[node.name][kept]
-            trace.add(self.f, self.region, of_f, name, spread(price[:, kept], old, before.size))
+            trace.add(self.old, of_f, name, spread(price[:, kept], old, before.size))
             low, high = (side[0, old] for side in self.region[before.sources[0]])
             own_low, own_high = (side[0, kept] for side in self.own[source])
             active, inactive = (low >= 0) & (own_low >= 0), (high <= 0) & (own_high <= 0)  # in both networks
@@ -267,8 +269,8 @@ class Difference:
             trace.lose(np.abs(price[:, kept]), np.where((radius > 0) & (moved > 0), uncertain, 0.0))
             trace.lose_rounding(np.abs(price[:, kept]), gamma(4), np.where(middle == 1, 0.0, moved))
             own = own + spread(passed, kept, node.size)
-            trace.add(self.f, self.region, of_f, before.sources[0], -spread(passed, old, before.size))
-        trace.add(self.g, self.own, of_g, source, own)
+            trace.add(self.old, of_f, before.sources[0], -spread(passed, old, before.size))
+        trace.add(self.new, of_g, source, own)
 
     def _through_old(self, node: Node, price: Array, of_f: dict[str, Array], trace: _Trace) -> None:
         """A ReLU of the original: copies go to what they are copies of, lines to their input, the rest is bounded."""
@@ -282,20 +284,20 @@ class Difference:
             if factor < 0:  # relu(−z) = relu(z) − z
                 if node.slope[of] or node.slope[unit]:
                     raise Refused("a leaky unit as the opposite of another")
-                trace.add(self.f, self.region, of_f, source, -spread(flow[:, None], np.array([of]), node.size))
+                trace.add(self.old, of_f, source, -spread(flow[:, None], np.array([of]), node.size))
             elif node.slope[of] != node.slope[unit]:
                 raise Refused("a unit as the copy of one that leaks differently")
             price = price.copy()
             price[:, unit] = price[:, unit] * 0
             there = {node.name: price}
-            trace.add(self.f, self.region, there, node.name, spread(flow[:, None], np.array([of]), node.size))
+            trace.add(self.old, there, node.name, spread(flow[:, None], np.array([of]), node.size))
             price = there[node.name]
         line, gain, offset, error = self.lines[node.name]
         as_line = np.where(line, price, price * 0)
         trace.lose(np.abs(as_line), np.where(line, error, 0.0))
         inexact = np.where(line & ~np.isin(gain, (0.0, 1.0)), input_limit, 0.0)
         trace.lose_rounding(np.abs(as_line), gamma(4) * np.abs(gain), inexact)
-        trace.add(self.f, self.region, of_f, source, as_line * self.number(np.where(line, gain, 0.0)))
+        trace.add(self.old, of_f, source, as_line * self.number(np.where(line, gain, 0.0)))
         trace.shift(as_line, np.where(line, offset, 0.0))
         trace.end(np.where(line, price * 0, price), *values_of(self.f, self.region, node.name))
 
@@ -325,7 +327,7 @@ class _Trace:
             self.lose(size[:, used], np.broadcast_to(part, limit.shape)[used] * limit[used] + TINY)
             self._underflow(size[:, used], limit[used])
 
-    def add(self, net: Net, region: Region, flows: dict[str, Array], name: str, flow: Array) -> None:
+    def add(self, of: Bounded, flows: dict[str, Array], name: str, flow: Array) -> None:
         """Add to what a node collects; what the sum rounds is known exactly."""
         if name not in flows:
             flows[name] = flow
@@ -333,21 +335,21 @@ class _Trace:
         flows[name], error = two_sum(flows[name], flow)
         if self.rounded and error.any():
             terms = error.shape[1]
-            self._widen((error @ (reach(net, region, name) + TINY)) * (1 + gamma(terms)) + terms * TINY)
+            self._widen((error @ (reach(of.net, of.region, name) + TINY)) * (1 + gamma(terms)) + terms * TINY)
 
-    def through(self, net: Net, region: Region, node: Node, flows: dict[str, Array]) -> None:
+    def through(self, of: Bounded, node: Node, flows: dict[str, Array]) -> None:
         """An affine node: its price goes to its bias and, times its weights, to what it reads."""
         if node.name not in flows:
             return
         price = flows.pop(node.name)
         if self.rounded:
             terms = node.size + node.terms
-            weight, entering = rounding_weight(net, node, region)
+            weight, entering = rounding_weight(of.net, node, of.region)
             error = gamma(terms) * (np.abs(price) @ weight) + terms * TINY * (1 + entering)
             self._widen(np.where(copied(price), 0.0, error))
         self._shift(times(price, node.bias[:, None])[:, 0])
         for source, linear in node.reads:
-            self.add(net, region, flows, source, linear.back(price))
+            self.add(of, flows, source, linear.back(price))
 
     def shift(self, price: Array, constants: Array) -> None:
         """Prices times constants."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .bounds import Region, chunk, interval, one_hot, tightened, upper_bound
+from .bounds import Duals, Region, chunk, interval, one_hot, tightened, upper_bound
 from .errors import Refused
 from .networks import Net, Node
 from .numbers import rational, upwards
@@ -106,17 +106,16 @@ def closings(net: Net, target: str, regions: Region, tree: Tree, closing: Sequen
     for group in (np.flatnonzero(~alone & (row < 0)), np.flatnonzero(~alone & (row >= 0))):
         for start in range(0, len(group), step := chunk(net)):
             at = group[start : start + step]
-            y = None if row[at[0]] < 0 else {name: values[row[at]] for name, values in tree.y.items()}
+            duals = None if row[at[0]] < 0 else Duals({name: values[row[at]] for name, values in tree.y.items()})
             price = one_hot(units[at], size, signs[at])
-            bounds[at] = upwards(upper_bound(net, target, price, regions, rows[at], y))
+            bounds[at] = upwards(upper_bound(net, target, price, regions, rows[at], duals))
     for k in np.flatnonzero(alone).tolist():
         price = one_hot(units[k : k + 1], size, 0.0 if how[k] == EMPTY else signs[k])
         y = {name: values[row[k] : row[k] + 1] for name, values in tree.y.items()} if row[k] >= 0 else {}
         price = rational(price) if how[k] == EXACT else price
         one = {name: (low[rows[k]][None], high[rows[k]][None]) for name, (low, high) in regions.items()}
-        bounds[k] = upwards(upper_bound(net, target, price, one, np.zeros(1, np.int64), y, tree.tilts.get(numbers[k])))[
-            0
-        ]
+        duals = Duals(y, tree.tilts.get(numbers[k], {}))
+        bounds[k] = upwards(upper_bound(net, target, price, one, np.zeros(1, np.int64), duals))[0]
         if how[k] == EMPTY:
             bounds[k] = -np.inf if bounds[k] < 0 else np.inf
     low, high = (side[rows, units] for side in regions[target])

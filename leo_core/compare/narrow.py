@@ -51,7 +51,7 @@ class Proof:
 
 @final
 @dataclass(frozen=True, eq=False)
-class Work:
+class SideBySide:
     """Two networks side by side, what is known of them on a box, and the means to find out more."""
 
     joint: Network
@@ -94,7 +94,7 @@ class Settled:
     halvings: Tree = WHOLE
 
 
-def narrowed(work: Work, budget: Budget, seen: Seen, upper: float) -> Iterator[float]:
+def narrowed(work: SideBySide, budget: Budget, seen: Seen, upper: float) -> Iterator[float]:
     """Ever lower upper bounds on |output| of a joint network, as near to what is ``seen`` as time allows.
 
     ``seen`` learns of every point found. Thresholds that resist proof and witness are passed over upwards.
@@ -117,7 +117,7 @@ def narrowed(work: Work, budget: Budget, seen: Seen, upper: float) -> Iterator[f
         yield max(0.0, *bounds.values())
 
 
-def settled(work: Work, asked: Mapping[Side, float], budget: Budget, seen: Seen) -> Settled:
+def settled(work: SideBySide, asked: Mapping[Side, float], budget: Budget, seen: Seen) -> Settled:
     """Prove for each side that it is nowhere above its threshold; stops at a point where one is.
 
     Sides are proved together on parts of the box where inputs are few; then one by one.
@@ -131,7 +131,7 @@ def settled(work: Work, asked: Mapping[Side, float], budget: Budget, seen: Seen)
     return Settled((*found.proved, *more.proved), (*found.proofs, *more.proofs), more.refuted)
 
 
-def on_boxes(work: Work, asked: Mapping[Side, float], budget: Budget, seen: Seen, start: Tree = WHOLE) -> Settled:
+def on_boxes(work: SideBySide, asked: Mapping[Side, float], budget: Budget, seen: Seen, start: Tree = WHOLE) -> Settled:
     """All sides at once on parts of the box, where inputs are few; ``start`` are halvings to go on from."""
     if not work.few_inputs or not asked:
         return Settled((), ())
@@ -150,7 +150,7 @@ def on_boxes(work: Work, asked: Mapping[Side, float], budget: Budget, seen: Seen
     return Settled(tuple(proved), question.proofs(tree), halvings=start)
 
 
-def one_by_one(work: Work, asked: Mapping[Side, float], budget: Budget, seen: Seen) -> Settled:
+def one_by_one(work: SideBySide, asked: Mapping[Side, float], budget: Budget, seen: Seen) -> Settled:
     """Each side by itself, by splits on phases and, as a hint, by the MILP; the others have their turn before long."""
     proved: list[Side] = []
     proofs: list[Proof] = []
@@ -193,7 +193,7 @@ class _Question:
     thresholds: Array
 
     @staticmethod
-    def of(work: Work, asked: Mapping[Side, float]) -> _Question:
+    def of(work: SideBySide, asked: Mapping[Side, float]) -> _Question:
         rows, thresholds = tuple(asked), np.array(list(asked.values()))
         network = exceeding(work.joint, rows, thresholds)
         region = work.region.tightened(EXCESS, *bound_affine(network, network.affine(EXCESS), work.region))

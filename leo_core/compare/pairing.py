@@ -24,7 +24,6 @@ from leo_core.compare.pair import Pair
 from leo_core.domain import Box
 from leo_core.execution.budget import Budget, Limits
 from leo_core.network import INPUT, Network, Node, Relu, sources_of
-from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.view import View
 from leo_core.search.attack import scatter
 from leo_core.stability import StabilityMap, Work, decide
@@ -79,7 +78,7 @@ def paired(pair: Pair, budget: Budget, seen: float) -> Paired:
         stability = decide(Work(old, box, pair.solver, limits=Limits(half), seed=pair.seed))
         roles = guessed(old, new, stability, points, budget)
         nets = as_checked(old), as_checked(new)
-        known = View(old, Facts.of(old, stability)).region
+        known = View.of(old, stability).region
         region = {name: (low[None], high[None]) for name, (low, high) in known.intervals.items()}
         region["input"] = (box.lower[None], box.upper[None])
         try:

@@ -12,20 +12,21 @@ from numpy.typing import NDArray
 
 from leo_core.arithmetic import float_down
 from leo_core.bounds.interval import bound_network
+from leo_core.bounds.upto import upto
 from leo_core.compare.joint import EXCESS, exceeding, side_by_side, sides
 from leo_core.domain import Box
 from leo_core.execution.budget import Budget
 from leo_core.execution.events import Listener, Note
 from leo_core.network import Network
-from leo_core.search.attack import ascend, scatter
+from leo_core.search.attack import Climb, ascend, scatter
 from leo_core.within import Within
 
 Array = NDArray[np.float64]
 
 #: Points scattered: so many in any case, and so many where that takes no longer than one batch; multiplications of one.
 _SAMPLES, _PRODUCTS = (1024, 16_384), 500_000_000
-#: Climbs: per round, points that begin one for each output and sign, the first step, and steps.
-_ROUNDS = ((8, 1.0, 12), (16, 0.25, 24), (16, 0.05, 24), (16, 1.0, 24))
+#: Climbs: per round, points that begin one for each output and sign, and how far they go.
+_ROUNDS = ((8, Climb(12)), (16, Climb(24, 0.25)), (16, Climb(24, 0.05)), (16, Climb(24)))
 #: Points evaluated closely, of each batch; and the multiplications up to which that is done over the rationals.
 _CLOSELY, _EXACT = 3, 2_000_000
 
@@ -63,11 +64,11 @@ class Seen:
         """Climb from more of the points seen, by shorter steps too."""
         self._climb_on(_ROUNDS[1:], budget)
 
-    def _climb_on(self, rounds: Sequence[tuple[int, float, int]], budget: Budget) -> None:
-        for count, share, steps in rounds:
+    def _climb_on(self, rounds: Sequence[tuple[int, Climb]], budget: Budget) -> None:
+        for count, climb in rounds:
             if budget.expired or self.exceeded is not None:
                 return
-            climbed = self._climb(count, share, steps, budget)
+            climbed = self._climb(count, climb, budget)
             apart = self._apart(climbed)
             self._keep(climbed, apart)
             self._look_at(climbed, apart)
@@ -80,7 +81,7 @@ class Seen:
         points = self._box.clip(np.atleast_2d(points))
         self._look_at(points, self._apart(points))
 
-    def _climb(self, count: int, share: float, steps: int, budget: Budget) -> Array:
+    def _climb(self, count: int, climb: Climb, budget: Budget) -> Array:
         """From the points at which each output is furthest apart, either way, to where it is further."""
         points, apart = self._points, self._values
         asked = [side for side in sides(self._joint) if self._limits[side[0]] < np.inf]
@@ -89,17 +90,14 @@ class Seen:
         # a climb ends at the first positive value: so it climbs the difference less a few times what is seen
         above = min(4.0 * float(np.abs(apart).max(initial=0.0)), sys.float_info.max) or 1.0
         excess = exceeding(self._joint, asked, np.full(len(asked), above))
-        few = max(1, _PRODUCTS // max(1, 3 * self._joint.operations))
+        way, few = upto(excess, EXCESS), max(1, _PRODUCTS // max(1, 3 * self._joint.operations))
         starts, found = points[np.concatenate(best)], []
         for first in range(0, len(rows), few):
             part = slice(first, first + few)
             if budget.expired:
                 break
-            signs = np.ones(len(rows[part]))
-            found.append(
-                ascend(excess, EXCESS, rows[part], signs, starts[part], self._box, steps, share,
-                       expired=lambda: budget.expired)
-            )  # fmt: skip
+            objectives = way.objectives(rows[part])
+            found.append(ascend(way, objectives, starts[part], self._box, climb, lambda: budget.expired))
         return np.vstack(found) if found else points[:0]
 
     def _apart(self, points: Array) -> Array:

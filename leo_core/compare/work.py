@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from leo_core.bounds.region import Region
 from leo_core.checker.difference import Roles
 from leo_core.compare.joint import DIFFERENCE, Arrangement, Side, favoured_corners, joint_region
-from leo_core.compare.narrow import Proof, Settled, Work, few_inputs, narrowed, on_boxes, one_by_one
+from leo_core.compare.narrow import Proof, Settled, SideBySide, few_inputs, narrowed, on_boxes, one_by_one
 from leo_core.compare.pair import Pair
 from leo_core.compare.pairing import DUST, Paired, alike, paired
 from leo_core.compare.seen import Seen
@@ -120,7 +120,7 @@ def decided(pair: Pair, within: Within, budget: Budget, seen: Seen) -> Iterator[
     yield from _split(pair, asked, work, budget, seen)
 
 
-def _split(pair: Pair, asked: _Asked, work: Work, budget: Budget, seen: Seen) -> Iterator[Evidence]:
+def _split(pair: Pair, asked: _Asked, work: SideBySide, budget: Budget, seen: Seen) -> Iterator[Evidence]:
     """What parts of the box show of what is left, and then splits on phases."""
     if asked.open(seen):
         yield asked.settled(on_boxes(work, asked.turned(work), share_of(budget, _AGAIN), seen, asked.halvings))
@@ -135,7 +135,7 @@ def decided_on(
     """What is proved on other bounds of both networks side by side, arranged as some evidence had them in the end."""
     arrangement = evidence.proofs[-1].arrangement if evidence.proofs else NOT_PAIRED
     joint = arrangement.joint(pair.first, pair.second)
-    work = Work(joint, arrangement, region_of(joint), pair.solver, pair.seed, pair.executor)
+    work = SideBySide(joint, arrangement, region_of(joint), pair.solver, pair.seed, pair.executor)
     seen = Seen(pair.first, pair.second, pair.box, pair.listener, within)
     asked = _Asked(within)
     asked.pairing = evidence.pairing
@@ -150,9 +150,9 @@ def identical(network: Network) -> Evidence:
     return Evidence(0.0, True, pairing=pairing)
 
 
-def _work(pair: Pair, arrangement: Arrangement, budget: Budget) -> Work:
+def _work(pair: Pair, arrangement: Arrangement, budget: Budget) -> SideBySide:
     joint = arrangement.joint(pair.first, pair.second)
-    return Work(joint, arrangement, joint_region(joint, pair.box, budget), pair.solver, pair.seed, pair.executor)
+    return SideBySide(joint, arrangement, joint_region(joint, pair.box, budget), pair.solver, pair.seed, pair.executor)
 
 
 class _Asked:
@@ -178,11 +178,11 @@ class _Asked:
         """Whether there is more to find out."""
         return bool(self.left) and seen.exceeded is None and not self._refuted
 
-    def turned(self, work: Work) -> dict[Side, float]:
+    def turned(self, work: SideBySide) -> dict[Side, float]:
         """What is left, as the arrangement at work has it."""
         return {work.arrangement.side(side): threshold for side, threshold in self.left.items()}
 
-    def bounded(self, work: Work) -> Evidence:
+    def bounded(self, work: SideBySide) -> Evidence:
         """With what bounds alone show."""
         found = {work.arrangement.side(side): bound for side, bound in work.bounds.items()}
         self._bounds = {side: min(bound, self._bounds.get(side, np.inf)) for side, bound in found.items()}

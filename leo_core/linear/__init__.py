@@ -12,6 +12,7 @@ from leo_core.linear.conv import Conv
 from leo_core.linear.conv_transpose import ConvTranspose
 from leo_core.linear.dense import Dense
 from leo_core.linear.diagonal import Diagonal
+from leo_core.linear.geometry import Spacing
 from leo_core.linear.select import Select
 from leo_core.linear.sparse import Sparse
 
@@ -44,6 +45,7 @@ __all__ = [
     "FloatArray",
     "LinearMap",
     "Select",
+    "Spacing",
     "Sparse",
     "frozen_array",
     "kind_of",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from leo_core.arithmetic import ExactVector, to_integers
 from leo_core.checker.environment import own_thread
 from leo_core.linear.base import FloatArray, LinearMap, Mask, Units, float_array, frozen_array, require_apart
-from leo_core.linear.geometry import Geometry, correlate
+from leo_core.linear.geometry import CLOSE, Geometry, Spacing, correlate
 from leo_core.linear.sparse import Sparse
 
 #: More entries than this are not written out one by one: with their places that would be over two gigabytes.
@@ -51,18 +51,10 @@ class Conv(LinearMap):
         self.dtype = self._kernel.dtype
 
     @staticmethod
-    def of(
-        kernel: Any,
-        input: tuple[int, ...],
-        *,
-        strides: Any = 1,
-        low: Any = 0,
-        high: Any = 0,
-        dilations: Any = 1,
-        groups: int = 1,
-    ) -> Conv:
-        """Over an input of the given spatial sizes; a single number holds for each axis."""
-        lists = (np.broadcast_to(value, len(input)) for value in (strides, low, high, dilations))
+    def of(kernel: Any, input: tuple[int, ...], spacing: Spacing = CLOSE, groups: int = 1) -> Conv:
+        """Over an input of the given spatial sizes."""
+        each = spacing.strides, spacing.low, spacing.high, spacing.dilations
+        lists = (np.broadcast_to(value, len(input)) for value in each)
         return Conv(kernel, np.concatenate([input, *lists, [groups]]))
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, final
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from leo_core.arithmetic import ExactVector
 from leo_core.linear.base import FloatArray, LinearMap, Mask, Units, require_apart
 from leo_core.linear.conv import Conv
-from leo_core.linear.geometry import Geometry
+from leo_core.linear.geometry import CLOSE, Geometry, Spacing
 from leo_core.linear.sparse import Sparse
 
 
@@ -31,20 +32,17 @@ class ConvTranspose(LinearMap):
     def of(
         kernel: Any,
         input: tuple[int, ...],
-        *,
-        strides: Any = 1,
-        low: Any = 0,
-        high: Any = 0,
-        dilations: Any = 1,
+        spacing: Spacing = CLOSE,
         groups: int = 1,
-        output_padding: Any = 0,
+        output_padding: int | Sequence[int] = 0,
     ) -> ConvTranspose:
-        """Over an input of the given spatial sizes; a single number holds for each axis."""
-        spread = (np.array(input) - 1) * strides + (np.array(np.shape(kernel)[2:]) - 1) * dilations + 1
-        output = spread + output_padding - low - high
+        """Over an input of the given spatial sizes."""
+        taps, strides = np.array(np.shape(kernel)[2:]), spacing.strides
+        spread = (np.array(input) - 1) * strides + (taps - 1) * spacing.dilations + 1
+        output = spread + output_padding - spacing.low - spacing.high
         if (np.greater_equal(output_padding, strides) | np.less(output_padding, 0)).any():
             raise ValueError(f"the output padding {output_padding} must be from 0 to below the stride {strides}")
-        conv = Conv.of(kernel, tuple(output), strides=strides, low=low, high=high, dilations=dilations, groups=groups)
+        conv = Conv.of(kernel, tuple(output), spacing, groups)
         return ConvTranspose(**conv.arrays())
 
     @property

@@ -57,6 +57,27 @@ class Slide:
 
 @final
 @dataclass(frozen=True)
+class Spacing:
+    """How windows lie over an input, along each spatial axis; a single number holds for every axis.
+
+    Attributes
+    ----------
+    low, high:
+        Pads before and behind.
+    """
+
+    strides: int | Sequence[int] = 1
+    low: int | Sequence[int] = 0
+    high: int | Sequence[int] = 0
+    dilations: int | Sequence[int] = 1
+
+
+#: A window at every position, taps side by side, no pads.
+CLOSE = Spacing()
+
+
+@final
+@dataclass(frozen=True)
 class Geometry:
     """How many positions there are, and which are read, along each spatial axis; ``taps`` are the kernel's."""
 

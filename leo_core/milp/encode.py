@@ -156,7 +156,19 @@ def encode(network: Network, target: str, region: Region) -> Encoding:
     sizes = {node.name: node.size for node, _ in plan}
     stacked = np.vstack(blocks) if blocks else np.zeros((0, total))
     ends = (np.concatenate([*row_lower, np.zeros(0)]), np.concatenate([*row_upper, np.zeros(0)]))
-    return _equilibrated(network.input_size, stacked, ends, columns, groups, values[target], sizes, entering)
+    matrix, offset = values[target]
+    problem, column_scale, row_scale = _equilibrated(stacked, ends, columns, (matrix, offset))
+    return Encoding(
+        problem,
+        network.input_size,
+        column_scale,
+        row_scale,
+        groups,
+        matrix * column_scale,
+        offset,
+        sizes,
+        {name: (matrix * column_scale, offset) for name, (matrix, offset) in entering.items()},
+    )
 
 
 def power_of_two(value: float) -> float:
@@ -201,15 +213,9 @@ def _affine(node: Affine, values: Mapping[str, tuple[Array, Array]], total: int)
 
 
 def _equilibrated(
-    inputs: int,
-    rows: Array,
-    ends: tuple[Array, Array],
-    columns: _Columns,
-    groups: Mapping[str, OpenUnits],
-    targets: tuple[Array, Array],
-    sizes: Mapping[str, int],
-    entering: Mapping[str, tuple[Array, Array]],
-) -> Encoding:
+    rows: Array, ends: tuple[Array, Array], columns: _Columns, targets: tuple[Array, Array]
+) -> tuple[MilpProblem, Array, Array]:
+    """(the problem with columns and rows scaled, the scale of each column, and of each row)."""
     reach = np.maximum(np.abs(columns.lower), np.abs(columns.upper))
     column_scale = np.array([power_of_two(value) for value in reach])
     column_scale[columns.integer] = 1.0
@@ -227,14 +233,4 @@ def _equilibrated(
         upper=columns.upper / column_scale,
         integer=columns.integer,
     )
-    return Encoding(
-        problem,
-        inputs,
-        column_scale,
-        row_scale,
-        groups,
-        targets[0] * column_scale,
-        targets[1],
-        sizes,
-        {name: (matrix * column_scale, offset) for name, (matrix, offset) in entering.items()},
-    )
+    return problem, column_scale, row_scale

@@ -20,7 +20,6 @@ from leo_core.arithmetic import round_down, round_up
 from leo_core.execution.budget import Budget, Limits
 from leo_core.execution.events import Listener, Note, silent
 from leo_core.network import Affine, Network
-from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.layer import ReluLayer, layer_of
 from leo_core.rewrite.parallel import pairs_of
 from leo_core.rewrite.pipeline import Rewritten, rewrite
@@ -71,11 +70,11 @@ def folded_beforehand(work: Work) -> Rewritten | None:
     intervals = decide(replace(work, limits=limits))
     if intervals.interrupted:
         raise KeyboardInterrupt
-    view = View(network, Facts.of(network, intervals))
+    view = View.of(network, intervals)
     total = sum(relu.size for relu in network.relus)
     if not _paired(view) > _PAIRED * total:
         return None
-    found = rewrite(network, intervals, tolerance=0.0, budget=work.budget)
+    found = rewrite(view, tolerance=0.0, budget=work.budget)
     if found.interrupted:
         raise KeyboardInterrupt
     left = sum(relu.size for relu in found.network.relus)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from leo_core.arithmetic import product_error, round_up
 from leo_core.bounds.change import Change
-from leo_core.linear import Conv
+from leo_core.linear import Conv, Spacing
 from leo_core.network import Affine, Relu
 from leo_core.rewrite.absorb import rounded_bias
 from leo_core.rewrite.form import Form, best_constants, change
@@ -143,4 +143,4 @@ def _composed(first: Conv, second: Conv, product: Array) -> Conv:
         pads = second.geometry.low, second.geometry.high
     low, high = pads
     dtype = np.result_type(first.dtype, second.dtype)
-    return Conv.of(kernel.astype(dtype), geometry.input, strides=strides, low=low, high=high, dilations=dilations)
+    return Conv.of(kernel.astype(dtype), geometry.input, Spacing(strides, low, high, dilations))

@@ -42,7 +42,6 @@ from leo_core.rewrite.step import Ladder, Pass, Refusal, Step
 from leo_core.rewrite.straighten import straighten
 from leo_core.rewrite.unread import drop_unread
 from leo_core.rewrite.view import View
-from leo_core.stability.verdict import StabilityMap
 
 #: Cheap passes, which run whatever the clock says.
 _CHEAP: tuple[Pass, ...] = (drop_inactive, fold_constants, drop_identity, settle_output)
@@ -96,8 +95,7 @@ class Rewritten:
 
 @ieee()
 def rewrite(
-    network: Network,
-    stability: StabilityMap,
+    view: View,
     *,
     tolerance: float,
     passes: str = "all",
@@ -105,7 +103,7 @@ def rewrite(
     budget: Budget | None = None,
     listener: Listener = silent,
 ) -> Rewritten:
-    """Rewrite ``network`` with what ``stability`` says of it.
+    """Rewrite a network with what is known of its units.
 
     Parameters
     ----------
@@ -118,7 +116,7 @@ def rewrite(
     """
     budget = budget or Budget()
     work = _Work(tolerance, OBJECTIVES[objective], PASSES[passes], budget, listener)
-    start = _started(View(network, Facts.of(network, stability)), work.size)
+    start = _started(view, work.size)
     ends: list[_State] = []
     interrupted = False
     for share in _SHARES if tolerance > 0 else _SHARES[:1]:

@@ -15,6 +15,7 @@ from leo_core.bounds.interval import bound_affine
 from leo_core.bounds.region import Region
 from leo_core.network import Affine, Network, Node
 from leo_core.rewrite.facts import Facts, Lineage, Units
+from leo_core.stability.verdict import StabilityMap
 
 T = TypeVar("T")
 
@@ -51,6 +52,11 @@ class View:
 
     network: Network
     facts: Facts
+
+    @staticmethod
+    def of(network: Network, stability: StabilityMap) -> View:
+        """A network with what verdicts say of it."""
+        return View(network, Facts.of(network, stability))
 
     @cached_property
     def region(self) -> Region:

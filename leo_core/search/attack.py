@@ -8,14 +8,16 @@ step is to the corner which the linear piece around the start favours; it halves
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.bounds.upto import Step, upto
+from leo_core.bounds.upto import Step, Upto
 from leo_core.domain import Box
 from leo_core.linear import FloatArray
-from leo_core.network import INPUT, Network
+from leo_core.network import INPUT
 
 Array = NDArray[np.float64]
 
@@ -28,29 +30,33 @@ def scatter(box: Box, count: int, seed: int) -> Array:
     return box.clip(np.vstack([0.5 * box.lower + 0.5 * box.upper, box.corners(64), inside, edges]))
 
 
+@final
+@dataclass(frozen=True, eq=False)
+class Climb:
+    """How far: so many steps, the first of them a ``share`` (one number, or one per start) of the box's width."""
+
+    steps: int
+    share: float | Array = 1.0
+
+
 def ascend(
-    network: Network,
-    target: str,
-    units: NDArray[np.int64],
-    signs: Array,
+    way: Upto,
+    objectives: Array,
     starts: Array,
     box: Box,
-    steps: int,
-    share: float | Array = 1.0,
+    climb: Climb,
     expired: Callable[[], bool] = lambda: False,
 ) -> Array:
-    """From ``starts[k]``, points at which signs[k]·a of unit ``units[k]`` is larger; shape as ``starts``.
+    """From ``starts[k]``, points at which objectives[k]·a of the node at the way's end is larger; shape as ``starts``.
 
-    The first step is ``share`` (one number, or one per start) of the box's width. Each climb ends early once its
-    float64 value is positive, and all once ``expired``.
+    Each climb ends early once its float64 value is positive, and all once ``expired``.
     """
-    way = upto(network, target)
-    plan, objectives = way.steps, way.objectives(units, signs)
+    plan = way.steps
     width = box.upper - box.lower
     best = starts.copy()
     values, gradients = _value_and_gradient(plan, objectives, best)
-    share = np.broadcast_to(share, len(units)).copy()
-    for _ in range(steps):
+    share = np.broadcast_to(climb.share, len(starts)).copy()
+    for _ in range(climb.steps):
         rows = np.flatnonzero(~(values > 0))
         if len(rows) == 0 or expired():
             break

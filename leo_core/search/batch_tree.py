@@ -81,7 +81,7 @@ class BatchTree:
         batch = batch.take(rows)
         each = np.arange(len(rows))
         objectives = np.repeat(self._goal.objective, len(rows), axis=0)
-        bound = improved(self._goal.network, self._goal.target, objectives, batch.region, SLOPES, each)
+        bound = improved(self._goal.network, self._goal.target, objectives, batch.region, SLOPES)
         left = []
         for row in each.tolist():
             multipliers = {name: y[row] for name, y in bound.multipliers.items()}

@@ -27,7 +27,7 @@ from leo_core.domain import Box
 from leo_core.execution.budget import Budget
 from leo_core.execution.executor import LOST, Executor
 from leo_core.network import Network
-from leo_core.search.attack import ascend
+from leo_core.search.attack import Climb, ascend
 from leo_core.search.evidence import WHOLE, Claim, parts
 from leo_core.search.witness import sign_at
 
@@ -357,9 +357,9 @@ class _Search:
         width = ((region.upper - region.lower)[rows[best]] / np.maximum(self._box.upper - self._box.lower, 1e-300)).max(
             axis=1
         )
-        climbed = ascend(
-            self._network, self._target, self._units[which], self._signs[which], points[best], self._box, CLIMB, width
-        )
+        way = upto(self._network, self._target)
+        objectives = way.objectives(self._units[which], self._signs[which])
+        climbed = ascend(way, objectives, points[best], self._box, Climb(CLIMB, width))
         values = self._values(climbed, which)
         for row in np.flatnonzero(values > 0).tolist():
             unit, sign = self._claims[which[row]]

@@ -9,7 +9,8 @@ What is done here is done in the network's own dtype and proves nothing: the poi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from dataclasses import dataclass
+from typing import TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,21 +37,30 @@ _PATIENCE = 12
 _HELD = 20_000_000
 
 
+@final
+@dataclass(frozen=True, eq=False)
+class Quarry:
+    """What is wanted of which network; ``seed`` decides which image takes what of it at a step."""
+
+    network: Network
+    wanted: Wanted
+    seed: int = 0
+
+
 def chase(
-    network: Network,
+    quarry: Quarry,
     box: Box,
     starts: Array,
-    wanted: Wanted,
     steps: int,
-    seed: int = 0,
     expired: Callable[[], bool] = lambda: False,
 ) -> Array:
     """A few points (count, inputs) that together seem to show all that was seen on the way from ``starts``.
 
     One unit of a group (:attr:`~leo_core.network.Affine.groups`) shows its sign for all of the group.
     """
+    network, wanted = quarry.network, quarry.wanted
     plan = upto(network, _last(network).name).steps
-    hunt = _Hunt({node: wanted[node.name] for node, _ in plan if node.name in wanted}, seed)
+    hunt = _Hunt({node: wanted[node.name] for node, _ in plan if node.name in wanted}, quarry.seed)
     low, high = (side.astype(network.dtype) for side in (box.lower, box.upper))
     images = starts.astype(network.dtype)
     heading = np.zeros_like(images)

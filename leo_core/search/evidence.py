@@ -128,7 +128,7 @@ def _closes(tree: Tree, k: int, network: Network, target: str, region: Region) -
     (unit, sign), how, row, tilts = tree.claims[0], tree.closed[k, 2], tree.row[k], tree.tilts.get(k, NO_TILTS)
     y: Multipliers = {name: values[row] for name, values in tree.y.items()} if row >= 0 else {}
     objective = upto(network, target).objectives([unit], 0.0 if how == EMPTY else sign)
-    bound = bound_above(network, target, objective, region, given(y), tilts=tilts)
+    bound = bound_above(network, target, objective, region, given(y, tilts))
     upper, rounding = float(bound.upper[0]), float(bound.rounding[0])
     if how == EMPTY:
         return upper < 0

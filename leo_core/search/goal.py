@@ -12,7 +12,7 @@ from leo_core.checker.trees import EMPTY, EXACT, PLAIN, Tilt, Tree
 from leo_core.domain import Box
 from leo_core.milp.relaxation import RelaxedAnswer
 from leo_core.network import Network
-from leo_core.search.attack import ascend
+from leo_core.search.attack import Climb, ascend
 from leo_core.search.evidence import Grown, uncut
 from leo_core.search.witness import sign_at
 
@@ -23,7 +23,7 @@ NEARLY_ZERO = 1e-6
 #: Bits that exact attempts round multipliers to: LP duals are often simple numbers, slightly off.
 _SNAP_BITS = (52, 20, 8, 3)
 #: Steps of ascent from a point that a relaxation hands back.
-_CLIMB = 4
+_CLIMB = Climb(4)
 
 
 class Goal:
@@ -68,7 +68,7 @@ class Goal:
             return None, None
         objective = 0.0 * self.objective if answer.infeasible else self.objective
         y, tilts = answer.multipliers, answer.tilts
-        bound = bound_above(self.network, self.target, objective, region, given(y), tilts=tilts)
+        bound = bound_above(self.network, self.target, objective, region, given(y, tilts))
         upper = float(bound.upper[0])
         used = {name: values[0] for name, values in bound.multipliers.items()}
         if answer.infeasible:
@@ -84,8 +84,8 @@ class Goal:
     def look_at(self, points: Array) -> None:
         """Climb from points; the best may be the witness."""
         points = np.clip(points, self._box.lower, self._box.upper)
-        units, signs = np.full(len(points), self.unit), np.full(len(points), float(self.sign))
-        reached = ascend(self.network, self.target, units, signs, points, self._box, _CLIMB)
+        objectives = np.repeat(self.objective, len(points), axis=0)
+        reached = ascend(upto(self.network, self.target), objectives, points, self._box, _CLIMB)
         values = self.sign * self.network.evaluate_nodes(reached)[self.target][:, self.unit]
         best = int(np.argmax(values))
         likely = values[best] > -NEARLY_ZERO * self._reach

@@ -131,7 +131,7 @@ class LpTree:
     def _leaf_by_slopes(self, stack: Region) -> Tree | None:
         """Cheaper than the LP, and simpler numbers: what is exactly zero is seen to be."""
         goal = self._goal
-        found = improved(goal.network, goal.target, goal.objective, stack, SLOPES, np.zeros(1, np.int64))
+        found = improved(goal.network, goal.target, goal.objective, stack, SLOPES)
         multipliers = {name: y[0] for name, y in found.multipliers.items()}
         return goal.leaf(stack.one(0), multipliers, NO_TILTS, float(found.upper[0]), float(found.rounding[0]))
 

@@ -18,11 +18,11 @@ from leo_core.bounds.crown import backward_interval
 from leo_core.bounds.interval import bound_affine
 from leo_core.bounds.region import Region
 from leo_core.bounds.slopes import improved
-from leo_core.bounds.upto import upto
+from leo_core.bounds.upto import SignedUnits, upto
 from leo_core.execution.budget import Patience
 from leo_core.execution.executor import LOST
 from leo_core.network import Affine
-from leo_core.search.attack import ascend, scatter
+from leo_core.search.attack import Climb, ascend, scatter
 from leo_core.search.boxes import FEW_INPUTS, split_box
 from leo_core.search.evidence import Claim, uncut
 from leo_core.search.prover import NODES
@@ -42,7 +42,7 @@ Sample: TypeAlias = tuple[Array, Indices, Indices]
 #: Points at random, and as many corners, looked at before anything else.
 SAMPLES = 500
 #: Steps of gradient ascent per claim, and of descent on slopes.
-CLIMB, SLOPES = 20, 30
+CLIMB, SLOPES = Climb(20), 30
 #: Nodes that the prover gets for a claim before the MILP is asked.
 QUICK_NODES = 1_000
 
@@ -191,31 +191,30 @@ class _Layer:
 
     def _look_at(self, sample: Sample) -> None:
         points, smallest, largest = sample
-        units, signs = _columns(self._claims())
-        used, at = np.unique(np.where(signs > 0, largest[units], smallest[units]), return_inverse=True)
+        asked = SignedUnits.of(self._claims())
+        used, at = np.unique(_extreme(asked, smallest, largest), return_inverse=True)
         for chunk in upto(self._network, self._target).chunks(len(used)):
             if self._budget.expired:
                 return
             mine = np.flatnonzero((at >= chunk.start) & (at < chunk.stop))
-            self._refute(units[mine], signs[mine], points[used[chunk]], at[mine] - chunk.start)
+            self._refute(asked[mine], points[used[chunk]], at[mine] - chunk.start)
 
     def _climb(self, sample: Sample) -> None:
         points, smallest, largest = sample
-        units, signs = _columns(self._claims())
-        self._attack(units, signs, points[np.where(signs > 0, largest[units], smallest[units])])
+        asked = SignedUnits.of(self._claims())
+        self._attack(asked, points[_extreme(asked, smallest, largest)])
 
     def _improve_slopes(self) -> None:
         claims = self._claims()
         low, high = (side.copy() for side in self.region.intervals[self._target])
         corners = np.zeros((len(claims), self._box.size))
-        for chunk in upto(self._network, self._target).chunks(len(claims)):
+        way = upto(self._network, self._target)
+        for chunk in way.chunks(len(claims)):
             if self._budget.expired:
                 return
-            units, signs = _columns(claims[chunk])
-            bound = improved(
-                self._network, self._target, self._objectives(units, signs), self.region, SLOPES, expired=self._expired
-            )
-            up = signs > 0
+            asked = SignedUnits.of(claims[chunk])
+            units, signs, up = asked.units, asked.signs, asked.signs > 0
+            bound = improved(self._network, self._target, way.signed(asked), self.region, SLOPES, self._expired)
             high[units[up]] = np.minimum(high[units[up]], bound.upper[up])
             low[units[~up]] = np.maximum(low[units[~up]], -bound.upper[~up])
             corners[chunk] = np.where(bound.slope_at_input > 0, self._box.upper, self._box.lower)
@@ -225,8 +224,7 @@ class _Layer:
         self._tighten(low, high)
         still = self._claims()
         rows = np.array([row for row, claim in enumerate(claims) if claim in set(still)], dtype=np.int64)
-        units, signs = _columns([claims[row] for row in rows])
-        self._attack(units, signs, corners[rows])
+        self._attack(SignedUnits.of(claims[row] for row in rows), corners[rows])
 
     def _remember(self) -> None:
         """What an earlier run found by what follows, where it still holds."""
@@ -312,28 +310,26 @@ class _Layer:
             self._recall.keep_tried(self.region, attempt.nodes, attempt.ask, *claim)
         self._recall.keep(claim, finding.tree, finding.witness)
 
-    def _objectives(self, units: Indices, signs: Array) -> Array:
-        return upto(self._network, self._target).objectives(units, signs)
-
-    def _attack(self, units: Indices, signs: Array, starts: Array) -> None:
-        for chunk in upto(self._network, self._target).chunks(len(units)):
+    def _attack(self, asked: SignedUnits, starts: Array) -> None:
+        way = upto(self._network, self._target)
+        for chunk in way.chunks(len(asked)):
             if self._budget.expired:
                 return
-            mine = (units[chunk], signs[chunk])
-            reached = ascend(self._network, self._target, *mine, starts[chunk], self._box, CLIMB, expired=self._expired)
-            self._refute(*mine, reached, np.arange(len(reached)))
+            mine = asked[chunk]
+            reached = ascend(way, way.signed(mine), starts[chunk], self._box, CLIMB, self._expired)
+            self._refute(mine, reached, np.arange(len(reached)))
 
-    def _refute(self, units: Indices, signs: Array, points: Array, at: Indices) -> None:
+    def _refute(self, asked: SignedUnits, points: Array, at: Indices) -> None:
         """Record the claims whose point, ``points[at[k]]``, is a witness beyond doubt."""
-        found = signs_at(self._network, self._target, units, points, at, self._expired)
-        for k in np.flatnonzero(found * signs > 0):
-            self._tally.refute(self._target, int(units[k]), int(signs[k]), points[at[k]])
+        found = signs_at(self._network, self._target, asked.units, points, at, self._expired)
+        for k in np.flatnonzero(found * asked.signs > 0):
+            self._tally.refute(self._target, int(asked.units[k]), int(asked.signs[k]), points[at[k]])
 
     def _tighten(self, low: Array, high: Array) -> None:
         self.region = self.region.tightened(self._target, low, high)
         self._tally.bound(self._target, *self.region.intervals[self._target])
 
 
-def _columns(claims: list[Claim]) -> tuple[Indices, Array]:
-    units = np.array([unit for unit, _ in claims], dtype=np.int64)
-    return units, np.array([sign for _, sign in claims], dtype=np.float64)
+def _extreme(asked: SignedUnits, smallest: Indices, largest: Indices) -> Indices:
+    """For each, the point at which it is largest."""
+    return np.where(asked.signs > 0, largest[asked.units], smallest[asked.units])

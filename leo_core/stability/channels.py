@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from leo_core.bounds.crown import Memo, backward_above
 from leo_core.bounds.interval import bound_affine
 from leo_core.bounds.region import Region
-from leo_core.bounds.upto import upto
+from leo_core.bounds.upto import SignedUnits, upto
 from leo_core.network import INPUT, Affine, Network, Relu
-from leo_core.search.attack import ascend
-from leo_core.search.chase import chase
+from leo_core.search.attack import Climb, ascend
+from leo_core.search.chase import Quarry, chase
 from leo_core.stability.shown import Shown, first_points
 from leo_core.stability.tally import Tally
 from leo_core.stability.work import Work
@@ -92,7 +92,8 @@ def _climb_together(work: Work, tally: Tally, seen: Shown) -> None:
         affordable -= steps * cost
         tally.say(f"looking for inputs that show {left:,} more signs of channels")
         starts = np.array([seen.points[row] for row in rng.permutation(len(seen.points))[:images]])
-        seen.look(chase(network, work.box, starts, wanted, steps, work.seed + turn, lambda: work.budget.expired))
+        quarry = Quarry(network, wanted, work.seed + turn)
+        seen.look(chase(quarry, work.box, starts, steps, lambda: work.budget.expired))
         wanted, before, turn = seen.wanted(tally.known()), left, turn + 1
         left = _count(network, wanted)
         if before - left < _WORTH * before:
@@ -115,14 +116,12 @@ def _climb_alone(work: Work, tally: Tally, seen: Shown) -> None:
         affordable -= cost
         tally.say(f"looking for {len(claims):,} signs of channels, one by one")
         units, starts = seen.nearest(node, claims)
-        signs = np.array([sign for sign, _ in claims], dtype=np.float64)
+        asked = SignedUnits(units, np.array([sign for sign, _ in claims], dtype=np.float64))
         for part in way.chunks(len(claims)):
             if work.budget.expired:
                 return
-            seen.look(
-                ascend(network, node.name, units[part], signs[part], starts[part], work.box, _CLIMB, 0.5,
-                       lambda: work.budget.expired)
-            )  # fmt: skip
+            objectives, climb = way.signed(asked[part]), Climb(_CLIMB, 0.5)
+            seen.look(ascend(way, objectives, starts[part], work.box, climb, lambda: work.budget.expired))
 
 
 def _count(network: Network, wanted: Mapping[str, Mask]) -> int:
@@ -136,9 +135,9 @@ def _bounded(work: Work, tally: Tally, seen: Shown, node: Affine, region: Region
     affordable = int(_PRODUCTS / max(1, way.products))
     low, high = (side.copy() for side in region.intervals[node.name])
 
-    def proved(signs: Array, units: NDArray[np.int64]) -> Mask:
-        above = backward_above(network, node.name, region, units, signs, memo, lambda: work.budget.expired)
-        up = signs > 0
+    def proved(asked: SignedUnits) -> Mask:
+        above = backward_above(network, node.name, region, asked, memo, lambda: work.budget.expired)
+        units, up = asked.units, asked.signs > 0
         high[units[up]] = np.fmin(high[units[up]], above[up])
         low[units[~up]] = np.fmax(low[units[~up]], -above[~up])
         return np.asarray(above <= 0)
@@ -146,18 +145,18 @@ def _bounded(work: Work, tally: Tally, seen: Shown, node: Affine, region: Region
     units = np.flatnonzero(seen.open(node, (low, high)))
     if 2 * len(units) * way.products <= _ALL:
         for sign in (1.0, -1.0):
-            proved(np.full(len(units), sign), units)
+            proved(SignedUnits.alike(units, sign))
     claims = seen.claims(node, (low, high))
     for start in range(0, len(claims), _AT_ONCE):
         some = claims[start : start + _AT_ONCE]
         affordable -= len(some)
         if affordable < 0 or work.budget.expired:
             break
-        closed = proved(np.array([sign for sign, _ in some], float), np.array([units[0] for _, units in some]))
+        closed = proved(SignedUnits.of((int(units[0]), sign) for sign, units in some))
         for sign, units in (claim for claim, done in zip(some, closed, strict=True) if done):
             if len(units) - 1 <= affordable:
                 affordable -= len(units) - 1
-                proved(np.full(len(units) - 1, float(sign)), units[1:])
+                proved(SignedUnits.alike(units[1:], sign))
         if not closed.any():  # those that are further from a proof are not nearer to one
             break
     region = region.tightened(node.name, low, high)

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from leo_core.bounds.crown import backward_interval
 from leo_core.bounds.interval import bound_affine, bound_network
 from leo_core.bounds.region import Region
-from leo_core.bounds.upto import upto
+from leo_core.bounds.upto import SignedUnits, upto
 from leo_core.domain import Box
 from leo_core.errors import EncodingError
 from leo_core.execution.budget import Budget
@@ -44,8 +44,7 @@ from leo_core.milp.question import LazyRow, Question
 from leo_core.milp.result import Stop
 from leo_core.milp.solver import Capability, SolverSession
 from leo_core.network import Affine, Network
-from leo_core.search.attack import ascend, scatter
-from leo_core.search.evidence import Claim
+from leo_core.search.attack import Climb, ascend, scatter
 from leo_core.search.prover import Prover
 from leo_core.search.witness import signs_at
 from leo_core.stability.recall import Recall
@@ -53,7 +52,6 @@ from leo_core.stability.tally import Tally
 from leo_core.stability.work import Work
 
 Array = NDArray[np.float64]
-Indices = NDArray[np.int64]
 #: A state, (affine node, unit, sign): on (+1) or off (−1). That no input shows it is the tally's claim (unit, sign).
 UnitState: TypeAlias = tuple[str, int, int]
 #: The column of the z that says whether a state is shown.
@@ -62,7 +60,7 @@ Columns: TypeAlias = dict[UnitState, int]
 #: Points at random, and as many corners, looked at before the MILP.
 SAMPLES = 500
 #: Steps of gradient ascent from a solution, for each state it promises.
-CLIMB = 20
+CLIMB = Climb(20)
 
 
 def decide_by_one_milp(work: Work, tally: Tally) -> None:
@@ -179,7 +177,8 @@ class _Search:
         shown = []
         values = self._network.evaluate_nodes(points)
         for name in self._names:
-            units, signs = _columns(self._tally.open_claims(name))
+            asked = SignedUnits.of(self._tally.open_claims(name))
+            units, signs = asked.units, asked.signs
             reached = values[name][:, units] * signs
             best = reached.argmax(axis=0)
             likely = np.flatnonzero(reached.max(axis=0) > 0)
@@ -199,10 +198,9 @@ class _Search:
         """A point, and for each state it promises one climbed from there."""
         points = [point[None]]
         for name in self._names:
-            units, signs = _columns([(unit, sign) for at, unit, sign in sorted(promised) if at == name])
-            starts = np.repeat(point[None], len(units), axis=0)
-            asked = self._network, name, units, signs.astype(np.float64), starts, self._box, CLIMB
-            points.append(ascend(*asked, expired=self._expired))
+            way, mine = upto(self._network, name), [(unit, sign) for at, unit, sign in sorted(promised) if at == name]
+            starts = np.repeat(point[None], len(mine), axis=0)
+            points.append(ascend(way, way.signed(SignedUnits.of(mine)), starts, self._box, CLIMB, self._expired))
         return np.vstack(points)
 
 
@@ -259,11 +257,6 @@ def _shown(encoding: Encoding, column: Columns, states: frozenset[UnitState]) ->
     for state in states:
         coefficients[column[state]] += state[2]
     return coefficients
-
-
-def _columns(claims: list[Claim]) -> tuple[Indices, Indices]:
-    pairs = np.array(claims, dtype=np.int64).reshape(-1, 2)
-    return pairs[:, 0], pairs[:, 1]
 
 
 def _z_column(encoding: Encoding, name: str, unit: int) -> int:

@@ -31,7 +31,7 @@ from leo_core.milp.encode import encode
 from leo_core.milp.question import Question
 from leo_core.milp.solver import Solver, SolverSession
 from leo_core.network import Affine, Network, Relu, free_name
-from leo_core.search.attack import ascend, scatter
+from leo_core.search.attack import Climb, ascend, scatter
 from leo_core.search.boxes import FEW_INPUTS, split_box
 from leo_core.search.prover import NODES
 from leo_core.search.settle import Attempt, Settler
@@ -43,7 +43,7 @@ Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 #: Points looked at before anything else, steps of ascent, and steps of descent on slopes.
-_SAMPLES, _CLIMB, _SLOPES = 500, 20, 60
+_SAMPLES, _CLIMB, _SLOPES = 500, Climb(20), 60
 #: How often the sides of one node are asked; how often one of them may resist.
 _ROUNDS, _RESISTS = 40, 4
 #: Numbers in the points that are kept of one node, one for each side (400 MB).
@@ -247,11 +247,8 @@ class _Narrowing:
             mine = rows[chunk]
             network, name = sides.above(mine, np.maximum(sides.upper[mine], sides.seen[mine] + self._gap))
             begin = sides.at[mine] if starts is None else starts[chunk]
-            each = np.arange(len(mine))
-            expired = lambda: self._budget.expired  # noqa: E731 - as short as it is
-            sides.look_at(
-                mine, ascend(network, name, each, np.ones(len(mine)), begin, self._box, _CLIMB, expired=expired)
-            )
+            way, each = upto(network, name), np.eye(len(mine))
+            sides.look_at(mine, ascend(way, each, begin, self._box, _CLIMB, lambda: self._budget.expired))
 
     def _dig(self, sides: _Sides, region: Region, budget: Budget) -> None:
         """What takes longer, for the sides that are not near enough."""

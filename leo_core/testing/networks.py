@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.linear import Conv, ConvTranspose, Dense, Diagonal, Select, Sparse
+from leo_core.linear import Conv, ConvTranspose, Dense, Diagonal, Select, Spacing, Sparse
 from leo_core.network import INPUT, Affine, Network, Node, Output, Relu, Signature
 
 
@@ -127,9 +127,11 @@ def convolutional() -> Network:
     """A convolution, a depthwise one with a stride, a transposed one with output padding; not among :data:`NETWORKS`,
     as most writers refuse it."""
     rng = np.random.default_rng(7)
-    first = Conv.of(_weights(rng, 3, 18, np.float32).reshape(3, 2, 3, 3), (4, 4), low=1, high=1)
-    second = Conv.of(_weights(rng, 3, 4, np.float32).reshape(3, 1, 2, 2), (4, 4), strides=2, groups=3)
-    third = ConvTranspose.of(_weights(rng, 3, 2, np.float32).reshape(3, 1, 2, 1), (2, 2), strides=2, output_padding=1)
+    first = Conv.of(_weights(rng, 3, 18, np.float32).reshape(3, 2, 3, 3), (4, 4), Spacing(low=1, high=1))
+    second = Conv.of(_weights(rng, 3, 4, np.float32).reshape(3, 1, 2, 2), (4, 4), Spacing(strides=2), groups=3)
+    third = ConvTranspose.of(
+        _weights(rng, 3, 2, np.float32).reshape(3, 1, 2, 1), (2, 2), Spacing(strides=2), output_padding=1
+    )
     nodes: tuple[Node, ...] = (
         Affine("conv", (INPUT,), (first,), np.repeat(_weights(rng, 1, 3, np.float32)[0], 16), shape=(3, 4, 4)),
         Relu("relu1", "conv", np.zeros(48)),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leo_core.linear import Conv, Dense, Select, Sparse
+from leo_core.linear import Conv, Dense, Select, Spacing, Sparse
 from leo_core.network import INPUT, Affine, Network, Node, Origin, Output, Own, Relu, Rounding, Signature
 
 Array = NDArray[Any]
@@ -32,9 +32,9 @@ class Sown:
         bias = self.rng.uniform(-1, 1, channels).astype(np.float32)
         return self.put(kernel, bias, groups=groups, relu=relu, **where)
 
-    def put(self, kernel: Array, bias: Array, *, relu: bool = True, **where: Any) -> Sown:
+    def put(self, kernel: Array, bias: Array, *, groups: int = 1, relu: bool = True, **where: Any) -> Sown:
         """A convolution of these weights."""
-        conv = Conv.of(kernel, self.shape[1:], **where)
+        conv = Conv.of(kernel, self.shape[1:], Spacing(**where), groups)
         shape = (len(kernel), *conv.geometry.output)
         spread = np.repeat(bias, shape[1] * shape[2])
         self._add(Affine(self._name("conv"), (self.at,), (conv,), spread, shape=shape))

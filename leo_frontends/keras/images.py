@@ -14,7 +14,7 @@ import numpy as np
 
 from leo_core.network import Origin
 from leo_frontends import convolutions, lowering
-from leo_frontends.convolutions import Windows
+from leo_frontends.convolutions import Filters, Windows
 from leo_frontends.graph import Array, Graph, Refused, Tensor, Value, moved
 from leo_frontends.keras.layer import Known, Lowering, known, numbers
 from leo_frontends.lowering import computed
@@ -62,22 +62,24 @@ def _windows(layer: Any, value: Value, taps: Sequence[int], dilations: Sequence[
 
 def _conv(graph: Graph, origin: Origin, layer: Any, value: Value) -> Tensor:
     windows = _windows(layer, value, layer.kernel_size, layer.dilation_rate)
-    return convolutions.convolve(graph, origin, value, _kernel(layer.kernel), _bias(layer), windows, layer.groups)
+    return convolutions.convolve(
+        graph, origin, value, Filters(_kernel(layer.kernel), _bias(layer), layer.groups), windows
+    )
 
 
 def _depthwise_conv(graph: Graph, origin: Origin, layer: Any, value: Value) -> Tensor:
     windows = _windows(layer, value, layer.kernel_size, layer.dilation_rate)
     kernel, channels = _depthwise_kernel(layer.kernel), value.index.shape[1]
-    return convolutions.convolve(graph, origin, value, kernel, _bias(layer), windows, channels)
+    return convolutions.convolve(graph, origin, value, Filters(kernel, _bias(layer), channels), windows)
 
 
 def _separable_conv(graph: Graph, origin: Origin, layer: Any, value: Value) -> Tensor:
     windows = _windows(layer, value, layer.kernel_size, layer.dilation_rate)
     kernel, channels = _depthwise_kernel(layer.depthwise_kernel), value.index.shape[1]
     first = Origin(f"{origin.layer}_depthwise", origin.kind)
-    each = convolutions.convolve(graph, first, value, kernel, None, windows, channels)
+    each = convolutions.convolve(graph, first, value, Filters(kernel, groups=channels), windows)
     points = Windows.of((1,) * len(windows.taps))
-    return convolutions.convolve(graph, origin, each, _kernel(layer.pointwise_kernel), _bias(layer), points)
+    return convolutions.convolve(graph, origin, each, Filters(_kernel(layer.pointwise_kernel), _bias(layer)), points)
 
 
 def _conv_transpose(graph: Graph, origin: Origin, layer: Any, value: Value) -> Tensor:
@@ -91,7 +93,9 @@ def _conv_transpose(graph: Graph, origin: Origin, layer: Any, value: Value) -> T
     low = cut // 2 if layer.padding == "same" else np.zeros_like(cut)
     pads = Windows.of(windows.taps, windows.strides, [*low.tolist(), *(cut - low).tolist()], windows.dilations)
     beyond = np.maximum(-much, 0).tolist()
-    return convolutions.convolve_transposed(graph, origin, value, _kernel(layer.kernel), _bias(layer), pads, 1, beyond)
+    return convolutions.convolve_transposed(
+        graph, origin, value, Filters(_kernel(layer.kernel), _bias(layer)), pads, beyond
+    )
 
 
 def _result_sizes(layer: Any, value: Value) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ from leo_core.errors import FormatError
 from leo_core.linear import Dense, Diagonal, Select
 from leo_core.network import INPUT, Affine, Network, Node, Origin, Relu
 from leo_core.plugins import Imported, Rounding
-from leo_frontends.pointers import refuse_pointer
+from leo_frontends.pointers import bytes_of
 
 Array = NDArray[np.float64]
 
@@ -36,14 +36,7 @@ def read_file(path: Path) -> Imported:
 
     Raises :class:`FormatError` naming the file and the line.
     """
-    refuse_pointer(path)
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise FormatError(f"{path}: there is no such file") from None
-    except OSError as error:
-        raise FormatError(f"{path}: cannot be read ({error.strerror or error})") from None
-    return _Lines(_text(data, str(path)), str(path)).imported()
+    return _Lines(_text(bytes_of(path), str(path)), str(path)).imported()
 
 
 def _text(data: bytes, where: str) -> str:

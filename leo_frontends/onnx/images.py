@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from leo_frontends import convolutions, lowering
-from leo_frontends.convolutions import Windows
+from leo_frontends.convolutions import Filters, Windows
 from leo_frontends.graph import Array, Graph, Refused, Tensor, Value, elements, moved
 from leo_frontends.lowering import computed, weights
 from leo_frontends.onnx.op import Lowering, Op, constant, numbers, require_room
@@ -77,13 +77,14 @@ def _conv(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
     kernel = weights(inputs[1], "the kernel")
     bias = weights(inputs[2], "the bias") if len(inputs) > 2 and inputs[2] is not None else None
     value = computed(inputs[0])
-    groups, windows = int(op.attributes.get("group", 1)), _windows(op, value, kernel.shape[2:])
+    filters = Filters(kernel, bias, int(op.attributes.get("group", 1)))
+    windows = _windows(op, value, kernel.shape[2:])
     if op.kind == "Conv":
-        return convolutions.convolve(graph, op.origin, value, kernel, bias, windows, groups)
+        return convolutions.convolve(graph, op.origin, value, filters, windows)
     if op.attributes.get("auto_pad", b"NOTSET") != b"NOTSET" or "output_shape" in op.attributes:
         raise Refused("an output shape or automatic pads are not read here; give pads and output_padding")
     beyond = op.attributes.get("output_padding") or [0] * len(windows.taps)
-    return convolutions.convolve_transposed(graph, op.origin, value, kernel, bias, windows, groups, beyond)
+    return convolutions.convolve_transposed(graph, op.origin, value, filters, windows, beyond)
 
 
 def _windows(op: Op, value: Value, taps: Sequence[int]) -> Windows:

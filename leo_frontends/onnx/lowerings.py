@@ -171,29 +171,36 @@ def _pad(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
     tensor = inputs[0]
     widths = numbers(op.given(inputs, 1, "pads", 11), "its widths are") or []
     value = op.attributes.get("value", 0.0) if op.opset < 11 else inputs[2] if len(inputs) > 2 else None
-    value = constant(0.0 if value is None else value, "its value is")
+    fill = float(np.ravel(constant(0.0 if value is None else value, "its value is"))[0])
     axes = numbers(inputs[3], "its axes are") if len(inputs) > 3 and inputs[3] is not None else None
     ndim = len(elements(tensor).shape)
     mode = op.attributes.get("mode", b"constant").decode()
     pairs = list(zip(widths[: len(widths) // 2], widths[len(widths) // 2 :], strict=True))
     for axis, pair in zip([axis % ndim for axis in (range(ndim) if axes is None else axes)], pairs, strict=True):
-        tensor = _padded(graph, op, tensor, axis, pair, mode, float(np.ravel(value)[0]))
+        tensor = _cut(tensor, axis, pair)
+        around = max(0, pair[0]), max(0, pair[1])
+        if mode != "constant":
+            tensor = _repeated(tensor, axis, around, mode)
+        elif any(around):
+            tensor = lowering.padded(graph, op.origin, tensor, axis, around, fill)
     return tensor  # type: ignore[no-any-return]
 
 
-def _padded(graph: Graph, op: Op, tensor: Any, axis: int, pair: tuple[int, int], mode: str, value: float) -> Tensor:
+def _cut(tensor: Any, axis: int, pair: tuple[int, int]) -> Any:
+    """Without what negative widths take away."""
     cut = [slice(None)] * len(elements(tensor).shape)
     cut[axis] = slice(max(0, -pair[0]), elements(tensor).shape[axis] - max(0, -pair[1]))
-    tensor = moved(tensor, lambda array: array[tuple(cut)])
-    low, high = max(0, pair[0]), max(0, pair[1])
-    if not low and not high:
-        return tensor  # type: ignore[no-any-return]
-    if mode != "constant":
-        around = [(0, 0)] * len(elements(tensor).shape)
-        around[axis] = (low, high)
-        how: Any = {"reflect": "reflect", "edge": "edge"}.get(mode, "wrap")
-        return moved(tensor, lambda array: np.pad(array, around, how))
-    return lowering.padded(graph, op.origin, tensor, axis, (low, high), value)
+    return moved(tensor, lambda array: array[tuple(cut)])
+
+
+def _repeated(tensor: Any, axis: int, around: tuple[int, int], mode: str) -> Any:
+    """With its own elements around."""
+    if not any(around):
+        return tensor
+    widths = [(0, 0)] * len(elements(tensor).shape)
+    widths[axis] = around
+    how: Any = {"reflect": "reflect", "edge": "edge"}.get(mode, "wrap")
+    return moved(tensor, lambda array: np.pad(array, widths, how))
 
 
 def _gemm(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:

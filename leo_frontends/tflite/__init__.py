@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from leo_core.errors import FormatError, MissingExtraError
+from leo_core.errors import MissingExtraError
 from leo_core.network import Network
 from leo_core.plugins import FrontendSpec, Imported, hookimpl
-from leo_frontends.pointers import refuse_pointer
+from leo_frontends.pointers import bytes_of
 
 
 @hookimpl
@@ -36,13 +36,7 @@ def read_file(path: Path) -> Imported:
     from leo_frontends.tflite.file import parsed
     from leo_frontends.tflite.read import read_model
 
-    refuse_pointer(path)
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise FormatError(f"{path}: there is no such file") from None
-    except OSError as error:
-        raise FormatError(f"{path}: cannot be read ({error.strerror or error})") from None
+    data = bytes_of(path)
     return read_model(parsed(data, str(path)), data, str(path))
 
 

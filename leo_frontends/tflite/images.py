@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from leo_frontends import convolutions
-from leo_frontends.convolutions import Windows
+from leo_frontends.convolutions import Filters, Windows
 from leo_frontends.graph import Array, Graph, Refused, Tensor, Value, elements, moved
 from leo_frontends.lowering import computed, weights
 from leo_frontends.tflite.op import Lowering, Op, activated, channels_first, channels_last, numbers, require_room
@@ -58,7 +58,7 @@ def _conv(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
         raise Refused(f"its kernel is for {kernel.shape[1]} channels, its input has {value.index.shape[1]}")
     windows = _windows(op, kernel.shape[2:], value.index.shape[2:])
     bias = _bias(inputs, 2, len(kernel))
-    return channels_last(convolutions.convolve(graph, op.origin, value, kernel, bias, windows, groups))
+    return channels_last(convolutions.convolve(graph, op.origin, value, Filters(kernel, bias, groups), windows))
 
 
 def _depthwise(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
@@ -70,7 +70,7 @@ def _depthwise(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
     kernel = np.ascontiguousarray(np.moveaxis(stored, -1, 0))
     windows = _windows(op, kernel.shape[2:], value.index.shape[2:])
     bias = _bias(inputs, 2, len(kernel))
-    return channels_last(convolutions.convolve(graph, op.origin, value, kernel, bias, windows, channels))
+    return channels_last(convolutions.convolve(graph, op.origin, value, Filters(kernel, bias, channels), windows))
 
 
 def _transposed(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
@@ -94,7 +94,7 @@ def _transposed(graph: Graph, op: Op, inputs: list[Any]) -> Tensor:
     windows = Windows.of(ahead.taps, ahead.strides, [*low.tolist(), *np.maximum(much - low, 0).tolist()])
     beyond = np.maximum(-much, 0).tolist()
     bias = _bias(inputs, 3, len(stored))
-    result = convolutions.convolve_transposed(graph, op.origin, value, kernel, bias, windows, 1, beyond)
+    result = convolutions.convolve_transposed(graph, op.origin, value, Filters(kernel, bias), windows, beyond)
     return channels_last(result)
 
 

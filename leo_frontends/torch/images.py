@@ -7,7 +7,7 @@ from typing import Any
 
 from leo_core.network import Origin
 from leo_frontends import convolutions, lowering
-from leo_frontends.convolutions import Windows
+from leo_frontends.convolutions import Filters, Windows
 from leo_frontends.graph import Graph, Refused, Tensor
 from leo_frontends.lowering import computed, weights
 
@@ -36,7 +36,8 @@ def _conv(axes: int) -> Lowering:
                 windows = windows.same(value.index.shape[2:], lower=False)
         else:
             windows = Windows.of(kernel.shape[2:], strides, 2 * _each(padding, axes), dilations)
-        return convolutions.convolve(graph, origin, value, kernel, _bias(given), windows, given.get("groups", 1))
+        filters = Filters(kernel, _bias(given), given.get("groups", 1))
+        return convolutions.convolve(graph, origin, value, filters, windows)
 
     return apply
 
@@ -47,8 +48,8 @@ def _conv_transpose(axes: int) -> Lowering:
         strides, dilations = (_each(given.get(name, 1), axes) for name in ("stride", "dilation"))
         windows = Windows.of(kernel.shape[2:], strides, 2 * _each(given.get("padding", 0), axes), dilations)
         beyond = _each(given.get("output_padding", 0), axes)
-        groups = given.get("groups", 1)
-        return convolutions.convolve_transposed(graph, origin, value, kernel, _bias(given), windows, groups, beyond)
+        filters = Filters(kernel, _bias(given), given.get("groups", 1))
+        return convolutions.convolve_transposed(graph, origin, value, filters, windows, beyond)
 
     return apply
 

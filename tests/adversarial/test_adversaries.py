@@ -19,7 +19,7 @@ from leo_core.linear import Dense
 from leo_core.network import INPUT, Affine, Network, Relu
 from leo_core.options import STRATEGIES
 from leo_core.plugins import registry
-from leo_core.rewrite import rewrite
+from leo_core.rewrite import View, rewrite
 from leo_core.stability import State
 from leo_core.testing.wrong import WrongSolver, always_infeasible
 from tests.deciding import decide
@@ -51,7 +51,7 @@ def test_no_verdict_is_false_and_no_rewrite_strays(family, seed, strategy, solve
     if case.box.size > 2:
         return  # there the truth about a difference of two networks is not known
     for tolerance in (0.0, 1e-9, 1e-3):
-        result = rewrite(case.network, found, tolerance=tolerance)
+        result = rewrite(View.of(case.network, found), tolerance=tolerance)
         assert result.deviation <= tolerance
         assert largest_difference(case.network, result.network, case.box) <= Fraction(result.deviation)
 

@@ -10,7 +10,7 @@ import pytest
 from passes import carried, made, view_of
 
 from leo_core.domain import Box
-from leo_core.linear import Conv, Dense, Select, Sparse
+from leo_core.linear import Conv, Dense, Select, Spacing, Sparse
 from leo_core.network import INPUT, Affine, Network, Relu
 from leo_core.rewrite.channels import fold_constant_channels, merge_dependent_channels, merge_parallel_channels
 from leo_core.rewrite.constants import fold_constants
@@ -21,8 +21,8 @@ from leo_core.testing.sown import Sown, constant
 LOOKS = (fold_constants, fold_constant_channels, merge_parallel_channels, merge_dependent_channels, fold_convolutions)
 
 
-def conv(name, source, kernel, bias, sizes, **where):
-    linear = Conv.of(np.array(kernel, dtype=np.float64), sizes, **where)
+def conv(name, source, kernel, bias, sizes, groups=1, **where):
+    linear = Conv.of(np.array(kernel, dtype=np.float64), sizes, Spacing(**where), groups)
     shape = (linear.out_channels, *linear.geometry.output)
     return Affine(name, (source,), (linear,), np.repeat(np.array(bias, float), np.prod(shape[1:])), shape=shape)
 

@@ -12,7 +12,7 @@ from truth import largest_difference
 from leo_core.domain import Box
 from leo_core.linear import Dense, Select
 from leo_core.network import INPUT, Affine, Network, Relu
-from leo_core.rewrite import rewrite
+from leo_core.rewrite import View, rewrite
 from leo_core.rewrite.lift import lift
 from tests.deciding import decide
 
@@ -29,7 +29,7 @@ def relu(name, source, size, slope=0.0):
 
 def check(network, box, tolerance, **options):
     stability = decide(network, box)
-    result = rewrite(network, stability, tolerance=tolerance, **options)
+    result = rewrite(View.of(network, stability), tolerance=tolerance, **options)
     assert largest_difference(network, result.network, box) <= Fraction(result.deviation)
     assert result.deviation <= tolerance
     return result
@@ -48,7 +48,7 @@ def test_pivots_among_denormals_need_not_fall():
              dense("out", "h", np.arange(1.0, 21).reshape(5, 4), np.zeros(5)))  # fmt: skip
     network, box = Network(5, nodes, "out"), Box.uniform(-1, 1, 5)
     stability = decide(network, box)
-    assert rewrite(network, stability, tolerance=1e-9).network.units == 0
+    assert rewrite(View.of(network, stability), tolerance=1e-9).network.units == 0
 
 
 TWICE = {

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 from torch.nn import functional  # noqa: E402
 
 from leo_core.errors import UnsupportedModelError  # noqa: E402
-from leo_core.linear import Conv, ConvTranspose  # noqa: E402
+from leo_core.linear import Conv, ConvTranspose, Spacing  # noqa: E402
 from leo_core.testing.networks import convolutional  # noqa: E402
 from leo_frontends.matrices import matrix  # noqa: E402
 
@@ -44,9 +44,7 @@ def test_transposed_convolutions(data):
     pads = tuple(np.minimum(each(0, 2), np.array(reach) // 2).tolist())  # so that something is left
     kernel = normal(2 * groups, data.draw(st.integers(1, 2)), *taps)
     padding = tuple(min(extra, stride - 1) for extra, stride in zip(spare, strides, strict=True))
-    linear = ConvTranspose.of(
-        kernel, sizes, strides=strides, low=pads, high=pads, dilations=dilations, groups=groups, output_padding=padding
-    )
+    linear = ConvTranspose.of(kernel, sizes, Spacing(strides, pads, pads, dilations), groups, padding)
     images = torch.from_numpy(normal(2, 2 * groups, *sizes))
     convolve = functional.conv_transpose1d if axes == 1 else functional.conv_transpose2d
     wanted = convolve(
@@ -61,7 +59,7 @@ def test_transposed_convolutions(data):
 def test_average_pooling():
     images = torch.from_numpy(normal(2, 3, 5, 7))
     wanted = functional.avg_pool2d(images, (2, 3), stride=(1, 2), padding=(1, 1))
-    linear = Conv.of(np.full((3, 1, 2, 3), 1 / 6), (5, 7), strides=(1, 2), low=1, high=1, groups=3)
+    linear = Conv.of(np.full((3, 1, 2, 3), 1 / 6), (5, 7), Spacing(strides=(1, 2), low=1, high=1), groups=3)
     assert np.allclose(linear.apply(images.reshape(2, -1).numpy()), wanted.reshape(2, -1).numpy())
 
 

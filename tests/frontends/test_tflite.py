@@ -14,7 +14,7 @@ from leo_core import door, files
 from leo_core.domain import Box
 from leo_core.errors import DoorError, FormatError, LeoError, UnsupportedModelError
 from leo_core.files import as_read
-from leo_core.linear import Conv, Dense, Select
+from leo_core.linear import Conv, Dense, Select, Spacing
 from leo_core.network import Affine, Network, Origin, Output, Relu, Signature
 from leo_core.testing.networks import chain
 
@@ -391,11 +391,11 @@ def test_convolutions_over_one_axis_groups_and_transposes_are_written_and_run(tm
 
     from leo_core.linear import ConvTranspose
 
-    conv1d = Conv.of(kernel(4, 3, 3), (10,), strides=2, low=1, high=1)
-    grouped = Conv.of(kernel(4, 2, 3, 2), (6, 5), groups=2, low=(0, 1), high=(1, 0))
-    dilated = Conv.of(kernel(4, 1, 2, 2), (6, 5), groups=2, dilations=2)
-    turned = ConvTranspose.of(kernel(2, 3, 3, 2), (4, 3), strides=(2, 1), low=(1, 0), high=(0, 1))
-    odd = ConvTranspose.of(kernel(2, 3, 2, 2), (3, 3), strides=2, low=0, high=0, output_padding=1)
+    conv1d = Conv.of(kernel(4, 3, 3), (10,), Spacing(strides=2, low=1, high=1))
+    grouped = Conv.of(kernel(4, 2, 3, 2), (6, 5), Spacing(low=(0, 1), high=(1, 0)), groups=2)
+    dilated = Conv.of(kernel(4, 1, 2, 2), (6, 5), Spacing(dilations=2), groups=2)
+    turned = ConvTranspose.of(kernel(2, 3, 3, 2), (4, 3), Spacing(strides=(2, 1), low=(1, 0), high=(0, 1)))
+    odd = ConvTranspose.of(kernel(2, 3, 2, 2), (3, 3), Spacing(strides=2, low=0, high=0), output_padding=1)
     for number, (linear, channels, given) in enumerate(
         [
             (conv1d, 4, (3, 10)),

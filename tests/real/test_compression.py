@@ -13,7 +13,7 @@ from leo_core.bounds.noise import float_noise
 from leo_core.bounds.running import as_run
 from leo_core.files import read
 from leo_core.options import OBJECTIVES
-from leo_core.rewrite import rewrite
+from leo_core.rewrite import View, rewrite
 
 pytestmark = pytest.mark.real
 
@@ -140,7 +140,7 @@ def test_objectives_choose_between_results(nets, index):
     network = read(model)[0].network
     stability = leo_core.analyze(network, domain)
     tolerance = float_noise(network, stability.box, stability.points)
-    found = {o: rewrite(network, stability, tolerance=tolerance, objective=o).network for o in OBJECTIVES}
+    found = {o: rewrite(View.of(network, stability), tolerance=tolerance, objective=o).network for o in OBJECTIVES}
     assert found["units"].units <= min(net.units for net in found.values())
     assert found["connections"].connections <= min(net.connections for net in found.values())
     assert found["parameters"].parameters <= min(net.parameters for net in found.values())

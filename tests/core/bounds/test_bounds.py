@@ -92,7 +92,7 @@ def test_any_tilts_bound_the_truth(case, seed, scale):
     objective = np.round(4 * rng.standard_normal((1, network.size(target)))) / 4
     rows = np.arange(len(regions.lower))
     objectives = np.repeat(objective, len(rows), axis=0)
-    bound = bound_above(network, target, objectives, regions, given_multipliers(y), rows, tilts).upper
+    bound = bound_above(network, target, objectives, regions, given_multipliers(y, tilts), rows).upper
     for row, ends in enumerate(halves(box)):
         exact = bound_above_exact(network, target, objective[0], regions.one(row), y, tilts)
         assert exact <= bound[row]

@@ -30,7 +30,7 @@ from leo_core.cli import main
 from leo_core.errors import CertificateError, OutputError, UsageError
 from leo_core.execution.budget import Budget
 from leo_core.execution.events import Note, silent
-from leo_core.rewrite import rewrite
+from leo_core.rewrite import View, rewrite
 from leo_core.stability import Method
 from leo_core.testing.networks import chain, leaky, residual, skip
 from leo_core.testing.reference import ReferenceSolver
@@ -58,7 +58,7 @@ def certified(network, box, *, tolerance=1e-3, prover_only=False, solver=None):
         bare = {name: replace(layer, trees={}) for name, layer in stability.layers.items()}
         stability = replace(stability, layers=bare)
     evidence = gather(network, stability, solver, Budget(), silent)
-    account = Account(network, evidence, rewrite(network, evidence.stability, tolerance=tolerance))
+    account = Account(network, evidence, rewrite(View.of(network, evidence.stability), tolerance=tolerance))
     return account, account.certificate(account.rewritten.network)
 
 
@@ -432,7 +432,7 @@ def test_a_solvers_word_is_marked_and_never_accepted(tmp_path):
     layers = {**stability.layers, name: replace(layer, state=state, method=method)}
     stability = replace(stability, layers=layers, trusted=True)
     evidence = gather(network, stability, ReferenceSolver(), Budget(), silent)
-    account = Account(network, evidence, rewrite(network, evidence.stability, tolerance=1e-3))
+    account = Account(network, evidence, rewrite(View.of(network, evidence.stability), tolerance=1e-3))
     files = Files(tmp_path, network, account.rewritten.network, account.certificate(account.rewritten.network))
     report = files.check()
     assert report.trusted == 1

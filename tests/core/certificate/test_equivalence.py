@@ -130,7 +130,7 @@ def test_shared_units_are_taken_once(tmp_path):
     """Where time runs out on boxes of the plain pair, what is shared is in the evidence; forced here."""
     from leo_core.certificate.equivalence import content_of
     from leo_core.compare.joint import Arrangement
-    from leo_core.compare.narrow import Work, one_by_one
+    from leo_core.compare.narrow import SideBySide, one_by_one
     from leo_core.compare.pairing import paired
     from leo_core.compare.seen import Seen
     from leo_core.compare.work import Evidence, joint_region
@@ -145,7 +145,7 @@ def test_shared_units_are_taken_once(tmp_path):
     assert pairing.shared
     arrangement = Arrangement(pairing.old is not FIRST, pairing.shared)
     joint = arrangement.joint(FIRST, second)
-    work = Work(joint, arrangement, joint_region(joint, BOX, budget), solver, 0, Here())
+    work = SideBySide(joint, arrangement, joint_region(joint, BOX, budget), solver, 0, Here())
     asked = {(unit, sign): float(within.provable[unit]) for unit in (0, 1) for sign in (1.0, -1.0)}
     seen = Seen(FIRST, second, BOX, lambda event: None, within)
     found = one_by_one(work, asked, budget, seen)

@@ -18,7 +18,7 @@ from leo_core.compare import side_by_side
 from leo_core.compare.seen import Seen
 from leo_core.execution.budget import Budget
 from leo_core.network import INPUT
-from leo_core.rewrite import rewrite
+from leo_core.rewrite import View, rewrite
 from leo_core.testing.networks import chain, residual
 from leo_core.testing.reference import ReferenceSolver
 from tests.deciding import decide
@@ -53,7 +53,7 @@ def test_any_two_networks(data):
 def test_a_network_and_what_it_was_rewritten_to(network_and_box, tolerance):
     network, box = network_and_box
     stability = decide(network, box, solver=ReferenceSolver())
-    result = rewrite(network, stability, tolerance=tolerance)
+    result = rewrite(View.of(network, stability), tolerance=tolerance)
     found = holds(network, result.network, box, time_limit=1.0, solver="scipy")
     assert found.lower <= result.deviation  # how near the upper end comes depends on how busy the machine is
 

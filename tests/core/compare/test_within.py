@@ -22,7 +22,7 @@ from leo_core.compare import Pair, side_by_side
 from leo_core.compare.joint import Arrangement, joint_region
 from leo_core.errors import UsageError
 from leo_core.execution.budget import Budget
-from leo_core.linear import Conv, Dense, Diagonal
+from leo_core.linear import Conv, Dense, Diagonal, Spacing
 from leo_core.network import INPUT, Affine, Relu
 from leo_core.testing.networks import chain
 from leo_core.within import Within
@@ -263,11 +263,11 @@ def branched(names, gains, kernels=(1.0, 2.0)):
     """A layer, two branches without a ReLU that are added, one with a norm's numbers, a ReLU, an output."""
     layer, left, right, added = names
     kernel = np.arange(-4.0, 5.0, dtype=np.float32).reshape(1, 1, 3, 3)
-    geometry = {"low": 1, "high": 1}
-    nodes = [Affine(layer, (INPUT,), (Conv.of(kernel, (4, 4), **geometry),), np.full(16, 0.5), shape=(1, 4, 4)),
+    spacing = Spacing(low=1, high=1)
+    nodes = [Affine(layer, (INPUT,), (Conv.of(kernel, (4, 4), spacing),), np.full(16, 0.5), shape=(1, 4, 4)),
              Relu("h", layer, np.zeros(16))]  # fmt: skip
     for name, factor in zip((left, right), kernels, strict=True):
-        conv = Conv.of(kernel * np.float32(factor), (4, 4), **geometry)
+        conv = Conv.of(kernel * np.float32(factor), (4, 4), spacing)
         nodes.append(Affine(name, ("h",), (conv,), np.zeros(16), shape=(1, 4, 4)))
     nodes += [Affine(added, (left, right), (Diagonal(np.full(16, gains[0])), Diagonal(np.full(16, gains[1]))),
                      np.full(16, -1.0), shape=(1, 4, 4)),

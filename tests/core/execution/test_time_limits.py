@@ -13,11 +13,12 @@ from leo_backends.highs import HighsSolver
 from leo_core.bounds.interval import bound_network
 from leo_core.bounds.noise import float_noise
 from leo_core.bounds.slopes import improved
+from leo_core.bounds.upto import upto
 from leo_core.compare import Pair, compare
 from leo_core.domain import Box
 from leo_core.milp.checked import CheckedSolver
-from leo_core.rewrite import rewrite
-from leo_core.search.attack import ascend
+from leo_core.rewrite import View, rewrite
+from leo_core.search.attack import Climb, ascend
 from leo_core.search.witness import signs_at
 from leo_core.stability import State
 from tests.deciding import decide
@@ -63,7 +64,7 @@ def test_whenever_a_budget_ends_verdicts_and_deviation_are_true(times):
         assert (layer.upper >= z.max(axis=0) - 1e-9).all()
         assert not ((layer.state == State.INACTIVE) & (z.max(axis=0) > 1e-9)).any()
         assert not ((layer.state == State.ACTIVE) & (z.min(axis=0) < -1e-9)).any()
-    result = rewrite(network, found, tolerance=1e-6, budget=Asked(times, []))
+    result = rewrite(View.of(network, found), tolerance=1e-6, budget=Asked(times, []))
     for x in points[:3]:
         was, now = (net.evaluate_exact(x)[net.output].fractions()[0] for net in (network, result.network))
         assert abs(was - now) <= Fraction(result.deviation)
@@ -85,8 +86,8 @@ def test_what_loops_over_steps_ends_with_the_budget():
     none = improved(network, target, one, region, 0)
     assert (improved(network, target, one, region, 30, expired=lambda: True).upper == none.upper).all()
     starts = BOX.sample(np.random.default_rng(0), 4)
-    units, signs = np.arange(4), np.ones(4)
-    assert (ascend(network, target, units, signs, starts, BOX, 20, expired=lambda: True) == starts).all()
+    way = upto(network, target)
+    assert (ascend(way, way.objectives(np.arange(4)), starts, BOX, Climb(20), lambda: True) == starts).all()
     at_centre = np.zeros((1, 2))
     exact = signs_at(network, target, np.array([0]), at_centre)
     assert signs_at(network, target, np.array([0]), at_centre, expired=lambda: True)[0] in (0, exact[0])

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from images import WHERE, channels, compressed
 
 from leo_core.domain import Box
-from leo_core.linear import Conv, Dense
+from leo_core.linear import Conv, Dense, Spacing
 from leo_core.network import INPUT, Affine, Network, Relu
-from leo_core.rewrite import rewrite
+from leo_core.rewrite import View, rewrite
 from leo_core.testing.sown import Sown, active, constant, dead, dependent, parallel, unread
 from tests.deciding import decide
 
@@ -192,12 +192,12 @@ def test_a_shift_that_no_float_holds_is_not_lost_where_it_is_not_read():
     nodes = (
         Affine("conv", (INPUT,), (Conv.of(kernel, (2, 2)),), bias, shape=(3, 2, 2)),
         Relu("relu", "conv", np.zeros(12)),
-        Affine("padded", ("relu",), (Conv.of(padded, (2, 2), low=1, high=1),), np.zeros(9), shape=(1, 3, 3)),
+        Affine("padded", ("relu",), (Conv.of(padded, (2, 2), Spacing(low=1, high=1)),), np.zeros(9), shape=(1, 3, 3)),
         Affine("plain", ("relu",), (Conv.of(plain, (2, 2)),), np.zeros(4), shape=(1, 2, 2)),
         Affine("out", ("padded", "plain"), (Dense(np.ones((1, 9))), Dense(np.ones((1, 4)))), np.zeros(1)),
     )
     network, box = Network(8, nodes, "out"), Box.uniform(-1, 1, 8)
-    found = rewrite(network, decide(network, box), tolerance=1e-3)
+    found = rewrite(View.of(network, decide(network, box)), tolerance=1e-3)
     for x in box.corners(2):
         was, now = (net.evaluate_exact(x)[net.output].fractions() for net in (network, found.network))
         assert abs(was[0] - now[0]) <= Fraction(found.deviation)

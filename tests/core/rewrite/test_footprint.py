@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from leo_core import files
-from leo_core.linear import Conv, Dense, Diagonal, Select, Sparse
+from leo_core.linear import Conv, Dense, Diagonal, Select, Spacing, Sparse
 from leo_core.network import Affine, Network, Origin, Output, Relu, Signature
 from leo_core.rewrite.footprint import footprint
 from leo_core.testing.networks import chain
@@ -85,7 +85,7 @@ def convolutional(seed: int) -> Network:
     rng, nodes, at, shape = np.random.default_rng(seed), [], "input", (3, 10, 8)
     first = ""
     for number in range(4):
-        conv = Conv.of(rng.normal(size=(6, shape[0], 3, 3)).astype(np.float32), shape[1:], low=1, high=1)
+        conv = Conv.of(rng.normal(size=(6, shape[0], 3, 3)).astype(np.float32), shape[1:], Spacing(low=1, high=1))
         shape = (6, *shape[1:])
         nodes += [Affine(f"c{number}", (at,), (conv,), np.zeros(conv.rows, np.float32), shape=shape)]
         nodes += [relu(f"r{number}", f"c{number}", conv.rows)]
@@ -112,7 +112,7 @@ def arena(path: object) -> int:
 
 
 def test_convolutions_count_their_positions():
-    conv = Conv.of(np.ones((4, 3, 3, 3), np.float32), (8, 8), low=1, high=1, strides=2)
+    conv = Conv.of(np.ones((4, 3, 3, 3), np.float32), (8, 8), Spacing(low=1, high=1, strides=2))
     node = Affine("c", ("input",), (conv,), np.zeros(conv.rows, np.float32), shape=(4, 4, 4))
     found = footprint(Network(3 * 64, (node, relu("r", "c", conv.rows)), "r"))
     assert found.activation_bytes == (3 * 64 + 4 * 16) * 4

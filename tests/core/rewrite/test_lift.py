@@ -17,7 +17,7 @@ from leo_core import api
 from leo_core.domain import Box
 from leo_core.linear import Dense
 from leo_core.network import INPUT, Affine, Network, Relu
-from leo_core.rewrite import rewrite
+from leo_core.rewrite import View, rewrite
 from leo_core.rewrite.climb import Climbed
 from leo_core.rewrite.lift import lift
 from leo_core.rewrite.step import Refusal
@@ -121,7 +121,7 @@ def renamed(node, names):
 @pytest.mark.parametrize("layers", [(0,), (1,), (0, 2)])
 def test_a_split_network_comes_back(dtype, layers):
     plain, blown, box = wide(3, 6, dtype, layers, 0.4)
-    was, now = (rewrite(net, decide(net, box), tolerance=1e-4) for net in (plain, blown))
+    was, now = (rewrite(View.of(net, decide(net, box)), tolerance=1e-4) for net in (plain, blown))
     assert now.network.units <= was.network.units
     assert now.network.connections <= was.network.connections
     for x in box.sample(np.random.default_rng(0), 10):
@@ -139,7 +139,7 @@ def test_a_layer_that_was_split_twice_comes_back():
     nodes = (*(renamed(node, names) for node in again), replace(merge, sources=("h1",)), relu_behind,
              dense("out", "h", [[1, 2, 3]], [0]))  # fmt: skip
     network = Network(2, nodes, "out")
-    result = rewrite(network, decide(network, BOX), tolerance=1e-9)
+    result = rewrite(View.of(network, decide(network, BOX)), tolerance=1e-9)
     assert result.network.units <= 3
     assert largest_difference(network, result.network, BOX) <= Fraction(result.deviation)
 
@@ -213,7 +213,7 @@ def test_what_is_lost_counts_where_its_product_with_a_weight_is_below_all_floats
     nodes = split([[1 / 3, 0.7]], [0.1], [0.2], [3], [0.7])
     network = Network(2, (*nodes, dense("out", "h", [[weight]], [0])), "out")
     assert proposes_only_what_is_proved(lift, network, BOX) > 0
-    found = rewrite(network, decide(network, BOX), tolerance=0.0)
+    found = rewrite(View.of(network, decide(network, BOX)), tolerance=0.0)
     assert largest_difference(network, found.network, BOX) <= Fraction(found.deviation)
 
 

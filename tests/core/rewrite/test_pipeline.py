@@ -18,7 +18,7 @@ from leo_core.domain import Box
 from leo_core.execution.budget import Budget
 from leo_core.linear import Dense, Diagonal, Select
 from leo_core.network import INPUT, Affine, Network, Relu
-from leo_core.rewrite import pipeline, rewrite
+from leo_core.rewrite import View, pipeline, rewrite
 from leo_core.rewrite.step import Refusal, Rewrite, only
 from leo_core.testing.networks import chain, leaky, residual, skip
 from tests.deciding import decide
@@ -28,7 +28,7 @@ TOLERANCES = (0.0, 1e-12, 1e-6, 0.1)
 
 def compressed(network, box, tolerance=0.0, **options):
     stability = decide(network, box, strategy="paper", solver=HighsSolver(), **options)
-    return rewrite(network, stability, tolerance=tolerance)
+    return rewrite(View.of(network, stability), tolerance=tolerance)
 
 
 def dense(name, source, matrix, bias, dtype=np.float64):
@@ -54,7 +54,7 @@ def test_the_deviation_is_never_less_than_the_truth(tolerance, case):
 def test_undecided_units_are_kept_and_the_result_is_valid(case):
     network, box = case
     stability = decide(network, box, strategy="paper", solver=HighsSolver(), budget=Budget.of(0))
-    result = rewrite(network, stability, tolerance=1e-6, budget=Budget.of(0))
+    result = rewrite(View.of(network, stability), tolerance=1e-6, budget=Budget.of(0))
     assert largest_difference(network, result.network, box) <= Fraction(result.deviation)
 
 
@@ -260,6 +260,6 @@ def test_what_takes_no_connection_away_is_worth_no_deviation(objective, units):
              dense("out", "h", [[0.7], [0.9]], [0, 0], np.float32))  # fmt: skip
     network, box = Network(2, nodes, "out"), Box.uniform(-1, 1, 2)
     stability = decide(network, box, strategy="paper", solver=HighsSolver())
-    result = rewrite(network, stability, tolerance=1e-3, objective=objective)
+    result = rewrite(View.of(network, stability), tolerance=1e-3, objective=objective)
     assert result.network.units == units
     assert (result.deviation > 0) == (units == 0)

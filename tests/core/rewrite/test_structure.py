@@ -15,7 +15,7 @@ from leo_core.bounds.noise import float_noise
 from leo_core.domain import Box
 from leo_core.linear import Dense
 from leo_core.network import INPUT, Affine, Network, Relu
-from leo_core.rewrite import rewrite
+from leo_core.rewrite import View, rewrite
 from tests.deciding import decide
 
 INPUTS, UNITS, OUTPUTS = 2, 4, 3
@@ -120,11 +120,11 @@ def test_what_is_planted_is_found_and_the_deviation_holds(sow, dtype, deep, seed
     stability = decide(network, BOX)
     noise = float_noise(network, stability.box, stability.points)
     # the seen noise of so small a network is now and then less than the proved rounding of new weights
-    found = rewrite(network, stability, tolerance=64 * noise)
+    found = rewrite(View.of(network, stability), tolerance=64 * noise)
     assert sum(relu.size for relu in found.network.relus if relu.name == "h") <= plant.needed
     assert found.deviation <= 64 * noise
     assert largest_difference(network, found.network, BOX) <= Fraction(found.deviation)
-    careful = rewrite(network, stability, tolerance=noise)
+    careful = rewrite(View.of(network, stability), tolerance=noise)
     assert careful.deviation <= noise
     assert largest_difference(network, careful.network, BOX) <= Fraction(careful.deviation)
 
@@ -137,7 +137,7 @@ def test_both_strategies_lead_to_the_same_network(sow, seed):
     sow(plant)
     network = plant.network(deep=True)
     results = [
-        rewrite(network, decide(network, BOX, strategy=strategy, solver=HighsSolver()), tolerance=1e-4)
+        rewrite(View.of(network, decide(network, BOX, strategy=strategy, solver=HighsSolver())), tolerance=1e-4)
         for strategy in ("cascade", "paper")
     ]
     assert results[0].network.widths == results[1].network.widths
@@ -167,7 +167,7 @@ def test_exact_merges_need_no_tolerance(data):
         "y",
     )  # fmt: skip
     stability = decide(network, BOX)
-    found = rewrite(network, stability, tolerance=0.0)
+    found = rewrite(View.of(network, stability), tolerance=0.0)
     assert found.deviation == 0
     assert sum(relu.size for relu in found.network.relus) <= 3
     assert largest_difference(network, found.network, BOX) == 0
@@ -179,7 +179,7 @@ def test_where_nothing_can_go_the_weights_are_the_same_bits():
     network = plant.network(deep=False)
     stability = decide(network, BOX)
     for tolerance in (0.0, float_noise(network, stability.box, stability.points)):
-        assert rewrite(network, stability, tolerance=tolerance).network == network
+        assert rewrite(View.of(network, stability), tolerance=tolerance).network == network
 
 
 @pytest.mark.parametrize("scale", [2.0**-300, 1e-30, 1e-6, 1e6, 1e30])
@@ -189,7 +189,7 @@ def test_scales_far_from_one(sow, scale):
     sow(plant)
     network = plant.network(deep=False, scale=scale)
     stability = decide(network, BOX)
-    found = rewrite(network, stability, tolerance=1e-12 * scale)
+    found = rewrite(View.of(network, stability), tolerance=1e-12 * scale)
     assert largest_difference(network, found.network, BOX) <= Fraction(found.deviation)
     assert found.network.widths[1] <= plant.needed
     assert found.network.largest_weight <= 8 * max(1.0, network.largest_weight)

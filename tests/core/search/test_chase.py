@@ -6,7 +6,7 @@ import numpy as np
 
 from leo_core.domain import Box
 from leo_core.search.attack import forward
-from leo_core.search.chase import chase, cover
+from leo_core.search.chase import Quarry, chase, cover
 from leo_core.testing.sown import Sown
 
 
@@ -38,7 +38,7 @@ def test_a_few_points_show_more_than_many_at_random():
         network, rng = deep(seed)
         box = Box.uniform(0, 1, network.input_size)
         before = signs(network, box.sample(rng, 2))
-        found = chase(network, box, box.sample(rng, 4), wanted(network, before), 40, seed)
+        found = chase(Quarry(network, wanted(network, before), seed), box, box.sample(rng, 4), 40)
         assert box.contains(found[0]) if len(found) else True
         assert ((found >= box.lower) & (found <= box.upper)).all()
         if len(found):
@@ -54,10 +54,11 @@ def test_what_is_fixed_stays_and_what_is_shown_is_left_alone():
     fixed = np.full(network.input_size, 0.1)
     box = Box(fixed, fixed)
     shown = signs(network, fixed[None])
-    assert len(chase(network, box, fixed[None], wanted(network, shown), 5)) == 0
+    assert len(chase(Quarry(network, wanted(network, shown)), box, fixed[None], 5)) == 0
     everything = {name: np.ones_like(mask) for name, mask in shown.items()}
-    assert len(chase(network, Box.uniform(0, 1, network.input_size), rng.random((3, network.input_size)),
-                     wanted(network, everything), 5)) == 0  # fmt: skip
+    starts = rng.random((3, network.input_size))
+    quarry = Quarry(network, wanted(network, everything))
+    assert len(chase(quarry, Box.uniform(0, 1, network.input_size), starts, 5)) == 0
 
 
 def test_the_first_rows_that_add_most_cover_a_table():
@@ -70,5 +71,5 @@ def test_an_end_before_the_first_step_finds_nothing():
     network, rng = deep(1)
     shown = {name: np.zeros_like(mask) for name, mask in signs(network, rng.random((1, network.input_size))).items()}
     box = Box.uniform(0, 1, network.input_size)
-    assert len(chase(network, box, box.sample(rng, 2), wanted(network, shown), 5, expired=lambda: True)) == 0
+    assert len(chase(Quarry(network, wanted(network, shown)), box, box.sample(rng, 2), 5, lambda: True)) == 0
     assert forward((), box.sample(rng, 1))["input"].shape == (1, network.input_size)

@@ -16,7 +16,7 @@ from leo_core.bounds.interval import bound_affine, bound_network
 from leo_core.bounds.region import Region
 from leo_core.domain import Box
 from leo_core.execution.budget import Budget
-from leo_core.linear import Conv, Dense, Select
+from leo_core.linear import Conv, Dense, Select, Spacing
 from leo_core.network import INPUT, Affine, Network, Relu
 from leo_core.stability import State
 from leo_core.stability.told import channels_table, outlook
@@ -36,7 +36,7 @@ def images(draw, residual=st.booleans()):
 
     channels, taps = draw(st.integers(1, 3)), draw(st.integers(1, 2))
     pad = draw(st.integers(0, 1))
-    first = Conv.of(filled(channels, 1, taps), (2,), low=pad, high=pad)
+    first = Conv.of(filled(channels, 1, taps), (2,), Spacing(low=pad, high=pad))
     length = first.geometry.output[0]
     nodes = [affine("z", INPUT, first, filled(channels), (channels, length)), relu("h", "z", first.rows)]
     at, groups = "h", draw(st.sampled_from([1, channels]))
@@ -109,7 +109,7 @@ def test_kinds_of_channels_that_must_be_found_at_the_first_layer(case):
 
 def test_an_end_before_anything_leaves_everything_undecided_and_valid():
     rng = np.random.default_rng(0)
-    conv = Conv.of(rng.standard_normal((4, 1, 3, 3)).astype(np.float32), (5, 5), low=1, high=1)
+    conv = Conv.of(rng.standard_normal((4, 1, 3, 3)).astype(np.float32), (5, 5), Spacing(low=1, high=1))
     network = Network(25, (affine("z", INPUT, conv, np.zeros(4, np.float32), (4, 25)), relu("h", "z", 100),
                            Affine("out", ("h",), (Dense(np.ones((1, 100))),), np.zeros(1))), "out")  # fmt: skip
     found = decided(network, Box.uniform(-1, 1, 25), budget=Budget.of(0.0))
@@ -124,7 +124,7 @@ def test_ctrl_c_leaves_a_valid_map_of_every_layer(stage, monkeypatch):
 
     monkeypatch.setattr(f"leo_core.stability.channels.{stage}", stop)
     kernels = np.random.default_rng(0).standard_normal((2, 4, 4, 3, 3)).astype(np.float32)
-    first, second = (Conv.of(kernel, (5, 5), low=1, high=1) for kernel in (kernels[0, :, :1], kernels[1]))
+    first, second = (Conv.of(kernel, (5, 5), Spacing(low=1, high=1)) for kernel in (kernels[0, :, :1], kernels[1]))
     bias = np.array([100, 0, 0, -100], np.float32)
     network = Network(25, (affine("z", INPUT, first, bias, (4, 25)), relu("h", "z", 100),
                            affine("y", "h", second, bias, (4, 25)), relu("g", "y", 100),
@@ -170,7 +170,7 @@ def test_huge_inputs_that_only_push_down_leave_a_unit_inactive(seed, width):
 
 
 def test_where_everything_before_is_dead_the_bias_is_what_is_left():
-    conv = Conv.of(np.ones((2, 1, 3, 3)), (40, 40), low=1, high=1)
+    conv = Conv.of(np.ones((2, 1, 3, 3)), (40, 40), Spacing(low=1, high=1))
     node = affine("z", INPUT, conv, np.array([0.0, 1.5]), (2, 1600))
     dead = np.zeros(1600)
     high = dead.copy()
