@@ -56,12 +56,14 @@ _CHANNELS: tuple[Pass, ...] = (
     fold_convolutions,
 )
 _ON_IMAGES: tuple[Pass, ...] = (drop_inactive, fold_constants, drop_identity, *_CHANNELS)
-#: By name, the passes that multiply matrices: all; LEO's own (Serra et al. 2020); LEO's and the nearest rule known.
+#: By name, the passes that multiply matrices: all; LEO's own (Serra et al. 2020); LEO's and the nearest rule known;
+#: those that take layers away.
 PASSES: Mapping[str, tuple[Pass, ...]] = MappingProxyType(
     {
         "all": (merge_parallel, lift, merge_opposite, refactor_block, fold_linear, straighten, *_CHANNELS),
         "leo": (merge_dependent, fold_linear),
         "min-width": (merge_dependent, pass_through, fold_linear),
+        "depth": (lift, fold_linear),
     }
 )
 #: The largest part of the tolerance that one rewrite may take, a trial for each.
