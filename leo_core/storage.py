@@ -40,8 +40,18 @@ def save(network: Network, path: str | Path) -> None:
     Raises :class:`OutputError` when the file cannot be written.
     """
     arrays: _Arrays = {}
+    content = described(network, arrays)
+    header = {"format": "leo", "version": VERSION, "sha256": checksum(content, arrays), "content": content}
+    try:
+        write_archive(path, header, arrays)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+def described(network: Network, arrays: _Arrays) -> dict[str, Any]:
+    """What a file says of a network; its arrays are added to those of the file."""
     signature = network.signature
-    content = {
+    return {
         "input_size": network.input_size,
         "output": network.output,
         "signature": {
@@ -51,11 +61,6 @@ def save(network: Network, path: str | Path) -> None:
         },
         "nodes": [_describe(node, arrays) for node in network.nodes],
     }
-    header = {"format": "leo", "version": VERSION, "sha256": checksum(content, arrays), "content": content}
-    try:
-        write_archive(path, header, arrays)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
 def write_archive(

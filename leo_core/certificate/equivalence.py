@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from leo_core import checker
 from leo_core.bounds.region import Region
 from leo_core.certificate.archive import write_certificate
+from leo_core.certificate.write import described, roles_of
 from leo_core.checker import bounds, networks
-from leo_core.checker.difference import Roles
 from leo_core.checker.equivalence import proved_differences, require_within
 from leo_core.checker.trees import describe
+from leo_core.compare.depth import Levelled
 from leo_core.compare.pair import Pair
 from leo_core.compare.pairing import Paired
 from leo_core.compare.work import Evidence, decided_on
@@ -26,6 +27,7 @@ from leo_core.errors import OutputError
 from leo_core.execution.budget import Budget
 from leo_core.network import INPUT, Network
 from leo_core.storage import as_checked
+from leo_core.storage import described as network_described
 from leo_core.within import Within
 
 _Arrays = dict[str, NDArray[Any]]
@@ -37,16 +39,18 @@ def content_of(pair: Pair, within: Within, evidence: Evidence, budget: Budget) -
     The checker's bounds are wider than the engine's in places: where it does not come as far, proofs are looked for
     anew on its own. Raises :class:`OutputError` where there are none.
     """
+    level = Levelled(pair, evidence.rewritten)
     try:
-        return _accepted(pair, within, evidence)
+        return _accepted(level, within, evidence)
     except checker.Refused as refused:
         pair.note("looking for proofs on the checker's own bounds")
         refusal = refused
     with np.errstate(all="ignore"):
-        again = decided_on(partial(_checkers_region, box=pair.box), pair, within, evidence, budget)
+        region_of = partial(_checkers_region, box=pair.box)
+        again = decided_on(region_of, level.pair, level.within(within), evidence, budget)
     try:
         if again.complete:
-            return _accepted(pair, within, again)
+            return _accepted(level, within, again)
     except checker.Refused as refused:
         refusal = refused
     raise OutputError(f"no certificate: the checker, on bounds of its own, does not come as far: {refusal}") from None
@@ -59,12 +63,12 @@ def _checkers_region(network: Network, box: Box) -> Region:
     return Region(box.lower, box.upper, known)
 
 
-def _accepted(pair: Pair, within: Within, evidence: Evidence) -> tuple[dict[str, Any], _Arrays]:
+def _accepted(level: Levelled, within: Within, evidence: Evidence) -> tuple[dict[str, Any], _Arrays]:
     """The same of this evidence. Raises :class:`checker.Refused` where the checker does not accept it."""
-    first, second, box = pair.first, pair.second, pair.box
+    first, second, box = level.given.first, level.given.second, level.given.box
     arrays: _Arrays = {}
     keep = partial(networks.keep, arrays=arrays)
-    pairings = [] if evidence.pairing is None else [_pairing(evidence.pairing, first, arrays)]
+    pairings = [] if evidence.pairing is None else [_pairing(evidence.pairing, level.pair.first, arrays)]
     proofs = [
         {
             "swapped": proof.arrangement.swapped,
@@ -81,6 +85,10 @@ def _accepted(pair: Pair, within: Within, evidence: Evidence) -> tuple[dict[str,
         "compressed": second.digest,
         "tail": first.signature.ending,
         "limits": [float(limit) if limit < np.inf else None for limit in within.provable],
+        "levelled": [
+            {"network": network_described(found.network, arrays), **described(roles_of(network, found), arrays)}
+            for network, found in zip((first, second), level.rewritten, strict=False)
+        ],
         "pairings": pairings,
         "proofs": proofs,
     }
@@ -88,7 +96,7 @@ def _accepted(pair: Pair, within: Within, evidence: Evidence) -> tuple[dict[str,
     arrays |= {"lower": box.lower, "upper": box.upper}
     with np.errstate(all="ignore"):
         sides, nets = (box.lower[None], box.upper[None]), (as_checked(first), as_checked(second))
-        found, _ = proved_differences(*nets, sides, content, arrays, pair.note)
+        found, _ = proved_differences(*nets, sides, content, arrays, level.given.note)
         require_within(found, content["limits"])
     return content, arrays
 
@@ -99,11 +107,4 @@ def write(path: Path, content: Mapping[str, Any], arrays: _Arrays, told: Mapping
 
 
 def _pairing(pairing: Paired, first: Network, arrays: _Arrays) -> dict[str, Any]:
-    keep = partial(networks.keep, arrays=arrays)
-    roles: Roles = pairing.roles
-    return {
-        "swapped": pairing.old is not first,
-        "kept": {name: [of, keep(origin)] for name, (of, origin) in roles.kept.items()},
-        "copies": roles.copies,
-        "lines": {name: [keep(part) for part in parts] for name, parts in roles.lines.items()},
-    }
+    return {"swapped": pairing.old is not first, **described(pairing.roles, arrays)}

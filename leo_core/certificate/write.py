@@ -144,9 +144,25 @@ def _roles(rewritten: Rewritten, compressed: Network, origins: Mapping[str, Indi
     )
 
 
+def roles_of(original: Network, rewritten: Rewritten) -> Roles:
+    """What became of a network's units in the one that it was rewritten to."""
+    return _roles(rewritten, rewritten.network, _affine_origins(original, rewritten, {}))
+
+
+def described(roles: Roles, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
+    """What a certificate says of roles; their arrays are added to its own."""
+    keep = partial(networks.keep, arrays=arrays)
+    return {
+        "kept": {name: [of, keep(origin)] for name, (of, origin) in roles.kept.items()},
+        "lifted": {name: [[of, keep(origin)] for of, origin in parts] for name, parts in roles.lifted.items()},
+        "copies": roles.copies,
+        "lines": {name: [keep(part) for part in parts] for name, parts in roles.lines.items()},
+    }
+
+
 def write(path: Path, certificate: Certificate, told: Mapping[str, Any]) -> None:
     """Write the certificate; the caller renames a temporary file into place. ``told`` is for readers, not checked."""
-    evidence, known = certificate.evidence, certificate.roles
+    evidence = certificate.evidence
     arrays: dict[str, NDArray[Any]] = {}
     keep = partial(networks.keep, arrays=arrays)
 
@@ -175,10 +191,7 @@ def write(path: Path, certificate: Certificate, told: Mapping[str, Any]) -> None
         "tail": certificate.original.signature.ending,
         "deviation": certificate.deviation,
         "layers": layers,
-        "kept": {name: [of, keep(origin)] for name, (of, origin) in known.kept.items()},
-        "lifted": {name: [[of, keep(origin)] for of, origin in parts] for name, parts in known.lifted.items()},
-        "copies": known.copies,
-        "lines": {name: [keep(part) for part in parts] for name, parts in known.lines.items()},
+        **described(certificate.roles, arrays),
         "told": told,
     }
     arrays |= {"lower": box.lower, "upper": box.upper, "points": np.array(rows).reshape(-1, box.size)}

@@ -2,6 +2,8 @@
 
 Both stand side by side in one network, what one takes from the other (``shared``) only once; its last node has, for
 each claim, sign · (old − new) − threshold, and trees bound that. Or the units that both have show it by themselves.
+Before that, either may give way to another network that the certificate holds (``levelled``), as far from it as the
+units that these two have show.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from .bounds import all_bounded, limited
 from .difference import Difference, Roles
 from .errors import Refused
 from .maps import Entries, Map, Matrix, integers
-from .networks import Net, Node
+from .networks import Net, Node, network_of
 from .proofs import proved_bounds
 from .trees import tree_of
 
@@ -36,6 +38,12 @@ def proved_differences(
     size = f.by_name[f.output].size
     if g.by_name[g.output].size != size or f.inputs != g.inputs:
         raise Refused("the networks have different inputs or outputs")
+    apart = np.zeros(size)  # of f and g from those that stand for them
+    if content.get("levelled"):
+        given, (f, g) = (f, g), [network_of(described["network"], arrays) for described in content["levelled"]]
+        for old, new, described in zip(given, (f, g), content["levelled"], strict=True):
+            note("comparing a network with itself less some layers")
+            apart = added_up(apart, deviations(paired(old, new, box, roles_of(described, arrays)), old, new))
     most, leaves = np.full((size, 2), np.inf), 0  # of f − g, and of g − f
     same: dict[bool, Difference] = {}
     for pairing in content["pairings"]:
@@ -61,7 +69,12 @@ def proved_differences(
                 way = int((side < 0) != swapped)
                 value = thresholds[unit] if bound <= 0 else np.nextafter(thresholds[unit] + bound, np.inf)
                 most[output, way] = min(most[output, way], np.inf if np.isnan(value) else value)
-    return np.maximum(most.max(axis=1), 0.0), leaves
+    return added_up(np.maximum(most.max(axis=1), 0.0), apart), leaves
+
+
+def added_up(most: Array, more: Array) -> Array:
+    """The sums of distances, rounded up."""
+    return np.where(more == 0, most, np.where(most == 0, more, np.nextafter(most + more, np.inf)))
 
 
 def require_within(found: Array, limits: Any) -> float:

@@ -160,7 +160,11 @@ def read_network(path: Any) -> Net:
     header, arrays = open_archive(path)
     if header.get("format") != "leo" or header.get("version") not in VERSIONS:
         raise Refused(f"a network in no LEO file of version {' or '.join(map(str, VERSIONS))}")
-    content = header["content"]
+    return network_of(header["content"], arrays)
+
+
+def network_of(content: Mapping[str, Any], arrays: Mapping[str, Array]) -> Net:
+    """The network that a description and its arrays say."""
     sizes, held = {"input": content["input_size"]}, content["input_size"]
     digest = hashlib.sha256(json.dumps([content["input_size"], content["output"]]).encode())
     nodes: list[Node] = []

@@ -1,5 +1,6 @@
 """How far two networks can be apart on a box: a proved upper bound, and an input that shows a lower one.
 
+Layers that only stand in the way are taken away first (:mod:`.depth`).
 The lower side is what exact evaluation gives at the best point found. The upper side is the least of three: the trace
 of what differs between units that both have (:mod:`.pairing`), bounds that run backward through both networks side by
 side, what is proved to be the same taken once (:mod:`.joint`), and branch and bound on their difference
@@ -8,17 +9,18 @@ side, what is proved to be the same taken once (:mod:`.joint`), and branch and b
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leo_core.checker.environment import ieee
+from leo_core.compare.depth import levelled
 from leo_core.compare.joint import side_by_side
 from leo_core.compare.pair import Pair
 from leo_core.compare.seen import Seen, values_at
-from leo_core.compare.work import Evidence, bounded, decided, identical
+from leo_core.compare.work import Evidence, bounded, decided, identical, share_of
 from leo_core.domain import Box
 from leo_core.errors import NetworkError
 from leo_core.execution.budget import Budget
@@ -33,6 +35,8 @@ Array = NDArray[np.float64]
 
 #: Inputs tried to show how different two models with different tails are.
 _SHOWN = 64
+#: The share of the time for taking layers away.
+_LEVELLING = 0.1
 #: Numbers of an input that are written out.
 _LISTED = 12
 
@@ -174,12 +178,14 @@ def compare(pair: Pair, within: Within | None = None, budget: Budget | None = No
     upper, evidence, interrupted = np.inf, Evidence(), False
     try:
         with np.errstate(all="ignore"):  # an overflow makes a bound infinite
+            level = levelled(pair, within, share_of(budget, _LEVELLING))
             if within is None:
-                for bound in bounded(pair, budget, seen):
-                    upper = min(upper, bound)
+                for bound in bounded(level.pair, budget, seen):
+                    upper = min(upper, level.farther(bound))
             else:
-                for evidence in decided(pair, within, budget, seen):
-                    upper = evidence.upper
+                for found in decided(level.pair, level.within(within), budget, seen):
+                    evidence = replace(found, rewritten=level.rewritten)
+                    upper = level.farther(evidence.upper)
     except KeyboardInterrupt:
         interrupted = True
     holds = False if seen.exceeded is not None else True if evidence.complete else None

@@ -23,7 +23,7 @@ from leo_core.compare.joint import Shared
 from leo_core.compare.pair import Pair
 from leo_core.domain import Box
 from leo_core.execution.budget import Budget, Limits
-from leo_core.network import INPUT, Network, Node, Relu, sources_of
+from leo_core.network import INPUT, Affine, Network, Node, Relu, sources_of
 from leo_core.rewrite.view import View
 from leo_core.search.attack import scatter
 from leo_core.stability import StabilityMap, Work, decide
@@ -31,7 +31,8 @@ from leo_core.storage import as_checked
 
 Array = NDArray[np.float64]
 
-_SAMPLES = 256
+#: Points looked at: to find units, and to see whether they stand in another order.
+_SAMPLES, _FEW = 256, 64
 #: Two units are taken for the same where, on the sample, they differ by at most this share of their length.
 _SAME = 0.02
 #: Two units are taken for multiples of each other where the angle between them on the sample is at most about this.
@@ -102,6 +103,7 @@ def alike(first: Network, second: Network, box: Box) -> Paired | None:
     """Two networks of one architecture paired unit by unit, node by node, on quick bounds; None for others.
 
     What is the same in both is so for certain, however large they are: a layer that was trained on, or rounded anew.
+    Units of dense layers may stand in another order.
     """
     if len(first.relus) != len(second.relus):
         return None
@@ -110,7 +112,9 @@ def alike(first: Network, second: Network, box: Box) -> Paired | None:
     if len(slopes) < len(second.relus) or any((new.slope != old.slope).any() for new, old in slopes):  # type: ignore[union-attr]
         return None
     named = {node.name for node in second.nodes if isinstance(node, Relu) or not _rectified(second, node)}
-    roles = Roles({new: (old, np.arange(first.size(old))) for new, old in partner.items() if new in named})
+    order = _order(first, second, partner, box)
+    each = {new: order.get(new, np.arange(first.size(old))) for new, old in partner.items() if new in named}
+    roles = Roles({new: (partner[new], origin) for new, origin in each.items()})
     old, new = as_checked(first), as_checked(second)
     region = all_bounded(old, (box.lower[None], box.upper[None]))
     try:
@@ -118,6 +122,34 @@ def alike(first: Network, second: Network, box: Box) -> Paired | None:
         return Paired(first, second, found.deviations(), _same(found), roles)
     except Refused:  # other layers in between, or units of one layer in several
         return None
+
+
+def _order(first: Network, second: Network, partner: Mapping[str, str], box: Box) -> dict[str, NDArray[np.int64]]:
+    """By ReLU of ``second`` whose units stand in another order than those of its partner, which one each is."""
+    if any(isinstance(node, Affine) and node.shape for network in (first, second) for node in network.nodes):
+        return {}
+    points = scatter(box, _FEW, 0)
+    were, are = first.evaluate_nodes(points), second.evaluate_nodes(points)
+    found = {}
+    for relu in second.relus:
+        old = first[partner[relu.name]]
+        assert isinstance(old, Relu)
+        values, known = are[relu.source], were[old.source]
+        apart, length = (np.sqrt((part * part).sum(axis=0)) for part in (values - known, known))
+        moved = np.flatnonzero(~(apart <= _SAME * length))
+        if len(moved) and np.isfinite(apart).all() and np.isfinite(length).all():
+            origin = np.arange(relu.size)
+            origin[moved] = moved[_assigned(_distance(values[:, moved], known[:, moved]))]
+            if (old.slope[origin] == relu.slope).all():
+                found[relu.name] = origin
+    return found
+
+
+def _assigned(distance: Array) -> NDArray[np.int64]:
+    """For each row a column of its own, so that they are near together."""
+    from scipy.optimize import linear_sum_assignment
+
+    return np.asarray(linear_sum_assignment(np.nan_to_num(np.minimum(distance, 1.0), nan=1.0))[1], dtype=np.int64)
 
 
 def counterparts(first: Network, second: Network) -> dict[str, str]:

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from leo_core.bounds.region import Region
 from leo_core.checker.difference import Roles
 from leo_core.compare.joint import DIFFERENCE, Arrangement, Side, favoured_corners, joint_region
-from leo_core.compare.narrow import Proof, Settled, SideBySide, few_inputs, narrowed, on_boxes, one_by_one
+from leo_core.compare.narrow import Proof, Settled, SideBySide, narrowed, on_boxes, one_by_one
 from leo_core.compare.pair import Pair
 from leo_core.compare.pairing import DUST, Paired, alike, paired
 from leo_core.compare.seen import Seen
 from leo_core.execution.budget import Budget
 from leo_core.network import Network
+from leo_core.rewrite import Rewritten
 from leo_core.search.evidence import WHOLE
 from leo_core.within import Within
 
@@ -39,13 +40,15 @@ _SPARE = 2.0**-30
 class Evidence:
     """What is proved of the question: all of it (``complete``), and |first − second| ≤ ``upper`` at every output.
 
-    ``proofs`` show it together, those with what networks share by ``pairing``; or that does alone.
+    ``proofs`` show it together, those with what networks share by ``pairing``; or that does alone. Where there is what
+    both were ``rewritten`` to, they are about that.
     """
 
     upper: float = np.inf
     complete: bool = False
     proofs: tuple[Proof, ...] = ()
     pairing: Paired | None = None
+    rewritten: tuple[Rewritten, ...] = ()
 
 
 #: The networks as they are given, nothing shared.
@@ -91,11 +94,10 @@ def decided(pair: Pair, within: Within, budget: Budget, seen: Seen) -> Iterator[
     if seen.exceeded is not None:
         return
     asked = _Asked(within)
-    if not few_inputs(pair.box):
-        pairing = alike(pair.first, pair.second, pair.box)
-        if pairing is not None and (pairing.bounds <= within.provable).all():
-            yield Evidence(pairing.bound, True, pairing=pairing)
-            return
+    pairing = alike(pair.first, pair.second, pair.box)
+    if pairing is not None and (pairing.bounds <= within.provable).all():
+        yield Evidence(pairing.bound, True, pairing=pairing)
+        return
     pair.note("bounding both networks side by side")
     work = _work(pair, NOT_PAIRED, share_of(budget, _BOUNDING))
     yield asked.bounded(work)

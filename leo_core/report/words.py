@@ -15,6 +15,7 @@ RULES: Mapping[str, str] = MappingProxyType(
         "fold_constant_channels": "Always the same value",
         "settle_output": "ReLUs on the output that do nothing",
         "merge_parallel": "Copies of one another",
+        "merge_hidden": "Copies of one another",
         "merge_parallel_channels": "Copies of one another",
         "merge_dependent_channels": "Always on, sums of others",
         "merge_opposite": "Mirror images of one another",

@@ -40,7 +40,7 @@ def merge_parallel(view: View, name: str) -> Ladder | Refusal | None:
     if not count:
         return None
     refusal = Refusal("parallel units not merged", "they are not near enough")
-    return Ladder(count, lambda left: _merged(layer, pairs.first(count - left)), otherwise=refusal)
+    return Ladder(count, lambda left: merged(layer, pairs.first(count - left)), otherwise=refusal)
 
 
 @final
@@ -73,9 +73,6 @@ def pairs_of(layer: ReluLayer, *, sign: int) -> Pairs:
     known = layer.incoming
     weights, bias, lower, upper = known.weights, known.bias, known.lower, known.upper
     slope = layer.relu.slope
-    # units that leak differently, or stood behind different ReLUs, are of different kinds
-    homes = np.unique(layer.units.home.astype(str), return_inverse=True)[1]
-    kinds = np.unique(np.column_stack([slope, homes]), axis=0, return_inverse=True)[1].ravel().astype(np.float64)
     usable = layer.units.state == State.UNSTABLE
     usable &= slope == 0 if sign < 0 else True
     # what a unit does on the box: its slopes over the ranges, and its value at the centre
@@ -84,7 +81,7 @@ def pairs_of(layer: ReluLayer, *, sign: int) -> Pairs:
         rows = np.column_stack([weights * radius, weights @ centre + bias])
         length = np.sqrt((rows * rows).sum(axis=1))
         usable &= np.isfinite(length) & (length > 1e-150)
-    found = near_multiples(rows, length, usable, kinds, sign=sign)
+    found = near_multiples(rows, length, usable, kinds_of(layer), sign=sign)
     goes, stays = np.array(list(found), np.int64), np.array(list(found.values()), np.int64)
     full = np.column_stack([weights, bias])
     factor = np.array([multiple_of(full[j], full[i], rows[j], rows[i]) for j, i in found.items()])
@@ -92,6 +89,13 @@ def pairs_of(layer: ReluLayer, *, sign: int) -> Pairs:
     harm = np.abs(layer.outgoing[:, goes]).max(axis=0, initial=0.0) * error
     order = np.argsort(harm, kind="stable")
     return Pairs(goes[order], stays[order], factor[order], error[order])
+
+
+def kinds_of(layer: ReluLayer) -> Array:
+    """By unit a number: units that leak differently, or stood behind different ReLUs, are of different kinds."""
+    homes = np.unique(layer.units.home.astype(str), return_inverse=True)[1]
+    both = np.column_stack([layer.relu.slope, homes])
+    return np.unique(both, axis=0, return_inverse=True)[1].ravel().astype(np.float64)
 
 
 def near_multiples(rows: Array, length: Array, usable: NDArray[np.bool_], kinds: Array, *, sign: int) -> dict[int, int]:
@@ -144,7 +148,8 @@ def multiple_of(goes: Array, stays: Array, goes_scaled: Array, stays_scaled: Arr
     return float(goes_scaled @ stays_scaled / (stays_scaled @ stays_scaled))
 
 
-def _merged(layer: ReluLayer, pairs: Pairs) -> Rewrite | None:
+def merged(layer: ReluLayer, pairs: Pairs) -> Rewrite | None:
+    """The layer without the units that go; None where a new weight would overflow."""
     try:
         into, made = absorbed(layer, pairs)
     except OverflowError:

@@ -27,6 +27,7 @@ from leo_core.rewrite.constants import fold_constants
 from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.fold import fold_linear
 from leo_core.rewrite.fold_channels import fold_convolutions
+from leo_core.rewrite.hidden import merge_hidden
 from leo_core.rewrite.identity import drop_identity
 from leo_core.rewrite.inactive import drop_inactive
 from leo_core.rewrite.lift import lift
@@ -55,12 +56,23 @@ _CHANNELS: tuple[Pass, ...] = (
     fold_convolutions,
 )
 _ON_IMAGES: tuple[Pass, ...] = (drop_inactive, fold_constants, drop_identity, *_CHANNELS)
-#: By name, the passes that multiply matrices: all; LEO's own (Serra et al. 2020); LEO's and the nearest rule known.
+#: By name, the passes that multiply matrices: all; LEO's own (Serra et al. 2020); LEO's and the nearest rule known;
+#: those that take layers away.
 PASSES: Mapping[str, tuple[Pass, ...]] = MappingProxyType(
     {
-        "all": (merge_parallel, lift, merge_opposite, refactor_block, fold_linear, straighten, *_CHANNELS),
+        "all": (
+            merge_parallel,
+            lift,
+            merge_opposite,
+            refactor_block,
+            fold_linear,
+            merge_hidden,
+            straighten,
+            *_CHANNELS,
+        ),
         "leo": (merge_dependent, fold_linear),
         "min-width": (merge_dependent, pass_through, fold_linear),
+        "depth": (lift, fold_linear),
     }
 )
 #: The largest part of the tolerance that one rewrite may take, a trial for each.
