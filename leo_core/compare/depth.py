@@ -8,13 +8,16 @@ rounded; how far each network is moved by it is proved, and counts against what 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
 
 from leo_core.arithmetic import round_up
+from leo_core.checker.bounds import all_bounded
 from leo_core.compare.pair import Pair
+from leo_core.domain import Box
 from leo_core.execution.budget import Budget, Limits
 from leo_core.linear import Dense
 from leo_core.network import Affine, Network
@@ -25,6 +28,8 @@ from leo_core.rewrite.parallel import pairs_of
 from leo_core.rewrite.view import View
 from leo_core.search.attack import scatter
 from leo_core.stability import Work, decide
+from leo_core.stability.verdict import LayerStability, Method, State
+from leo_core.storage import as_checked
 from leo_core.within import Within
 
 _SAMPLES = 64
@@ -73,10 +78,12 @@ def levelled(pair: Pair, asked: Within | None, budget: Budget) -> Levelled:
     if len(pair.first.relus) == len(pair.second.relus) and not any(_halves(pair, network) for network in networks):
         return Levelled(pair)
     pair.note("taking away layers that change nothing")
+    # by intervals the same units are stable in both, mostly; what better bounds drop in one may stay in the other
     found: list[Rewritten] = []
-    for network, share in zip(networks, (0.5, 1.0), strict=True):
-        part = budget.at_most(share * budget.remaining) if np.isfinite(budget.remaining) else budget
-        found.append(_rewritten(pair, network, asked, part))
+    for bounds in (_nothing, _bounds):
+        found = [_rewritten(pair, network, asked, bounds(network, pair.box), budget) for network in networks]
+        if budget.expired or len({len(new.network.relus) for new in found}) == 1:
+            break
     if all(len(new.network.relus) == len(old.relus) for old, new in zip(networks, found, strict=True)):
         return Levelled(pair)
     return Levelled(pair, tuple(found))
@@ -90,15 +97,16 @@ def _halves(pair: Pair, network: Network) -> bool:
     return any(len(pairs_of(layer, sign=-1).goes) for layer in layers if isinstance(layer, ReluLayer))
 
 
-def _rewritten(pair: Pair, network: Network, asked: Within | None, budget: Budget) -> Rewritten:
+def _rewritten(
+    pair: Pair, network: Network, asked: Within | None, known: Mapping[str, LayerStability], budget: Budget
+) -> Rewritten:
     wide = _in_float64(network)
     with np.errstate(all="ignore"):
         values = network.evaluate(scatter(pair.box, _SAMPLES, pair.seed))
         most = _MOVED * float(np.ptp(values, axis=0).max(initial=0.0))
     if asked is not None:
         most = min(most, max(0.0, _SHARE * float(asked.provable.min())))
-    half = budget.at_most(0.5 * budget.remaining) if np.isfinite(budget.remaining) else budget
-    work = Work(wide, pair.box, pair.solver, limits=Limits(half), seed=pair.seed, cheaply=True)
+    work = Work(wide, pair.box, pair.solver, limits=Limits(Budget.of(0.0)), seed=pair.seed, known=known)
     stability = decide(work)
     if stability.interrupted:
         raise KeyboardInterrupt
@@ -106,6 +114,22 @@ def _rewritten(pair: Pair, network: Network, asked: Within | None, budget: Budge
     found = rewrite(View.of(wide, stability), tolerance=tolerance, passes="depth", budget=budget)
     if found.interrupted:
         raise KeyboardInterrupt
+    return found
+
+
+def _nothing(_network: Network, _box: Box) -> dict[str, LayerStability]:
+    """Intervals alone, which all work begins with."""
+    return {}
+
+
+def _bounds(network: Network, box: Box) -> dict[str, LayerStability]:
+    """The checker's bounds: what is rewritten by them, a certificate can show."""
+    region = all_bounded(as_checked(network), (box.lower[None], box.upper[None]))
+    found = {}
+    for relu in network.relus:
+        low, high = (side[0] for side in region[relu.source])
+        nothing = np.full(relu.size, State.UNDECIDED), np.full(relu.size, Method.NONE)
+        found[relu.name] = LayerStability(relu.name, *nothing, low, high)
     return found
 
 
