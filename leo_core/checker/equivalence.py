@@ -42,6 +42,8 @@ def proved_differences(
     if content.get("levelled"):
         given, (f, g) = (f, g), [network_of(described["network"], arrays) for described in content["levelled"]]
         for old, new, described in zip(given, (f, g), content["levelled"], strict=True):
+            if new.inputs != old.inputs:
+                raise Refused("the networks have different inputs or outputs")
             note("comparing a network with itself less some layers")
             apart = added_up(apart, deviations(paired(old, new, box, roles_of(described, arrays)), old, new))
     most, leaves = np.full((size, 2), np.inf), 0  # of f − g, and of g − f
