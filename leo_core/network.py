@@ -204,8 +204,12 @@ class Affine:
         """The maps written out side by side, (units, all columns), in float64; see :meth:`LinearMap.dense`."""
         return np.hstack([linear.dense().astype(np.float64) for linear in self.maps])
 
+    def weights_of(self, source: str) -> FloatArray:
+        """(units, units of the source): what it multiplies a node by that it reads once, in float64."""
+        return self.maps[self.sources.index(source)].dense().astype(np.float64)
+
     def rows_at(self, units: NDArray[np.int64]) -> FloatArray:
-        """The same of some units."""
+        """All of them, side by side, of some units."""
         return np.hstack([linear.rows_at(units) for linear in self.maps])
 
     @property

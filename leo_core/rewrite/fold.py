@@ -86,7 +86,7 @@ def _exactly(reader: Affine, name: str, node: Affine, block: Block) -> tuple[Aff
 def _rounded(reader: Affine, name: str, node: Affine, block: Block) -> tuple[Affine, Change | None]:
     """The product, rounded to the stored dtype, and what that provably changes."""
     position = reader.sources.index(name)
-    outer = reader.maps[position].dense().astype(np.float64)
+    outer = reader.weights_of(name)
     bias = reader.bias.astype(np.float64)
     kinds = [node.bias.dtype, *(linear.dtype for linear in node.maps)]
     dtype = np.result_type(reader.maps[position].dtype, reader.bias.dtype, *kinds)  # a wide network stays one

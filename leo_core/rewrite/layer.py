@@ -193,6 +193,6 @@ def _layer_of(view: View, name: str) -> ReluLayer | Refusal | None:
     readers = tuple(network.affine(reader) for reader in network.readers[name])
     if any(reader.sources.count(name) > 1 for reader in readers):
         return Refusal("units not merged", "one node reads it twice")
-    outgoing = np.vstack([r.maps[r.sources.index(name)].dense().astype(np.float64) for r in readers])
+    outgoing = np.vstack([reader.weights_of(name) for reader in readers])
     constants = np.concatenate([reader.bias.astype(np.float64) for reader in readers])
     return ReluLayer(view, node, relu, readers, outgoing, constants)

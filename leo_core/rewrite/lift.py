@@ -294,7 +294,7 @@ def _weights(view: View, relu: Relu) -> Iterator[tuple[Affine, Array]]:
     """What reads a ReLU, with its weights (units × units of the ReLU)."""
     for name in view.network.readers[relu.name]:
         reader = view.network.affine(name)
-        yield reader, reader.maps[reader.sources.index(relu.name)].dense().astype(np.float64)
+        yield reader, reader.weights_of(relu.name)
 
 
 def _told(layer: ReluLayer, pairs: Pairs, rows: Indices) -> Lineage:

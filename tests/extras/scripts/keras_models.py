@@ -8,6 +8,7 @@ import numpy as np
 
 import leo_core
 
+leo_core.convert("net.leo", "net.keras")  # of this Keras: an older one does not read a newer one's file
 result = leo_core.compress("net.keras", (-1, 1))
 import keras  # noqa: E402 - LEO has chosen the backend by now
 
