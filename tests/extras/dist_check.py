@@ -27,7 +27,7 @@ IN_SOURCE = ("CHANGELOG.md", "CITATION.cff", "Makefile", "constraints.txt", "doc
 
 
 def run(*command: str | Path, cwd: Path = ROOT, constrained: bool = False) -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "KERAS_"))}
     if constrained:
         environment["PIP_CONSTRAINT"] = str(ROOT / "constraints.txt")
     subprocess.run(command, cwd=cwd, env=environment, check=True)
