@@ -23,6 +23,13 @@ def one(network: str, domain: str, out: str) -> dict:
     return result.as_json()
 
 
+def row(done: dict) -> str:
+    if "error" in done:
+        return done["error"]
+    before, after = (done[side]["connections"] for side in ("before", "after"))
+    return f"{before:,} connections, {after:,} ({after / before:.0%}) left; change at most {done['deviation']:.2g}"
+
+
 if __name__ == "__main__":
     address, out, domain, *networks = sys.argv[1:]
     Path(out).mkdir(parents=True, exist_ok=True)
@@ -32,6 +39,6 @@ if __name__ == "__main__":
         for task in distributed.as_completed(tasks):
             error = task.exception()
             found[tasks[task]] = done = {"error": str(error)} if error else task.result()
-            print(tasks[task], *(done[key] for key in ("before", "after", "deviation", "error") if key in done))
+            print(f"{tasks[task]:40} {row(done)}", flush=True)
             Path(out, "new.json").write_text(json.dumps(found, indent=1))
             Path(out, "new.json").replace(Path(out, "campaign.json"))
