@@ -33,6 +33,7 @@ from leo_core.milp.solver import Capability
 from leo_core.network import INPUT, Affine, Network, Relu
 from leo_core.options import OPEN_SECONDS, UNIT_SECONDS, Options
 from leo_core.plugins import registry
+from leo_core.search.attack import Climb
 from leo_core.search.evidence import parts
 from leo_core.stability import Method, State
 from leo_core.stability import isa as isa_module
@@ -166,7 +167,7 @@ WAYS = {
     "phase trees by LP": {f"{CASCADE}.FEW_INPUTS": 0},
     "phase trees in batches": {f"{CASCADE}.FEW_INPUTS": 0, "search.prover.SMALL": 0},
     "boxes in small parts": {"search.boxes.BATCH": 2, "search.boxes.BROAD": 6, "search.boxes.STEPS": 2},
-    "no slopes, no climbing": {f"{CASCADE}.SLOPES": 0, f"{CASCADE}.CLIMB": 0, f"{CASCADE}.FEW_INPUTS": 0},
+    "no slopes, no climbing": {f"{CASCADE}.SLOPES": 0, f"{CASCADE}.CLIMB": Climb(0), f"{CASCADE}.FEW_INPUTS": 0},
     "given up early": {f"{CASCADE}.QUICK_NODES": 1, "search.lp_tree.TRIAL": 1, f"{CASCADE}.FEW_INPUTS": 0},
 }
 
