@@ -46,7 +46,7 @@ ALONE = 1_024
 #: What is found is handed out whenever there are so many times the boxes of last time, from so many on.
 GROWTH, FIRST = 1.25, 1_024
 #: Batches that a worker does depth first before it hands back what is left, for others to share.
-STEPS = 8
+STEPS = 16
 #: Corners of each batch that a climb begins at, per claim, in either part; and its steps.
 BROAD_STARTS, STARTS, CLIMB = 64, 8, 12
 #: An input is halved at most this often; then a claim that is still open stays so.
