@@ -22,7 +22,6 @@ from leo_core.execution.budget import Budget, Limits
 from leo_core.linear import Dense
 from leo_core.network import Affine, Network
 from leo_core.rewrite import Rewritten, rewrite
-from leo_core.rewrite.facts import Facts
 from leo_core.rewrite.layer import ReluLayer, layer_of
 from leo_core.rewrite.parallel import pairs_of
 from leo_core.rewrite.view import View
@@ -92,7 +91,7 @@ def levelled(pair: Pair, asked: Within | None, budget: Budget) -> Levelled:
 def _halves(pair: Pair, network: Network) -> bool:
     """Whether some units are opposite to others, as a split leaves them."""
     intervals = decide(Work(network, pair.box, pair.solver, limits=Limits(Budget.of(0.0)), seed=pair.seed))
-    view = View(network, Facts.of(network, intervals))
+    view = View.of(network, intervals)
     layers = [layer_of(view, relu.name) for relu in network.relus]
     return any(len(pairs_of(layer, sign=-1).goes) for layer in layers if isinstance(layer, ReluLayer))
 
