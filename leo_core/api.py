@@ -50,6 +50,7 @@ from leo_core.rewrite.view import View
 from leo_core.stability import StabilityMap, decide
 from leo_core.stability.cross_check import CrossCheck, cross_checked
 from leo_core.stability.narrow import narrow
+from leo_core.stability.outputs import with_outputs
 from leo_core.within import Within
 
 Made = TypeVar("Made")
@@ -89,7 +90,7 @@ def analyze(
     budget, limit = Budget.of(settings.time_limit), settings.time_limit
     deciding = budget if limit is None or settings.tight is None else budget.at_most(_DECIDING_FIRST * limit)
     with work_of(imported.network, box, settings, deciding, heard) as work:
-        stability = decide_folded(work, heard)
+        stability = with_outputs(work, decide_folded(work, heard), heard)
         if settings.tight is None or stability.interrupted:
             return stability
         each = math.inf if settings.unit_time_limit is None else settings.unit_limits[0]

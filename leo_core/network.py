@@ -202,11 +202,11 @@ class Affine:
 
     def dense(self) -> FloatArray:
         """The maps written out side by side, (units, all columns), in float64; see :meth:`LinearMap.dense`."""
-        return np.hstack([linear.dense().astype(np.float64) for linear in self.maps])
+        return np.hstack([_written_out(linear) for linear in self.maps])
 
     def weights_of(self, source: str) -> FloatArray:
         """(units, units of the source): what it multiplies a node by that it reads once, in float64."""
-        return self.maps[self.sources.index(source)].dense().astype(np.float64)
+        return _written_out(self.maps[self.sources.index(source)])
 
     def rows_at(self, units: NDArray[np.int64]) -> FloatArray:
         """All of them, side by side, of some units."""
@@ -588,3 +588,7 @@ def _require_finite(array: NDArray[Any], where: str) -> None:
         raise NetworkError(
             f"{where}[{', '.join(map(str, at))}] is {array[at]}; LEO needs finite weights (is the file damaged?)"
         )
+
+
+def _written_out(linear: LinearMap) -> FloatArray:
+    return linear.dense().astype(np.float64)

@@ -65,7 +65,7 @@ class Reading:
         if not isinstance(linear, Conv | ConvTranspose):
             if linear.rows * linear.columns > LARGEST_DENSE:
                 return None
-            weights = places.of(linear.dense().astype(np.float64).T, absent=0.0)
+            weights = places.of(node.weights_of(node.sources[0]).T, absent=0.0)
             return Reading(node, places, np.moveaxis(weights, -1, 0), padded=False)
         positions = places.index.shape[1]
         if places.whole is None or positions != linear.columns // _reads(linear):
@@ -109,7 +109,7 @@ class Reading:
         assert not weights[:, ~held].any()
         weights, bias = weights[:, held], bias.astype(self.node.bias.dtype)
         if not isinstance(linear, Conv | ConvTranspose):
-            matrix = linear.dense().astype(np.float64)
+            matrix = self.node.weights_of(self.node.sources[0])
             matrix[:, self.places.index[held]] = weights
             return replace(self.node, maps=(maps.stored(matrix, self.dtype, linear),), bias=bias)
         kernel = _by_channel(linear)

@@ -32,6 +32,8 @@ Array = NDArray[np.float64]
 
 #: The share of units that must be exact multiples of others, and of those that must go, for it to be worth it.
 _PAIRED, _FEWER = 0.05, 0.1
+#: What rounding can leave between the numbers of two multiples, with much to spare.
+_SAME = 1e-9
 
 
 def decide_folded(work: Work, listener: Listener = silent, *, gone_too: bool = True) -> StabilityMap:
@@ -66,12 +68,14 @@ def folded_beforehand(work: Work) -> Rewritten | None:
     network = work.network
     if any(node.own is not None or node.shape for node in network.nodes if isinstance(node, Affine)):
         return None
+    total = sum(relu.size for relu in network.relus)
+    if not sum(_at_most_paired(network.affine(relu.source)) for relu in network.relus) > _PAIRED * total:
+        return None
     limits = Limits(Budget.of(0.0))
     intervals = decide(replace(work, limits=limits))
     if intervals.interrupted:
         raise KeyboardInterrupt
     view = View.of(network, intervals)
-    total = sum(relu.size for relu in network.relus)
     if not _paired(view) > _PAIRED * total:
         return None
     found = rewrite(view, tolerance=0.0, budget=work.budget)
@@ -123,6 +127,15 @@ def _times(factor: float, end: float, side: int) -> float:
         rounded = float(round_up(product) if side > 0 else round_down(product))
     positive = (factor > 0) == (end > 0)
     return max(rounded, 0.0) if positive else min(rounded, 0.0)
+
+
+def _at_most_paired(node: Affine) -> int:
+    """How many units may be exact multiples of others, by one number each that is the same for all multiples."""
+    rows = np.column_stack([node.rows_at(np.arange(node.size)), node.bias.astype(np.float64)])
+    largest = np.take_along_axis(rows, np.abs(rows).argmax(axis=1)[:, None], axis=1)
+    with np.errstate(all="ignore"):
+        numbers = np.sort((rows / largest) @ np.random.default_rng(0).standard_normal(rows.shape[1]))
+    return int(np.count_nonzero(~(np.diff(numbers) > _SAME)))
 
 
 def _paired(view: View) -> int:

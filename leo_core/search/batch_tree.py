@@ -22,8 +22,8 @@ from leo_core.bounds.slopes import improved
 from leo_core.checker.trees import Tree
 from leo_core.execution.budget import Budget
 from leo_core.milp.relaxation import Relaxation
-from leo_core.search.evidence import Grown, grown
 from leo_core.search.goal import Goal, crossing
+from leo_core.search.growth import Growth
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -56,20 +56,16 @@ class BatchTree:
     """The search for one claim; ``lp`` gives the relaxation when it is needed."""
 
     def __init__(self, goal: Goal, lp: Callable[[], Relaxation], limit: int) -> None:
-        self._goal, self._lp, self._limit = goal, lp, limit
+        self._goal, self._lp = goal, lp
+        self.growth = Growth(limit, TRIAL)
         self._at_once = parts_at_once(goal.network, goal.target, BATCH)
         zero = np.zeros(1, dtype=np.int64)
         self.open = [_Nodes(goal.region.take(zero), zero, zero, zero + len(goal.position))]
-        self.nodes = 0
-        self.stuck = False
-        self._share = 0.0
-        self._closed: dict[int, Grown] = {}
-        self._count = 1
 
     def step(self, budget: Budget) -> None:
         """Bound a batch of nodes, close what closes, split the rest."""
         batch = self._batch()
-        self.nodes += len(batch.number)
+        self.growth.looked_at += len(batch.number)
         region, _ = descend(self._goal.network, self._goal.target, batch.region, batch.since)
         batch = _Nodes(region, batch.number, batch.depth, batch.since)
         empty = _empty(region)
@@ -100,10 +96,6 @@ class BatchTree:
     def close(self) -> None:
         """Nothing to free."""
 
-    def tree(self) -> Tree:
-        """The evidence, once nothing is open."""
-        return grown(self._closed)
-
     def _batch(self) -> _Nodes:
         nodes = self.open.pop()
         while len(nodes.number) < self._at_once and self.open:
@@ -115,8 +107,7 @@ class BatchTree:
         return nodes
 
     def _close(self, batch: _Nodes, row: int, leaf: Tree) -> None:
-        self._closed[int(batch.number[row])] = leaf
-        self._share += 0.5 ** int(batch.depth[row])
+        self.growth.close(int(batch.number[row]), int(batch.depth[row]), leaf)
 
     def _split(self, batch: _Nodes, bound: DualBound, rows: Indices, budget: Budget) -> None:
         batch = batch.take(rows)
@@ -126,11 +117,11 @@ class BatchTree:
             answer = self._lp().maximize(self._goal.unit, self._goal.sign, region, min(budget.remaining, 1e6))
             leaf, _ = self._goal.leaf_by_lp(answer, region)
             if leaf is None:
-                self.stuck = True
+                self.growth.stuck = True
                 return
             self._close(batch, row, leaf)
-        if self.nodes > TRIAL and self.nodes > self._limit * self._share:
-            self.stuck = True  # it would take too long
+        if self.growth.hopeless:
+            self.growth.stuck = True
             return
         kept = np.flatnonzero(units >= 0)
         if len(kept):
@@ -138,14 +129,13 @@ class BatchTree:
 
     def _halve(self, batch: _Nodes, names: list[str], units: Indices) -> None:
         halves: tuple[list[Region], list[Region]] = ([], [])
-        numbers = self._count + 2 * np.arange(len(units))
-        self._count += 2 * len(units)
+        since = np.array([self._goal.position[name] for name in names])
+        numbers = np.zeros(len(units), np.int64)
         for row, (name, unit) in enumerate(zip(names, units.tolist(), strict=True)):
-            self._closed[int(batch.number[row])] = self._goal.cut(name, unit, int(numbers[row]))
+            numbers[row] = self.growth.cut(int(batch.number[row]), int(since[row]), unit)
             one = batch.region.one(row)
             for half, active in zip(halves, (True, False), strict=True):
                 half.append(one.split(name, unit, active=active))
-        since = np.array([self._goal.position[name] for name in names])
         on, off = (
             _Nodes(Region.joined(half), numbers + which, batch.depth + 1, since) for which, half in enumerate(halves)
         )

@@ -1,4 +1,4 @@
-"""Trees of evidence (:class:`leo_core.checker.trees.Tree`): how searches put them together, and how they are re-proved.
+"""Trees of evidence (:class:`leo_core.checker.trees.Tree`): what closes a part, and how they are re-proved.
 
 On the way down, whatever is cut, the layers behind the cut are bounded again by intervals and backward linear bounds
 with adaptive slopes, and what the part around it had is kept where that is better
@@ -26,8 +26,6 @@ from leo_core.network import Network
 Array = NDArray[np.float64]
 #: (unit, sign): 'sign·a_unit is never positive'.
 Claim: TypeAlias = tuple[int, int]
-#: A node of a search: a tree without cuts, or where and at which unit it is cut, and the number of its first half.
-Grown: TypeAlias = "Tree | tuple[int, int, int]"
 
 #: Parts bounded at once, at most.
 BATCH = 32
@@ -43,34 +41,6 @@ def uncut(
     each = np.arange(len(claims))
     closed = np.stack([0 * each, each, np.full(len(claims), how)], axis=1)
     return Tree(units, signs, closed=closed, row=each if y else each - 1, y=y, tilts={0: tilts} if tilts else {})
-
-
-def grown(nodes: Mapping[int, Grown]) -> Tree:
-    """The tree of a search for one claim, from its nodes by number; 0 is the root, a second half follows the first."""
-    order, where, unit, leaves = [0], list[int](), list[int](), list[Tree]()
-    for number in order:  # it grows on the way
-        node = nodes[number]
-        cut = (LEAF, 0) if isinstance(node, Tree) else node[:2]
-        where.append(cut[0])
-        unit.append(cut[1])
-        if isinstance(node, Tree):
-            leaves.append(node)
-        else:
-            order += (node[2], node[2] + 1)
-    closed = np.concatenate([leaf.closed for leaf in leaves])
-    closed[:, 0] = np.flatnonzero(np.array(where) == LEAF)
-    priced = np.array([bool(leaf.y) for leaf in leaves])
-    natural = {name: np.full_like(values, np.nan) for leaf in leaves for name, values in leaf.y.items()}
-    return Tree(
-        leaves[0].units,
-        leaves[0].signs,
-        np.array(where),
-        np.array(unit),
-        closed,
-        np.where(priced, np.cumsum(priced) - 1, -1),
-        {name: np.vstack([leaf.y.get(name, y) for leaf in leaves if leaf.y]) for name, y in natural.items()},
-        {k: leaf.tilts[0] for k, leaf in enumerate(leaves) if leaf.tilts},
-    )
 
 
 def parts(tree: Tree, lower: Array, upper: Array) -> tuple[Array, Array, NDArray[np.int64]]:

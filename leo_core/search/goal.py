@@ -13,7 +13,7 @@ from leo_core.domain import Box
 from leo_core.milp.relaxation import RelaxedAnswer
 from leo_core.network import Network
 from leo_core.search.attack import Climb, ascend
-from leo_core.search.evidence import Grown, uncut
+from leo_core.search.evidence import uncut
 from leo_core.search.witness import sign_at
 
 Array = NDArray[np.float64]
@@ -76,10 +76,6 @@ class Goal:
         if upper <= 0:
             return self._closed(used, tilts, PLAIN), bound
         return self.leaf(region, y, tilts, upper, float(bound.rounding[0])), bound
-
-    def cut(self, name: str, unit: int, first: int) -> Grown:
-        """A cut by the sign of a unit; its halves are the nodes ``first`` and ``first + 1`` of the search."""
-        return self.position[name] + 1, unit, first
 
     def look_at(self, points: Array) -> None:
         """Climb from points; the best may be the witness."""

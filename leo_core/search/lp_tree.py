@@ -21,8 +21,8 @@ from leo_core.bounds.slopes import improved
 from leo_core.checker.trees import Tree
 from leo_core.execution.budget import Budget
 from leo_core.milp.relaxation import Relaxation
-from leo_core.search.evidence import Grown, grown
 from leo_core.search.goal import Goal, crossing
+from leo_core.search.growth import Growth
 
 Array = NDArray[np.float64]
 Unit: TypeAlias = tuple[str, int]
@@ -80,34 +80,29 @@ class LpTree:
     """The search for one claim; ``close`` frees its LP."""
 
     def __init__(self, goal: Goal, relaxation: Relaxation, limit: int) -> None:
-        self._limit = limit
         self._goal, self._plain = goal, relaxation
+        self.growth = Growth(limit, TRIAL)
         self.relaxation = relaxation  # after the root: with its cuts
         self.open = [_Node(0, goal.region, len(goal.position), 0)]
-        self._share = 0.0  # of the tree, what is closed, each half counting half
-        self.stuck = False
-        self.nodes = 0
-        self._count = 1
-        self._closed: dict[int, Grown] = {}
         self._gained: dict[tuple[Unit, bool], tuple[float, int]] = {}
 
     def step(self, budget: Budget) -> None:
         """Close one node, or split it."""
         node = self.open.pop()
-        self.nodes += 1
+        self.growth.looked_at += 1
         stack, _ = descend(
             self._goal.network, self._goal.target, node.region.take(np.zeros(1, np.int64)), np.array([node.since])
         )
         region = stack.one(0)
         if region.empty:
-            self._close(node.number, node.depth, self._goal.empty())
+            self.growth.close(node.number, node.depth, self._goal.empty())
             return
         leaf = self._leaf_by_slopes(stack)
         last = _Relaxed(self.relaxation)
         if leaf is None:
             leaf, last = self._bound(region, ROOT_ROUNDS if node.number == 0 else ROUNDS, budget)
         if leaf is not None:
-            self._close(node.number, node.depth, leaf)
+            self.growth.close(node.number, node.depth, leaf)
         else:
             self._split(node, region, last, budget)
         if node.number == 0:
@@ -119,14 +114,6 @@ class LpTree:
         """Free the LP with the root's cuts."""
         if self.relaxation is not self._plain:
             self.relaxation.close()
-
-    def tree(self) -> Tree:
-        """The evidence, once nothing is open."""
-        return grown(self._closed)
-
-    def _close(self, number: int, depth: int, leaf: Tree) -> None:
-        self._closed[number] = leaf
-        self._share += 0.5**depth
 
     def _leaf_by_slopes(self, stack: Region) -> Tree | None:
         """Cheaper than the LP, and simpler numbers: what is exactly zero is seen to be."""
@@ -162,16 +149,15 @@ class LpTree:
 
     def _split(self, node: _Node, region: Region, last: _Relaxed, budget: Budget) -> None:
         scored = self._scored(region, last)
-        hopeless = self.nodes >= TRIAL and self.nodes > self._limit * self._share
-        if not scored or hopeless or self._goal.witness is not None:
-            self.stuck = True  # every sign is known and still no proof; or it takes too long; or there is none
+        if not scored or self.growth.hopeless or self._goal.witness is not None:
+            self.growth.stuck = True  # every sign is known and still no proof; or it takes too long; or there is none
             return
         best, chosen, failed = -np.inf, scored[0], 0
         found: tuple[_Half, ...] = ()
         for promise in scored[:CANDIDATES]:
             halves = tuple(self._try(region, promise, active, last, budget) for active in (True, False))
             if budget.expired:
-                self.stuck = True
+                self.growth.stuck = True
                 return
             value = float(np.prod([max(half.gain, 1e-9) for half in halves]))
             failed = 0 if value > best else failed + 1
@@ -179,15 +165,16 @@ class LpTree:
                 best, chosen, found = value, promise, halves
             if failed >= PATIENCE or all(half.leaf is not None for half in halves):
                 break
-        first, self._count = self._count, self._count + 2
-        self._closed[node.number] = self._goal.cut(*chosen.unit, first)
+        name, unit = chosen.unit
+        since = self._goal.position[name]
+        first = self.growth.cut(node.number, since, unit)
         for k in sorted((0, 1), key=lambda k: -found[k].gain):  # the harder half is looked at next
             half = found[k]
             if half.leaf is not None:
-                self._close(first + k, node.depth + 1, half.leaf)
+                self.growth.close(first + k, node.depth + 1, half.leaf)
             else:
-                part = region.split(*chosen.unit, active=k == 0)
-                self.open.append(_Node(first + k, part, self._goal.position[chosen.unit[0]], node.depth + 1))
+                part = region.split(name, unit, active=k == 0)
+                self.open.append(_Node(first + k, part, since, node.depth + 1))
 
     def _try(self, region: Region, promise: _Promise, active: bool, last: _Relaxed, budget: Budget) -> _Half:
         half = region.split(*promise.unit, active=active)

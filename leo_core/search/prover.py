@@ -62,15 +62,16 @@ class Prover:
         open_units = sum(int(np.count_nonzero(crossing(self._region, name))) for name in goal.branching)
         small = self._network.input_size + 2 * open_units <= SMALL
         search = LpTree(goal, self._lp(), nodes) if small else BatchTree(goal, self._lp, nodes)
+        growth = search.growth
         try:
-            while search.open and goal.witness is None and not search.stuck and not budget.expired:
+            while search.open and goal.witness is None and not growth.stuck and not budget.expired:
                 search.step(budget)
         finally:
             search.close()
         if goal.witness is not None:
-            return Outcome(witness=goal.witness, nodes=search.nodes)
-        done = not (search.open or search.stuck)
-        return Outcome(tree=search.tree() if done else None, nodes=search.nodes)
+            return Outcome(witness=goal.witness, nodes=growth.looked_at)
+        done = not (search.open or growth.stuck)
+        return Outcome(tree=growth.tree() if done else None, nodes=growth.looked_at)
 
     def close(self) -> None:
         """Free the LP."""

@@ -15,7 +15,7 @@ from leo_core.network import Network, Relu
 from leo_core.search.witness import signs_at
 from leo_core.stability.cascade import decide_by_cascade
 from leo_core.stability.isa import decide_by_one_milp
-from leo_core.stability.outputs import known_region, proved_of_outputs
+from leo_core.stability.outputs import proved_of_outputs
 from leo_core.stability.paper import decide_by_milp
 from leo_core.stability.tally import Tally
 from leo_core.stability.verdict import LayerStability, Method, StabilityMap, State
@@ -29,7 +29,7 @@ _STRATEGIES = {"cascade": decide_by_cascade, "isa": decide_by_one_milp, "paper":
 
 @ieee()
 def decide(work: Work, listener: Listener = silent) -> StabilityMap:
-    """Decide the state of every ReLU on a box.
+    """Decide the state of every ReLU on a box; of the outputs, what intervals say.
 
     Whatever ends the work early (the budget, Ctrl-C, the end of memory), the map returned is valid: what is not shown
     is undecided.
@@ -44,8 +44,6 @@ def decide(work: Work, listener: Listener = silent) -> StabilityMap:
             outputs = _intervals(network, box, tally)
             _recall(work, tally)
             _STRATEGIES[work.strategy](work, tally)
-            known = known_region(network, box, tally.known())
-            outputs = proved_of_outputs(network, known, work.budget, work.seed)
     except KeyboardInterrupt:
         interrupted = True
     except MemoryError:

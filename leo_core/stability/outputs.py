@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +15,13 @@ from leo_core.bounds.slopes import improved
 from leo_core.bounds.upto import upto
 from leo_core.domain import Box
 from leo_core.execution.budget import Budget
+from leo_core.execution.events import Listener, Note, silent
 from leo_core.network import Affine, Network, Relu
 from leo_core.search.attack import scatter
 from leo_core.search.witness import signs_at
 from leo_core.stability.bounds import by_bounds, by_sign
-from leo_core.stability.verdict import LayerStability
+from leo_core.stability.verdict import LayerStability, StabilityMap
+from leo_core.stability.work import Work
 
 Array = NDArray[np.float64]
 
@@ -27,6 +30,24 @@ _BACKWARD, _IMPROVED = 2e10, 2e9
 #: Points tried for the signs of outputs, at most; products spent on that, and the least number that is worth it.
 _MOST, _TRIED, _FEWEST = 500, 4e8, 16
 _SLOPES = 20
+
+
+def with_outputs(work: Work, stability: StabilityMap, listener: Listener = silent) -> StabilityMap:
+    """A map of that work with bounds and signs of the network's value, by all that is proved of its units."""
+    if stability.interrupted:
+        return stability
+    network = stability.network
+    layers = ((relu.source, stability.layers[relu.name]) for relu in network.relus)
+    known = {name: (layer.lower, layer.upper) for name, layer in layers}
+    try:
+        with np.errstate(all="ignore"):  # an overflow makes a bound infinite
+            region = known_region(network, stability.box, known)
+            return replace(stability, outputs=proved_of_outputs(network, region, work.budget, work.seed))
+    except KeyboardInterrupt:
+        return replace(stability, interrupted=True)
+    except MemoryError:
+        listener(Note("the memory was not enough; bounds of the outputs are those of intervals"))
+        return stability
 
 
 def known_region(network: Network, box: Box, known: Mapping[str, Interval]) -> Region:
