@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from leo_core.network import Origin
 from leo_frontends import convolutions, lowering
 from leo_frontends.convolutions import Filters, Windows
-from leo_frontends.graph import Graph, Refused, Tensor
+from leo_frontends.graph import Graph, Refused, Tensor, Value
 from leo_frontends.lowering import computed, weights
 
 Arguments = dict[str, Any]
@@ -96,11 +99,64 @@ def _adaptive(axes: int, *, average: bool) -> Lowering:
     return apply
 
 
+def _enlarged(axes: int, *, exact: bool) -> Lowering:
+    """Each new value is the nearest old one: its place in float32, rounded down, as PyTorch computes it.
+
+    ``exact``: the nearest to the middle of a new value, not to its beginning.
+    """
+
+    def apply(_graph: Graph, _origin: Origin, given: Arguments) -> Tensor:
+        value = computed(given["self"] if "self" in given else given["input"])
+        factors: Sequence[float | None] = given.get("scale_factors") or [
+            given.get(name) for name in (["scales"] if axes == 1 else ["scales_h", "scales_w"])
+        ]
+        sizes = value.index.shape[2:]
+        if len(sizes) != axes:
+            raise Refused(f"its input has {value.index.ndim} axes; {axes + 2} are read")
+        wanted = given.get("output_size")
+        index = value.index
+        for axis, (size, factor) in enumerate(zip(sizes, factors, strict=True)):
+            new = int(size * factor) if wanted is None else int(wanted[axis])
+            step = np.float32(1 / factor) if factor else np.float32(size) / np.float32(new)
+            place = np.arange(new, dtype=np.float32) + np.float32(0.5 if exact else 0.0)
+            index = np.take(index, np.minimum(np.floor(place * step).astype(np.int64), size - 1), axis + 2)
+        return Value(value.node, index)
+
+    return apply
+
+
+def shuffled(index: NDArray[Any], given: Arguments) -> NDArray[Any]:
+    """Channels (1 of the axes) of each group dealt out in turn."""
+    groups = given["groups"]
+    parted = index.reshape(index.shape[0], groups, index.shape[1] // groups, *index.shape[2:])
+    return parted.swapaxes(1, 2).reshape(index.shape)
+
+
+def blocks_to_places(index: NDArray[Any], given: Arguments) -> NDArray[Any]:
+    """``pixel_shuffle``: (…, channels · r², height, width) → (…, channels, height · r, width · r)."""
+    r, (*before, channels, height, width) = given["upscale_factor"], index.shape
+    parted = index.reshape(*before, channels // (r * r), r, r, height, width)
+    moved = np.moveaxis(parted, (-4, -3), (-3, -1))
+    return moved.reshape(*before, channels // (r * r), height * r, width * r)
+
+
+def places_to_blocks(index: NDArray[Any], given: Arguments) -> NDArray[Any]:
+    """``pixel_unshuffle``: the way back."""
+    r, (*before, channels, height, width) = given["downscale_factor"], index.shape
+    parted = index.reshape(*before, channels, height // r, r, width // r, r)
+    moved = np.moveaxis(parted, (-3, -1), (-4, -3))
+    return moved.reshape(*before, channels * r * r, height // r, width // r)
+
+
 #: By name without the overload.
 IMAGES: dict[str, Lowering] = {
+    "_upsample_nearest_exact1d": _enlarged(1, exact=True),
+    "_upsample_nearest_exact2d": _enlarged(2, exact=True),
     "adaptive_avg_pool1d": _adaptive(1, average=True),
     "adaptive_avg_pool2d": _adaptive(2, average=True),
     "_adaptive_avg_pool2d": _adaptive(2, average=True),
+    "adaptive_max_pool1d": _adaptive(1, average=False),
+    "adaptive_max_pool2d": _adaptive(2, average=False),
     "avg_pool1d": _pool(1, average=True),
     "avg_pool2d": _pool(2, average=True),
     "conv1d": _conv(1),
@@ -109,4 +165,7 @@ IMAGES: dict[str, Lowering] = {
     "conv_transpose2d": _conv_transpose(2),
     "max_pool1d": _pool(1, average=False),
     "max_pool2d": _pool(2, average=False),
+    "max_pool2d_with_indices": _pool(2, average=False),
+    "upsample_nearest1d": _enlarged(1, exact=False),
+    "upsample_nearest2d": _enlarged(2, exact=False),
 }

@@ -18,7 +18,7 @@ from leo_core.network import Origin
 from leo_frontends import lowering
 from leo_frontends.graph import Array, Graph, Refused, Tensor, Value, elements, moved
 from leo_frontends.lowering import computed, weights
-from leo_frontends.torch.images import IMAGES
+from leo_frontends.torch.images import IMAGES, blocks_to_places, places_to_blocks, shuffled
 
 Arguments = dict[str, Any]
 Lowering = Callable[[Graph, Origin, Arguments], Tensor]
@@ -374,6 +374,7 @@ OPERATORS: dict[str, Lowering] = {
     "batch_norm": _batch_norm,
     "bmm": _matmul,
     "cat": _cat,
+    "channel_shuffle": _rearranged(shuffled),
     "clamp": _clamp(-math.inf, math.inf),
     "clamp_max": _clamp(-math.inf, math.inf),
     "clamp_min": _clamp(-math.inf, math.inf),
@@ -417,7 +418,10 @@ OPERATORS: dict[str, Lowering] = {
     "negative": _negative,
     "new_zeros": lambda graph, _origin, given: np.zeros(tuple(given["size"]), graph.dtype),
     "ones_like": lambda graph, origin, given: _full_like(graph, origin, {**given, "fill_value": 1.0}),
+    "native_channel_shuffle": _rearranged(shuffled),
     "pad": _pad,
+    "pixel_shuffle": _rearranged(blocks_to_places),
+    "pixel_unshuffle": _rearranged(places_to_blocks),
     "prelu": _prelu,
     "_prelu_kernel": _prelu,
     "relu": _relu,

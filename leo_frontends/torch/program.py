@@ -134,6 +134,9 @@ class _Run:
         return self._graph.imported(self._where, results, last, signature, self._notes(shapes))
 
     def _result(self, name: str) -> Tensor:
+        if name in self._known and self._known[name] is None:
+            problem = f"the output '{name}' is not read: statistics of a batch, or the places of maxima"
+            raise UnsupportedModelError(self._where, [problem])
         if not isinstance(self._known.get(name), Place):
             raise FormatError(f"{self._where}: nothing computes the output '{name}'")
         result = self._memory.read(self._known[name])
@@ -278,7 +281,7 @@ class _Run:
                 raise Refused(f"{reason}{also}") from None
             known = name in ROW_BY_ROW or all(place.in_order and self._memory.known_layout(place) for place in places)
             place = self._memory.new(result, laid_out=known)
-            return [place, None, None] if name in _AND_STATISTICS else place
+            return [place, *[None] * _AND_MORE[name]] if name in _AND_MORE else place
         if name in ROW_BY_ROW:
             self._require_one_matrix(arguments)
         result, shared = folded(call.operator, arguments)
@@ -385,8 +388,11 @@ _LEFT = ("input", "mat1", "batch1", "mat", "self")
 
 #: Types of constants that NumPy has, too; halves are held as float32, which is exact.
 _NUMPY = ("int64", "int32", "int16", "int8", "uint8", "bool", "float64")
-#: They give the statistics of the batch, too, which are empty where it is not used.
-_AND_STATISTICS = ("_native_batch_norm_legit_no_training", "native_batch_norm")
+#: How much more than what is read they give: statistics of the batch, which are empty where it is not used, or places.
+_AND_MORE = {
+    "_native_batch_norm_legit_no_training": 2, "adaptive_max_pool1d": 1, "adaptive_max_pool2d": 1,
+    "max_pool2d_with_indices": 1, "native_batch_norm": 2,
+}  # fmt: skip
 _SHAPES_IN_PLACE = ("squeeze_", "unsqueeze_", "t_", "transpose_", "swapaxes_", "swapdims_", "set_", "as_strided_")
 
 __all__ = ["Body", "Call", "Program", "Ref", "lower", "same_function", "source_line"]

@@ -9,7 +9,12 @@ import pytest
 from door_cases import faults
 
 #: By framework, the seeds tried here: others than the benchmark begins with.
-SEEDS = {"onnx": range(100_000, 100_150), "torch": range(100_000, 100_030), "keras": range(100_000, 100_060)}
+SEEDS = {
+    "onnx": range(100_000, 100_150),
+    "torch": range(100_000, 100_030),
+    "images": range(100_000, 100_040),
+    "keras": range(100_000, 100_060),
+}
 if "tflite" in faults.FRAMEWORKS:
     SEEDS["tflite"] = range(100_000, 100_060)
 

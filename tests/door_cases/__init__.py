@@ -83,10 +83,11 @@ def compared(imported: Imported, case: Case, seed: int = 0, box: Box | None = No
 
 
 def module(framework: str) -> Any:
-    """The module of a framework's cases: "onnx", "torch", "keras" or "tflite"."""
+    """The module of a framework's cases: "onnx", "torch", "keras" or "tflite"; "images" are PyTorch's."""
     from importlib import import_module
 
     names = {"onnx": "onnx_graphs", "torch": "torch_modules", "keras": "keras_models", "tflite": "tflite_graphs"}
+    names["images"] = "torch_drawn_images"
     return import_module(f"door_cases.{names[framework]}")
 
 
