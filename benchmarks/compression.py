@@ -36,7 +36,7 @@ TOLERANCES = ("exact", "float", "1e-4")
 BATCHES = (1, 64)
 ROOT = Path(__file__).parents[1]
 #: Seconds for each unit that is open still when a network is rewritten once more.
-_AGAIN = 0.05
+_AGAIN = 0.5
 
 
 def main() -> None:

@@ -77,6 +77,10 @@ def stopping() -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if stop.heard:
+            # One that was raised while a string was run, as where a dataclass is made, would end ``python -m`` as
+            # Ctrl-C does, though it was caught: CPython remembers it until the next string is run.
+            exec("")
 
 
 def _end(code: int) -> NoReturn:

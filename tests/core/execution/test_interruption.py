@@ -258,6 +258,22 @@ def test_a_group_with_workers_ends_quietly(number, twice, tmp_path):
     assert not any(map(alive, found))
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals as Unix has them")
+def test_a_signal_while_a_string_is_run_ends_with_its_own_code(tmp_path):
+    (tmp_path / "told.py").write_text(
+        "import sys\n"
+        "from leo_core.signals import stopping\n"
+        "with stopping() as stop:\n"
+        "    try:\n"
+        "        exec('import os, signal, time; os.kill(os.getpid(), signal.SIGHUP); time.sleep(60)')\n"
+        "    except KeyboardInterrupt:\n"
+        "        pass\n"
+        "sys.exit(stop.exit_code)\n"
+    )
+    ended = subprocess.run([sys.executable, "-m", "told"], cwd=tmp_path, timeout=50)
+    assert ended.returncode == 128 + signal.SIGHUP
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a terminal as Unix has them")
 @pytest.mark.parametrize("number", SIGNALS)
