@@ -6,9 +6,11 @@ In pluggy one raising plug-in would empty a collecting call for all, so each get
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -239,7 +241,14 @@ def _register(kind: Kind, spec: Any) -> None:
 
 
 def _points(kind: Kind) -> tuple[EntryPoint, ...]:
-    return tuple(entry_points(group=f"leo.{kind}s"))
+    return _installed(tuple(sys.path), tuple(sys.meta_path))[kind]
+
+
+@lru_cache(maxsize=1)
+def _installed(_path: tuple[str, ...], _finders: tuple[Any, ...]) -> Mapping[Kind, tuple[EntryPoint, ...]]:
+    """By kind, the plug-ins that are found there: to look through all distributions takes long where there are many."""
+    found = entry_points()
+    return {kind: tuple(found.select(group=f"leo.{kind}s")) for kind in _SPECS}
 
 
 def _names(kind: Kind) -> tuple[str, ...]:
