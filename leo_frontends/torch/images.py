@@ -119,7 +119,13 @@ def _enlarged(axes: int, *, exact: bool) -> Lowering:
             new = int(size * factor) if wanted is None else int(wanted[axis])
             step = np.float32(1 / factor) if factor else np.float32(size) / np.float32(new)
             place = np.arange(new, dtype=np.float32) + np.float32(0.5 if exact else 0.0)
-            index = np.take(index, np.minimum(np.floor(place * step).astype(np.int64), size - 1), axis + 2)
+            old = np.minimum(np.floor(place * step).astype(np.int64), size - 1)
+            if not exact and new in (size, 2 * size) and (old != np.arange(new) * size // new).any():
+                # on the CPU PyTorch forgets the factor where a size stays the same or doubles
+                raise Refused(
+                    f"it makes {new} of {size} values by the factor {factor}: devices differ in which; give its size"
+                )
+            index = np.take(index, old, axis + 2)
         return Value(value.node, index)
 
     return apply
