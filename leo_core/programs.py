@@ -53,10 +53,8 @@ def formulate(
     write_problem = registry.problem_writer()
     stability = analyze(model, domain, listener=listener, **options)
     network = stability.network
-    layers = {relu.source: stability.layers[relu.name] for relu in network.relus}
-    known = {name: (layer.lower, layer.upper) for name, layer in layers.items()}
     with np.errstate(all="ignore"):
-        region = known_region(network, stability.box, known)
+        region = known_region(stability)
         outputs = stability.outputs.lower, stability.outputs.upper
         try:
             named = written_out(network, region, outputs, maximize)

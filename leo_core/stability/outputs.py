@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -36,13 +35,10 @@ def with_outputs(work: Work, stability: StabilityMap, listener: Listener = silen
     """A map of that work with bounds and signs of the network's value, by all that is proved of its units."""
     if stability.interrupted:
         return stability
-    network = stability.network
-    layers = ((relu.source, stability.layers[relu.name]) for relu in network.relus)
-    known = {name: (layer.lower, layer.upper) for name, layer in layers}
     try:
         with np.errstate(all="ignore"):  # an overflow makes a bound infinite
-            region = known_region(network, stability.box, known)
-            return replace(stability, outputs=proved_of_outputs(network, region, work.budget, work.seed))
+            outputs = proved_of_outputs(stability.network, known_region(stability), work.budget, work.seed)
+            return replace(stability, outputs=outputs)
     except KeyboardInterrupt:
         return replace(stability, interrupted=True)
     except MemoryError:
@@ -50,14 +46,15 @@ def with_outputs(work: Work, stability: StabilityMap, listener: Listener = silen
         return stability
 
 
-def known_region(network: Network, box: Box, known: Mapping[str, Interval]) -> Region:
+def known_region(stability: StabilityMap) -> Region:
     """Intervals of all affine nodes, by what is known of those that a ReLU reads."""
-    region = Region.of(box)
+    network, region = stability.network, Region.of(stability.box)
+    known = {relu.source: stability.layers[relu.name] for relu in network.relus}
     for node in network.nodes:
         if isinstance(node, Affine):
             region = region.tightened(node.name, *bound_affine(network, node, region))
             if node.name in known:
-                region = region.tightened(node.name, *known[node.name])
+                region = region.tightened(node.name, known[node.name].lower, known[node.name].upper)
     return region
 
 
